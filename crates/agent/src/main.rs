@@ -1,0 +1,2 @@
+//! The `telesonde` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Loads, attaches and reads eBPF objects; the only crate with unsafe code.

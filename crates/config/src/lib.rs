@@ -1,0 +1,1 @@
+//! Layered configuration with errors that name the key, the layer and the fix.

@@ -1,0 +1,1 @@
+//! Turns kernel subjects into workload names.

@@ -1,0 +1,1 @@
+//! Readers: Prometheus exposition and OTLP push.

@@ -1,0 +1,1 @@
+//! Pure data: metrics, subjects, points, series and snapshots.

@@ -1,0 +1,1 @@
+//! The collector contract and the integration manager.
