@@ -1,1 +1,15 @@
-//! Pure data: metrics, subjects, points, series and snapshots.
+//! The pure data of Telesonde: metrics, subjects, attributes, series and snapshots.
+//!
+//! A leaf crate: it knows neither the kernel nor any wire format.
+
+pub mod attributes;
+pub mod histogram;
+pub mod metric;
+pub mod name;
+pub mod snapshot;
+pub mod subject;
+
+pub use attributes::{Attribute, Attributes, Rendering, Text};
+pub use metric::{Kind, Metric, MetricRef};
+pub use snapshot::{Buckets, Family, HistogramPoint, NumberPoint, Points, Scope, Series, Snapshot, Value};
+pub use subject::{Answer, Census, CgroupChange, Resolver, Subject};

@@ -1,0 +1,71 @@
+//! What a measurement belongs to in kernel terms, and who turns that into names.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::attributes::Attributes;
+
+/// The owner of a measurement, in kernel terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// The node itself: the point gets no workload attributes.
+    Node,
+    /// A cgroup of the primary hierarchy: the inode number of its directory.
+    Cgroup(u64),
+    /// Work that no task owns (interrupt context, write-back): the workload `kernel`.
+    Kernel,
+    /// What a full kernel map could not tell apart: the metric's overflow series.
+    Overflow,
+}
+
+/// What a [`Resolver`] knows of a subject.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// The workload's attributes. Equal sets are one series, however many cgroups give them.
+    Known(Arc<Attributes>),
+    /// Not known yet, but expected soon: the measurement waits for the next gather.
+    Pending,
+    /// Not known and not expected: these attributes stand in, and the reason is counted.
+    Unknown(Arc<Attributes>, &'static str),
+    /// Left out by a filter of the configuration.
+    Excluded,
+}
+
+/// Turns subjects into workload attributes, from memory only.
+pub trait Resolver: Send + Sync {
+    /// Changes whenever an answer given before may have changed.
+    fn generation(&self) -> u64;
+
+    /// Gives the attributes of a subject's workload.
+    fn resolve(&self, subject: Subject) -> Answer;
+}
+
+/// A change of the primary cgroup hierarchy, as the kernel reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CgroupChange {
+    /// A directory was made.
+    Made {
+        /// Its id.
+        id: u64,
+        /// The id of the directory above it.
+        parent: u64,
+        /// Its path from the hierarchy's root, beginning with `/`; absent where the kernel could not give it whole.
+        path: Option<Box<str>>,
+    },
+    /// A directory was removed.
+    Removed {
+        /// Its id.
+        id: u64,
+    },
+    /// Reports were lost: the census has to look at the file system again.
+    Lost,
+}
+
+/// Knows which cgroups exist.
+pub trait Census: Send + Sync {
+    /// Takes note of a change.
+    fn changed(&self, change: CgroupChange);
+
+    /// Gives the time since a cgroup was removed, or since it was first found missing; nothing while it exists.
+    fn removed_for(&self, cgroup: u64) -> Option<Duration>;
+}
