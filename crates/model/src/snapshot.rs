@@ -136,3 +136,15 @@ pub struct Snapshot {
     /// The families, grouped by scope: those of one scope stand together.
     pub families: Vec<Family>,
 }
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::U64(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::F64(value)
+    }
+}

@@ -1,0 +1,78 @@
+//! What a collector is given while it is made.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use model::Census;
+use serde::de::DeserializeOwned;
+
+use crate::collector::MakeError;
+
+/// What all collectors share: the host as it was found at start-up and the limits of the configuration.
+pub struct Platform {
+    /// The facts that [`bpf::probe`] found, the primary cgroup hierarchy among them.
+    pub facts: bpf::probe::Facts,
+    /// Who knows which cgroups exist.
+    pub census: Arc<dyn Census>,
+    /// The kernel's type information when it is not at the usual place.
+    pub btf_path: Option<PathBuf>,
+    /// The size of each ring buffer in bytes.
+    pub ring_bytes: u32,
+    /// The commands that collectors must count only for these processes (empty: all).
+    pub process_filter: Vec<String>,
+    /// The commands that collectors must not count.
+    pub exclude_processes: Vec<String>,
+    /// OpenTelemetry instruments made here become part of every snapshot.
+    pub meter: opentelemetry::metrics::Meter,
+}
+
+/// One collector's share of the platform.
+pub struct Setup {
+    name: &'static str,
+    section: serde_json::Value,
+    platform: Arc<Platform>,
+    runtime: tokio::runtime::Handle,
+    pub(crate) watches: Vec<bpf::Watch>,
+    pub(crate) degraded: Option<String>,
+}
+
+impl Setup {
+    /// Gives the share of the collector `name` with its configuration section.
+    pub fn new(
+        name: &'static str,
+        section: serde_json::Value,
+        platform: Arc<Platform>,
+        runtime: tokio::runtime::Handle,
+    ) -> Self {
+        Self { name, section, platform, runtime, watches: Vec::new(), degraded: None }
+    }
+
+    /// Gives the collector's configuration section.
+    ///
+    /// # Errors
+    /// Fails when the section does not have the shape of `T`, which the configuration's check rules out.
+    pub fn section<T: DeserializeOwned>(&self) -> Result<T, MakeError> {
+        serde_json::from_value(self.section.clone())
+            .map_err(|error| MakeError::Failed(format!("integrations.ebpf.collectors.{}: {error}", self.name)))
+    }
+
+    /// Gives what all collectors share.
+    pub fn platform(&self) -> &Arc<Platform> {
+        &self.platform
+    }
+
+    /// Lets self-telemetry follow the maps and programs of an object.
+    pub fn watch(&mut self, watch: bpf::Watch) {
+        self.watches.push(watch);
+    }
+
+    /// Says that the collector works, but gives less than it could.
+    pub fn degrade(&mut self, why: impl Into<String>) {
+        self.degraded = Some(why.into());
+    }
+
+    /// Gives the runtime for background work of the collector.
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+}
