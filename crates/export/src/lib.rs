@@ -1,1 +1,4 @@
 //! Readers: Prometheus exposition and OTLP push.
+
+// pub mod otlp;
+pub mod wire;
