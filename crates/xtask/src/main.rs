@@ -1,2 +1,109 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo xtask run | test | gen | lint | bench | e2e | tools | setup`.
+//!
+//! Everything a machine lacks is installed by the command that needs it; what only a person can do is printed as the exact command, with exit code 3.
+
+mod bench;
+#[cfg(feature = "e2e")]
+mod e2e;
+mod first_scrape;
+mod generate;
+mod lint;
+mod process;
+mod run;
+mod setup;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Telesonde.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what this machine lacks to build Telesonde.
+    Setup,
+    /// Build the agent and run it with what it needs from the kernel.
+    Run {
+        /// Arguments for `telesonde run`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run all tests, those on the live kernel as root.
+    Test {
+        /// Arguments for `cargo test`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Write the generated documents and the reference configuration.
+    Gen {
+        /// Only compare; fail where a committed file is out of date.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Check formatting, lints, licences and dependencies.
+    Lint,
+    /// Measure on this machine and write the result into docs/performance.md.
+    Bench {
+        /// Which bench.
+        name: bench::Name,
+    },
+    /// Prove the agent against a real OpenTelemetry Collector and a real Prometheus.
+    E2e {
+        /// Keep the working directory (configuration, logs, received data).
+        #[arg(long)]
+        keep: bool,
+        /// Run only the checks of these groups: compare, outage, prometheus, names, lint, shutdown.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
+    },
+    /// Install the peers of tests (Collector, Prometheus, cargo-deny) into target/tools.
+    Tools {
+        /// Which; all by default.
+        names: Vec<tools::Tool>,
+    },
+    /// Time the start of the built agent until its first scrape.
+    #[command(hide = true)]
+    FirstScrape,
+    /// Make an exact number of getppid calls in a cgroup of its own.
+    #[cfg(feature = "e2e")]
+    #[command(hide = true)]
+    Stimulus(e2e::stimulus::Args),
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(if error.is::<process::ByHand>() { 3 } else { 1 })
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Setup => setup::build().map(|()| ExitCode::SUCCESS),
+        Command::Run { args } => run::run(&args),
+        Command::Test { args } => test::run(&args),
+        Command::Gen { check } => generate::run(check).map(|()| ExitCode::SUCCESS),
+        Command::Lint => lint::run(),
+        Command::Bench { name } => bench::run(name).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "e2e")]
+        Command::E2e { keep, only } => e2e::run(keep, &only),
+        #[cfg(not(feature = "e2e"))]
+        Command::E2e { keep, only } => process::with_e2e(keep, &only),
+        Command::Tools { names } => tools::run(&names),
+        Command::FirstScrape => first_scrape::run().map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "e2e")]
+        Command::Stimulus(args) => e2e::stimulus::run(&args).map(|()| ExitCode::SUCCESS),
+    }
+}

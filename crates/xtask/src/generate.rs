@@ -1,0 +1,84 @@
+//! `cargo xtask gen`: what the agent says of itself, written into the tree or compared with it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{process, setup};
+
+/// The generated files, relative to the root of the workspace and to the agent's output directory.
+const FILES: [&str; 4] = ["configs/reference.yaml", "docs/collectors.md", "docs/metrics.md", "docs/otel-variables.md"];
+
+/// Generates all files; with `check` compares them with the tree instead.
+///
+/// # Errors
+/// Fails when the agent cannot be built or, with `check`, when a file differs.
+pub fn run(check: bool) -> Result<()> {
+    setup::build()?;
+    process::must(process::cargo()?.args(["build", "--package", "telesonde", "--bin", "telesonde"]))?;
+    let fresh = process::target().join("gen");
+    let _ = fs::remove_dir_all(&fresh);
+    fs::create_dir_all(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
+    process::must(Command::new(process::target().join("debug/telesonde")).args(["gen", "--out"]).arg(&fresh))?;
+    let mut stale = Vec::new();
+    for file in FILES {
+        let new = fs::read_to_string(fresh.join(file)).with_context(|| format!("the agent did not generate {file}"))?;
+        let committed = process::root().join(file);
+        let old = fs::read_to_string(&committed).unwrap_or_default();
+        if old == new {
+            continue;
+        }
+        if check {
+            stale.push(format!("{file}: {}", difference(&old, &new)));
+        } else {
+            write(&committed, &new)?;
+            eprintln!("wrote {file}");
+        }
+    }
+    if !stale.is_empty() {
+        bail!("generated files are out of date, run `cargo xtask gen` and commit:\n  {}", stale.join("\n  "));
+    }
+    eprintln!("{} generated files are up to date", FILES.len());
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Describes the first line that differs.
+fn difference(old: &str, new: &str) -> String {
+    if old.is_empty() {
+        return "is missing".into();
+    }
+    let (mut old_lines, mut new_lines) = (old.lines(), new.lines());
+    for number in 1.. {
+        match (old_lines.next(), new_lines.next()) {
+            (None, None) => break,
+            (was, is) if was == is => {}
+            (was, is) => {
+                let show = |line: Option<&str>| line.map_or_else(|| "(end of file)".to_owned(), |line| format!("`{line}`"));
+                return format!("line {number} is {} and should be {}", show(was), show(is));
+            }
+        }
+    }
+    "differs in its line ends".into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_names_its_first_line() {
+        assert_eq!(difference("a\nb\n", "a\nc\n"), "line 2 is `b` and should be `c`");
+        assert_eq!(difference("a\n", "a\nc\n"), "line 2 is (end of file) and should be `c`");
+        assert_eq!(difference("", "c\n"), "is missing");
+        assert_eq!(difference("a", "a\n"), "differs in its line ends");
+    }
+}

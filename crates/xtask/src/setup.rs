@@ -1,0 +1,183 @@
+//! Finds out what this machine lacks and installs it with the machine's own package manager.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::process::{self, ByHand, Raise};
+
+/// Something that must be on the machine, how to see that it is, and its package per package manager.
+pub struct Need {
+    name: &'static str,
+    present: fn() -> bool,
+    packages: [&'static [&'static str]; MANAGERS.len()],
+}
+
+/// A package manager: its program, what refreshes its lists, what installs.
+struct Manager {
+    program: &'static str,
+    refresh: &'static [&'static str],
+    install: &'static [&'static str],
+}
+
+const MANAGERS: [Manager; 5] = [
+    Manager { program: "apt-get", refresh: &["update", "-q"], install: &["install", "-y", "-q", "--no-install-recommends"] },
+    Manager { program: "dnf", refresh: &[], install: &["install", "-y"] },
+    Manager { program: "zypper", refresh: &[], install: &["--non-interactive", "install"] },
+    Manager { program: "pacman", refresh: &[], install: &["-Sy", "--needed", "--noconfirm"] },
+    Manager { program: "apk", refresh: &[], install: &["add", "--no-cache"] },
+];
+
+const COMPILER: Need = Need {
+    name: "a C compiler (cc)",
+    present: || process::find("cc").is_some(),
+    packages: [&["gcc", "libc6-dev"], &["gcc"], &["gcc"], &["gcc"], &["gcc", "musl-dev"]],
+};
+const CLANG: Need = Need {
+    name: "clang, which compiles the BPF programs",
+    present: || process::find("clang").is_some(),
+    packages: [&["clang"], &["clang"], &["clang"], &["clang"], &["clang"]],
+};
+const HEADERS: Need = Need {
+    name: "the headers of libbpf and of the kernel's user-space interface",
+    present: headers,
+    packages: [
+        &["libbpf-dev", "linux-libc-dev"],
+        &["libbpf-devel", "kernel-headers"],
+        &["libbpf-devel", "linux-glibc-devel"],
+        &["libbpf", "linux-api-headers"],
+        &["libbpf-dev", "linux-headers"],
+    ],
+};
+const CLANG_FORMAT: Need = Need {
+    name: "clang-format",
+    present: || process::find("clang-format").is_some(),
+    packages: [&["clang-format"], &["clang-tools-extra"], &["clang-tools"], &["clang"], &["clang-extra-tools"]],
+};
+const RUSTFMT: Need = Need {
+    name: "rustfmt",
+    present: || works("cargo-fmt", "--version"),
+    packages: [&["rustfmt-web"], &["rustfmt"], &["cargo"], &["rust"], &["rustfmt"]],
+};
+const CLIPPY: Need = Need {
+    name: "clippy",
+    present: || works("cargo-clippy", "--version"),
+    packages: [&["rust-web-clippy"], &["clippy"], &["cargo"], &["rust"], &["rust-clippy"]],
+};
+const GO: Need = Need {
+    name: "Go, which builds the Collector and Prometheus",
+    present: || process::find("go").is_some(),
+    packages: [&["golang-go"], &["golang"], &["go"], &["go"], &["go"]],
+};
+
+/// Installs what building and running the agent needs.
+///
+/// # Errors
+/// Fails with the exact command where it cannot install.
+pub fn build() -> Result<()> {
+    ensure(&[COMPILER, CLANG, HEADERS])
+}
+
+/// Installs what `lint` needs beyond a build.
+///
+/// # Errors
+/// Fails with the exact command where it cannot install.
+pub fn lint() -> Result<()> {
+    build()?;
+    // A toolchain of rustup gets its components from rustup, never from the distribution.
+    if process::find("rustup").is_some() && !((RUSTFMT.present)() && (CLIPPY.present)()) {
+        process::must(Command::new("rustup").args(["component", "add", "rustfmt", "clippy"]))?;
+    }
+    ensure(&[CLANG_FORMAT, RUSTFMT, CLIPPY])
+}
+
+/// Installs Go.
+///
+/// # Errors
+/// Fails with the exact command where it cannot install.
+pub fn go() -> Result<()> {
+    ensure(&[GO])
+}
+
+fn works(program: &str, argument: &str) -> bool {
+    process::output(Command::new(program).arg(argument)).is_some()
+}
+
+/// Compiles the includes that every BPF program has, as the build script does.
+fn headers() -> bool {
+    let Some(clang) = process::find("clang") else { return false };
+    let mut command = Command::new(clang);
+    command.args(["-target", "bpf", "-fsyntax-only", "-x", "c", "-"]);
+    if let Some(triple) = process::output(Command::new("cc").arg("-dumpmachine")) {
+        command.arg(format!("-I/usr/include/{triple}"));
+    }
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    child.is_ok_and(|mut child| {
+        let source = b"#include <linux/types.h>\n#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n";
+        let written = child.stdin.take().is_some_and(|mut stdin| stdin.write_all(source).is_ok());
+        child.wait().is_ok_and(|status| written && status.success())
+    })
+}
+
+fn ensure(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.present)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.iter().map(|need| need.name).collect::<Vec<_>>().join(", ");
+    let Some((index, manager)) = MANAGERS.iter().enumerate().find(|(_, m)| process::find(m.program).is_some()) else {
+        return Err(ByHand::new(
+            format!("this machine lacks {names}, and its package manager is none of apt, dnf, zypper, pacman, apk"),
+            "# install the above with this machine's package manager",
+        )
+        .into());
+    };
+    let packages: Vec<&str> = missing.iter().flat_map(|need| need.packages[index]).copied().collect();
+    eprintln!("This machine lacks {names}: installing {}.", packages.join(" "));
+    let install: Vec<&str> = manager.install.iter().copied().chain(packages).collect();
+    let by_hand = || format!("sudo {} {}", manager.program, install.join(" "));
+    let Some(raise) = process::raise() else {
+        return Err(ByHand::new(format!("installing {names} needs root"), by_hand()).into());
+    };
+    if !manager.refresh.is_empty() {
+        process::must(raised(&raise, manager).args(manager.refresh))?;
+    }
+    process::must(raised(&raise, manager).args(&install))
+        .with_context(|| format!("cannot install {names}; try `{}`", by_hand()))?;
+    match needs.iter().find(|need| !(need.present)()) {
+        None => Ok(()),
+        Some(need) => Err(ByHand::new(
+            format!("{} is still missing after the installation", need.name),
+            format!("{}   # and put it on the PATH", by_hand()),
+        )
+        .into()),
+    }
+}
+
+fn raised(raise: &Raise, manager: &Manager) -> Command {
+    let mut command = match raise {
+        Raise::Root => Command::new(manager.program),
+        Raise::Sudo(sudo) => {
+            let mut command = Command::new(sudo);
+            command.arg(manager.program);
+            command
+        }
+    };
+    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::inherit());
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_need_names_a_package_for_every_manager() {
+        for need in [COMPILER, CLANG, HEADERS, CLANG_FORMAT, RUSTFMT, CLIPPY, GO] {
+            for (packages, manager) in need.packages.iter().zip(&MANAGERS) {
+                assert!(!packages.is_empty(), "{} has no package for {}", need.name, manager.program);
+            }
+        }
+    }
+}

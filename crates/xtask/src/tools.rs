@@ -1,0 +1,132 @@
+//! `cargo xtask tools`: the peers that the proof needs, built from their released sources and kept by version.
+//!
+//! They come through the package registries' ordinary clients; nothing of them enters this repository.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::{process, setup};
+
+/// A third-party program.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Tool {
+    /// The OpenTelemetry Collector with its OTLP receiver and its file and Prometheus exporters.
+    Otelcol,
+    /// Prometheus, and promtool beside it.
+    Prometheus,
+    /// The checker of licences, sources and advisories.
+    CargoDeny,
+}
+
+const PROMETHEUS: &str = "v0.315.0";
+const CARGO_DENY: &str = "0.20.2";
+
+/// The Collector's modules. Its parts are released separately: this is the newest set of which every module is to be had from the module proxy.
+const BUILDER: &str = "go.opentelemetry.io/collector/cmd/builder@v0.162.0";
+const OTELCOL: &str = "v0.162.0";
+const OTELCOL_MODULES: [(&str, &str); 5] = [
+    ("go.opentelemetry.io/collector/otelcol", OTELCOL),
+    ("go.opentelemetry.io/collector/receiver/otlpreceiver", OTELCOL),
+    ("go.opentelemetry.io/collector/confmap/provider/fileprovider", "v1.68.0"),
+    ("github.com/open-telemetry/opentelemetry-collector-contrib/exporter/fileexporter", "v0.162.0"),
+    ("github.com/open-telemetry/opentelemetry-collector-contrib/exporter/prometheusexporter", "v0.155.0"),
+];
+
+/// Installs the named tools, or all, and prints where they are.
+///
+/// # Errors
+/// Fails when one cannot be built.
+pub fn run(names: &[Tool]) -> Result<ExitCode> {
+    let names = if names.is_empty() { Tool::value_variants() } else { names };
+    for &tool in names {
+        println!("{}", install(tool)?.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Installs a tool where it is not yet and returns the path of its program.
+///
+/// # Errors
+/// Fails when it cannot be built.
+pub fn install(tool: Tool) -> Result<PathBuf> {
+    let (name, version) = match tool {
+        Tool::Otelcol => ("otelcol", OTELCOL),
+        Tool::Prometheus => ("prometheus", PROMETHEUS),
+        Tool::CargoDeny => ("cargo-deny", CARGO_DENY),
+    };
+    let dir = home().join(format!("{name}-{}", version.trim_start_matches('v')));
+    let program = dir.join("bin").join(name);
+    if program.is_file() {
+        return Ok(program);
+    }
+    fs::create_dir_all(dir.join("bin")).with_context(|| format!("cannot make {}", dir.display()))?;
+    eprintln!("Building {name} {version} into {} (once)", dir.display());
+    match tool {
+        Tool::Otelcol => otelcol(&dir, &program)?,
+        Tool::Prometheus => prometheus(&dir)?,
+        Tool::CargoDeny => {
+            let mut command = process::cargo()?;
+            command.args(["install", "--quiet", "--locked", "--version", version, "--root"]).arg(&dir).arg(name);
+            process::must(&mut command)?;
+        }
+    }
+    if !program.is_file() {
+        bail!("{name} was built but {} is not there", program.display());
+    }
+    Ok(program)
+}
+
+/// Returns where tools are kept: `TELESONDE_TOOLS`, which outlives a clone, or `target/tools`.
+fn home() -> PathBuf {
+    std::env::var_os("TELESONDE_TOOLS").map_or_else(|| process::target().join("tools"), PathBuf::from)
+}
+
+fn go(dir: &Path) -> Result<Command> {
+    setup::go()?;
+    let mut command = Command::new(process::find("go").context("go is not on the path")?);
+    command.current_dir(dir).env("GOFLAGS", "-mod=mod").env("GOWORK", "off").env("GO111MODULE", "on");
+    Ok(command)
+}
+
+/// Generates the Collector's main program with the Collector's own builder and compiles it.
+fn otelcol(dir: &Path, program: &Path) -> Result<()> {
+    process::must(go(dir)?.env("GOBIN", dir.join("bin")).args(["install", BUILDER]))?;
+    let modules = |part: &str| {
+        let all = OTELCOL_MODULES.iter().filter(|(module, _)| module.contains(part));
+        all.map(|(module, version)| format!("  - gomod: {module} {version}\n")).collect::<String>()
+    };
+    let source = dir.join("source");
+    let manifest = format!(
+        "dist: {{name: otelcol, output_path: {}, version: {}}}\nreceivers:\n{}exporters:\n{}providers:\n{}",
+        source.display(),
+        OTELCOL.trim_start_matches('v'),
+        modules("/receiver/"),
+        modules("/exporter/"),
+        modules("/provider/"),
+    );
+    fs::write(dir.join("builder.yaml"), manifest)?;
+    let mut builder = Command::new(dir.join("bin/builder"));
+    builder.current_dir(dir).args(["--skip-get-modules", "--skip-compilation", "--config", "builder.yaml"]);
+    process::must(&mut builder)?;
+    let requires: String =
+        OTELCOL_MODULES.iter().map(|(module, version)| format!("require {module} {version}\n")).collect();
+    fs::write(source.join("go.mod"), format!("module otelcol\n\ngo 1.25\n\n{requires}"))?;
+    process::must(go(&source)?.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(program).arg("."))
+}
+
+fn prometheus(dir: &Path) -> Result<()> {
+    let source = dir.join("source");
+    fs::create_dir_all(&source)?;
+    let module = "github.com/prometheus/prometheus";
+    fs::write(source.join("go.mod"), format!("module tools\n\ngo 1.25\n\nrequire {module} {PROMETHEUS}\n"))?;
+    for program in ["promtool", "prometheus"] {
+        let package = format!("{module}/cmd/{program}");
+        let output = dir.join("bin").join(program);
+        process::must(go(&source)?.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(output).arg(package))?;
+    }
+    Ok(())
+}
