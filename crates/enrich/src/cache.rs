@@ -1,0 +1,301 @@
+//! All cgroups that are known, with their answers ready: a look-up takes one read lock and one hash.
+//!
+//! Every change is numbered, so that a walk through the file system, which takes a while, never undoes what was
+//! reported after it began.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use model::Answer;
+
+use crate::identity::Identities;
+use crate::stats::{Counters, Reason};
+
+const SHARDS: usize = 16;
+
+/// What is known of a cgroup's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// It exists.
+    Alive,
+    /// Somebody asked for it; the next walk will tell.
+    Asked,
+    /// It was removed, or no walk found it.
+    Gone,
+}
+
+struct Entry {
+    life: Life,
+    /// Since when, that is at which report or walk.
+    since: Instant,
+    /// The number of the last change.
+    changed: u64,
+    path: Option<Box<str>>,
+    answer: Answer,
+}
+
+/// What only writers need.
+#[derive(Default)]
+struct Journal {
+    /// The number of the last change.
+    number: u64,
+    /// What is gone, oldest first: when, which, and by which change.
+    gone: VecDeque<(Instant, u64, u64)>,
+    /// How many entries are gone or asked for; `gone` may also hold some that came back.
+    absent: usize,
+    /// Nameless cgroups by the cgroup above them.
+    orphans: HashMap<u64, Vec<u64>>,
+}
+
+type Shard = HashMap<u64, Entry, BuildHasherDefault<Spread>>;
+
+/// The table of all cgroups.
+pub(crate) struct Cache {
+    shards: [RwLock<Shard>; SHARDS],
+    journal: Mutex<Journal>,
+    generation: AtomicU64,
+    retention: Duration,
+    limit: usize,
+}
+
+impl Cache {
+    pub(crate) fn new(retention: Duration, limit: usize) -> Self {
+        Self { shards: Default::default(), journal: Mutex::default(), generation: AtomicU64::new(1), retention, limit }
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Relaxed)
+    }
+
+    /// Gives the answer for a cgroup and since when it is what it is, or nothing when it is not known at all.
+    pub(crate) fn answer(&self, id: u64) -> Option<(Answer, Instant)> {
+        self.read(id).get(&id).map(|entry| (entry.answer.clone(), entry.since))
+    }
+
+    /// Gives the life of a cgroup and since when it is so.
+    pub(crate) fn life(&self, id: u64) -> Option<(Life, Instant)> {
+        self.read(id).get(&id).map(|entry| (entry.life, entry.since))
+    }
+
+    /// Gives the path of a cgroup, if it is known.
+    pub(crate) fn path(&self, id: u64) -> Option<Box<str>> {
+        self.read(id).get(&id).and_then(|entry| entry.path.clone())
+    }
+
+    /// Notes that somebody wants to know a cgroup. Says no when too many are being looked for already.
+    pub(crate) fn ask(&self, id: u64, now: Instant) -> bool {
+        let mut journal = self.journal();
+        let mut shard = self.write(id);
+        if shard.contains_key(&id) {
+            return true;
+        }
+        if journal.absent >= self.limit.saturating_mul(2) {
+            return false;
+        }
+        journal.absent += 1;
+        let changed = journal.next();
+        shard.insert(id, Entry { life: Life::Asked, since: now, changed, path: None, answer: Answer::Pending });
+        true
+    }
+
+    /// Notes a new cgroup with its path.
+    pub(crate) fn made(&self, id: u64, path: &str, identities: &Identities, now: Instant) {
+        let mut journal = self.journal();
+        self.put(&mut journal, id, path, identities, now);
+    }
+
+    /// Notes a new cgroup whose path has yet to be found.
+    pub(crate) fn made_nameless(&self, id: u64, parent: u64, now: Instant) {
+        let mut journal = self.journal();
+        let mut shard = self.write(id);
+        let before = shard.get(&id);
+        if before.is_some_and(|entry| entry.life == Life::Alive) {
+            return;
+        }
+        if before.is_some() {
+            journal.absent = journal.absent.saturating_sub(1);
+            self.generation.fetch_add(1, Relaxed);
+        }
+        let changed = journal.next();
+        shard.insert(id, Entry { life: Life::Alive, since: now, changed, path: None, answer: Answer::Pending });
+        journal.orphans.entry(parent).or_default().push(id);
+    }
+
+    /// Notes that a cgroup was removed: it keeps its names for a while.
+    pub(crate) fn removed(&self, id: u64, identities: &Identities, now: Instant) {
+        let mut journal = self.journal();
+        let mut shard = self.write(id);
+        let changed = journal.next();
+        match shard.get_mut(&id) {
+            Some(entry) if entry.life == Life::Gone => return,
+            Some(entry) => {
+                if entry.life == Life::Asked {
+                    entry.answer = identities.unknown(id, Reason::Unnamed);
+                    self.generation.fetch_add(1, Relaxed);
+                } else {
+                    journal.absent += 1;
+                }
+                (entry.life, entry.since, entry.changed) = (Life::Gone, now, changed);
+            }
+            None => {
+                let answer = identities.unknown(id, Reason::Unnamed);
+                shard.insert(id, Entry { life: Life::Gone, since: now, changed, path: None, answer });
+                journal.absent += 1;
+            }
+        }
+        drop(shard);
+        journal.gone.push_back((now, id, changed));
+    }
+
+    /// Forgets what is gone for too long or beyond the limit.
+    pub(crate) fn evict(&self, counters: &Counters, now: Instant) {
+        let mut journal = self.journal();
+        while let Some(&(since, id, changed)) = journal.gone.front() {
+            if journal.gone.len() <= self.limit && now.saturating_duration_since(since) < self.retention {
+                break;
+            }
+            journal.gone.pop_front();
+            let mut shard = self.write(id);
+            if shard.get(&id).is_some_and(|entry| entry.changed == changed) {
+                shard.remove(&id);
+                journal.absent = journal.absent.saturating_sub(1);
+                counters.evictions.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    /// Gives the number of the last change, for [`Cache::compare`] after a walk that begins now.
+    pub(crate) fn mark(&self) -> u64 {
+        self.journal().number
+    }
+
+    /// Takes over what a walk found. What a complete walk did not find is gone, unless it was reported since `mark`.
+    pub(crate) fn compare(
+        &self,
+        found: &[(u64, String)],
+        complete: bool,
+        mark: u64,
+        identities: &Identities,
+        now: Instant,
+    ) {
+        for (id, path) in found {
+            let mut journal = self.journal();
+            let before = self.read(*id).get(id).map(|entry| (entry.life, entry.changed > mark, entry.path.is_some()));
+            match before {
+                Some((Life::Gone, true, false)) => self.adopt(*id, Some(path), identities.named(path)),
+                Some((_, true, true)) => {}
+                _ => self.put(&mut journal, *id, path, identities, now),
+            }
+        }
+        if complete {
+            let found: HashSet<u64, BuildHasherDefault<Spread>> = found.iter().map(|(id, _)| *id).collect();
+            self.bury(&found, mark, identities, now);
+        }
+    }
+
+    /// Takes the nameless cgroups, by the cgroup above them.
+    pub(crate) fn take_orphans(&self) -> HashMap<u64, Vec<u64>> {
+        std::mem::take(&mut self.journal().orphans)
+    }
+
+    /// Gives a nameless cgroup its path, or else an answer that stands for good; leaves all others alone.
+    pub(crate) fn adopt(&self, id: u64, path: Option<&str>, answer: Answer) {
+        let mut shard = self.write(id);
+        if let Some(entry) = shard.get_mut(&id).filter(|entry| entry.path.is_none() && entry.life != Life::Asked) {
+            entry.path = path.map(Into::into);
+            entry.answer = answer;
+            self.generation.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Gives the number of entries, and of those that are gone or asked for.
+    pub(crate) fn len(&self) -> (usize, usize) {
+        let absent = self.journal().absent;
+        (self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len()).sum(), absent)
+    }
+
+    fn put(&self, journal: &mut Journal, id: u64, path: &str, identities: &Identities, now: Instant) {
+        let changed = journal.next();
+        let mut shard = self.write(id);
+        if let Some(entry) = shard.get_mut(&id) {
+            if entry.life == Life::Alive && entry.path.as_deref() == Some(path) {
+                entry.changed = changed;
+                return;
+            }
+            if entry.life != Life::Alive {
+                journal.absent = journal.absent.saturating_sub(1);
+            }
+            self.generation.fetch_add(1, Relaxed);
+        }
+        let answer = identities.named(path);
+        shard.insert(id, Entry { life: Life::Alive, since: now, changed, path: Some(path.into()), answer });
+    }
+
+    fn bury(&self, found: &HashSet<u64, BuildHasherDefault<Spread>>, mark: u64, identities: &Identities, now: Instant) {
+        for shard in &self.shards {
+            let mut journal = self.journal();
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            for (&id, entry) in shard.iter_mut() {
+                if found.contains(&id) || entry.changed > mark || entry.life == Life::Gone {
+                    continue;
+                }
+                if entry.life == Life::Asked {
+                    entry.answer = identities.unknown(id, Reason::NotFound);
+                    self.generation.fetch_add(1, Relaxed);
+                } else {
+                    journal.absent += 1;
+                }
+                (entry.life, entry.since, entry.changed) = (Life::Gone, now, journal.next());
+                journal.gone.push_back((now, id, entry.changed));
+            }
+        }
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, id: u64) -> RwLockReadGuard<'_, Shard> {
+        self.shards[id as usize % SHARDS].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, id: u64) -> RwLockWriteGuard<'_, Shard> {
+        self.shards[id as usize % SHARDS].write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Journal {
+    fn next(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+}
+
+/// A hash of cgroup ids, which are small consecutive numbers that nobody outside can choose.
+#[derive(Default)]
+pub(crate) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte) ^ self.0);
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The table takes its position from the low bits and its tag from the high ones: both must vary.
+        let mixed = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! The resolver and census: hears of changes, looks at the file system in the background, answers from memory.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use model::{Answer, Census, CgroupChange, Resolver, Subject};
+use tracing::{debug, warn};
+
+use crate::cache::{Cache, Life};
+use crate::identity::Identities;
+use crate::stats::{Counters, Reason, add};
+use crate::{Error, Hierarchy, Settings, Stats};
+
+/// How long a cgroup may be looked for before it counts as unknown.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The least time between the end of one walk and the beginning of the next.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Names the workloads of one cgroup hierarchy.
+///
+/// Dropping it ends its background thread.
+pub struct Workloads {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    hierarchy: Hierarchy,
+    identities: Identities,
+    cache: Cache,
+    counters: Counters,
+    rescan: Duration,
+    wanted: Mutex<Wanted>,
+    wake: Condvar,
+    stop: AtomicBool,
+}
+
+/// What the background thread shall do next; many wishes are one.
+#[derive(Clone, Copy, Default)]
+struct Wanted {
+    walk: bool,
+    orphans: bool,
+}
+
+impl Workloads {
+    /// Reads the hierarchy once and then keeps what it knows current in the background.
+    ///
+    /// # Errors
+    /// Fails when the hierarchy's mount point cannot be read or no thread can be started.
+    pub fn start(hierarchy: Hierarchy, settings: &Settings) -> Result<Self, Error> {
+        let shared = Arc::new(Shared {
+            identities: Identities::new(settings),
+            cache: Cache::new(settings.retention, settings.removed_limit),
+            counters: Counters::default(),
+            rescan: settings.rescan,
+            wanted: Mutex::default(),
+            wake: Condvar::new(),
+            stop: AtomicBool::new(false),
+            hierarchy,
+        });
+        shared.walk().map_err(|source| Error::Unreadable { path: shared.hierarchy.mount.clone(), source })?;
+        let worker = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("enrich-cgroups".into());
+        let thread = thread.spawn(move || worker.work()).map_err(|source| Error::Thread { source })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Gives what has been counted so far.
+    pub fn stats(&self) -> Stats {
+        let (entries, removed) = self.shared.cache.len();
+        self.shared.counters.snapshot(entries as u64, removed as u64)
+    }
+
+    /// Gives the path of a cgroup from the hierarchy's root, if it is known.
+    pub fn path(&self, cgroup: u64) -> Option<Box<str>> {
+        self.shared.cache.path(cgroup)
+    }
+}
+
+impl Drop for Workloads {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Relaxed);
+        self.shared.want(Wanted::default());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported by its own hook already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Resolver for Workloads {
+    fn generation(&self) -> u64 {
+        self.shared.cache.generation()
+    }
+
+    fn resolve(&self, subject: Subject) -> Answer {
+        let identities = &self.shared.identities;
+        let answer = match subject {
+            Subject::Node => Answer::Known(Arc::clone(&identities.empty)),
+            Subject::Kernel => Answer::Known(Arc::clone(&identities.kernel)),
+            Subject::Overflow => Answer::Known(Arc::clone(&identities.overflow)),
+            Subject::Cgroup(_) if !identities.tells_apart() => Answer::Known(Arc::clone(&identities.empty)),
+            Subject::Cgroup(id) => self.shared.cgroup(id),
+        };
+        let counters = &self.shared.counters;
+        match answer {
+            Answer::Known(_) => add(&counters.hits),
+            Answer::Excluded => add(&counters.excluded),
+            Answer::Pending => counters.miss(Reason::Pending),
+            Answer::Unknown(_, reason) if reason == Reason::Unnamed.as_str() => counters.miss(Reason::Unnamed),
+            Answer::Unknown(..) => counters.miss(Reason::NotFound),
+        }
+        answer
+    }
+}
+
+impl Census for Workloads {
+    fn changed(&self, change: CgroupChange) {
+        let Shared { cache, identities, counters, .. } = &*self.shared;
+        let now = Instant::now();
+        match change {
+            CgroupChange::Made { id, path: Some(path), .. } => cache.made(id, &path, identities, now),
+            CgroupChange::Made { id, parent, path: None } => {
+                cache.made_nameless(id, parent, now);
+                self.shared.want(Wanted { orphans: true, walk: false });
+            }
+            CgroupChange::Removed { id } => {
+                cache.removed(id, identities, now);
+                cache.evict(counters, now);
+            }
+            CgroupChange::Lost => self.shared.want(Wanted { walk: true, orphans: false }),
+        }
+    }
+
+    fn removed_for(&self, cgroup: u64) -> Option<Duration> {
+        match self.shared.cache.life(cgroup) {
+            Some((Life::Gone, since)) => Some(since.elapsed()),
+            Some(_) => None,
+            None => {
+                self.shared.ask(cgroup);
+                None
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn cgroup(&self, id: u64) -> Answer {
+        match self.cache.answer(id) {
+            Some((Answer::Pending, since)) if since.elapsed() > PATIENCE => {
+                self.identities.unknown(id, Reason::NotFound)
+            }
+            Some((answer, _)) => answer,
+            None if self.ask(id) => Answer::Pending,
+            None => self.identities.unknown(id, Reason::NotFound),
+        }
+    }
+
+    fn ask(&self, id: u64) -> bool {
+        let room = self.cache.ask(id, Instant::now());
+        if room {
+            self.want(Wanted { walk: true, orphans: false });
+        }
+        room
+    }
+
+    fn want(&self, more: Wanted) {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        wanted.walk |= more.walk;
+        wanted.orphans |= more.orphans;
+        drop(wanted);
+        self.wake.notify_one();
+    }
+
+    /// Does what is wanted until it is told to stop.
+    fn work(&self) {
+        let mut walked = Instant::now();
+        while let Some(wanted) = self.wait(walked) {
+            if wanted.walk {
+                if let Err(error) = self.walk() {
+                    add(&self.counters.incomplete_scans);
+                    warn!(mount = %self.hierarchy.mount.display(), %error, "cannot read the cgroup hierarchy");
+                }
+                walked = Instant::now();
+            }
+            self.name_orphans();
+            self.cache.evict(&self.counters, Instant::now());
+        }
+    }
+
+    /// Waits until there is something to do; a walk is also due once per `rescan`. Nothing means stop.
+    fn wait(&self, walked: Instant) -> Option<Wanted> {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if self.stop.load(Relaxed) {
+                return None;
+            }
+            let rested = walked.elapsed();
+            if wanted.orphans || wanted.walk && rested >= PAUSE {
+                let now = Wanted { walk: wanted.walk && rested >= PAUSE, orphans: wanted.orphans };
+                *wanted = Wanted { walk: wanted.walk && !now.walk, orphans: false };
+                return Some(now);
+            }
+            if rested >= self.rescan {
+                wanted.walk = true;
+            }
+            let left = if wanted.walk { PAUSE } else { self.rescan }.saturating_sub(rested);
+            wanted = self.wake.wait_timeout(wanted, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Compares the file system with the cache.
+    fn walk(&self) -> std::io::Result<()> {
+        let mark = self.cache.mark();
+        let walk = self.hierarchy.walk(|| !self.stop.load(Relaxed))?;
+        add(&self.counters.scans);
+        if !walk.complete {
+            add(&self.counters.incomplete_scans);
+        }
+        debug!(cgroups = walk.found.len(), complete = walk.complete, "looked through the cgroup hierarchy");
+        self.cache.compare(&walk.found, walk.complete, mark, &self.identities, Instant::now());
+        Ok(())
+    }
+
+    /// Finds the names of cgroups that were reported without one, each directory above them read once.
+    fn name_orphans(&self) {
+        for (parent, ids) in self.cache.take_orphans() {
+            let Some(above) = self.cache.path(parent) else {
+                for id in ids {
+                    self.cache.adopt(id, None, self.identities.unknown(id, Reason::Unnamed));
+                }
+                // The walk finds those that still exist, wherever they are.
+                self.want(Wanted { walk: true, orphans: false });
+                continue;
+            };
+            let children = self.hierarchy.children(&above).unwrap_or_default();
+            for id in ids {
+                match children.iter().find(|(child, _)| *child == id) {
+                    Some((_, name)) => {
+                        let path = format!("{}/{name}", above.trim_end_matches('/'));
+                        self.cache.adopt(id, Some(&path), self.identities.named(&path));
+                    }
+                    None => self.cache.adopt(id, None, self.identities.inherited(&above, id)),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
