@@ -77,6 +77,15 @@ impl Section {
 #[serde(deny_unknown_fields)]
 pub struct Empty {}
 
+/// What a collector will cost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Each kernel map and the bytes that it takes when it is full.
+    pub maps: Vec<(&'static str, u64)>,
+    /// How many Prometheus samples a typical workload adds.
+    pub samples_per_workload: usize,
+}
+
 /// What is known of a collector before it touches the kernel. It feeds `list`, `check`, documents, the reference
 /// configuration and tests.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +102,8 @@ pub struct Descriptor {
     pub needs: &'static [Need],
     /// Its configuration section.
     pub section: Section,
+    /// Says what it will cost with a section, on a host with so many possible CPUs.
+    pub plan: fn(&serde_json::Value, usize) -> Plan,
     /// Attaches it.
     pub make: fn(&mut Setup) -> Result<Box<dyn Collector>, MakeError>,
 }

@@ -2,7 +2,18 @@
 //! gathers their readings into series and gives snapshots to readers.
 
 pub mod collector;
+mod gather;
+pub mod health;
+pub mod manager;
+pub mod own;
+pub mod series;
 pub mod setup;
+mod watch;
+mod worker;
 
-pub use collector::{CollectError, Collector, Descriptor, Distribution, Empty, MakeError, Need, Scrape, Section};
+pub use collector::{CollectError, Collector, Descriptor, Distribution, Empty, MakeError, Need, Plan, Scrape, Section};
+pub use health::{State, Status};
+pub use manager::{Manager, Options, Selection, StartError};
+pub use own::Own;
+pub use series::Limits;
 pub use setup::{Platform, Setup};

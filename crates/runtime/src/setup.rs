@@ -22,8 +22,8 @@ pub struct Platform {
     pub process_filter: Vec<String>,
     /// The commands that collectors must not count.
     pub exclude_processes: Vec<String>,
-    /// OpenTelemetry instruments made here become part of every snapshot.
-    pub meter: opentelemetry::metrics::Meter,
+    /// What is counted with OpenTelemetry instruments made here becomes part of every snapshot.
+    pub meters: opentelemetry_sdk::metrics::SdkMeterProvider,
 }
 
 /// One collector's share of the platform.
@@ -59,6 +59,12 @@ impl Setup {
     /// Gives what all collectors share.
     pub fn platform(&self) -> &Arc<Platform> {
         &self.platform
+    }
+
+    /// Gives a meter of the collector's own: its instruments' values are part of every snapshot.
+    pub fn meter(&self) -> opentelemetry::metrics::Meter {
+        use opentelemetry::metrics::MeterProvider;
+        self.platform.meters.meter(self.name)
     }
 
     /// Lets self-telemetry follow the maps and programs of an object.

@@ -1,0 +1,87 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Turns what the Linux kernel knows into telemetry.
+#[derive(Debug, Parser)]
+#[command(name = "telesonde", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Read this configuration file instead of /etc/telesonde/telesonde.yaml; may be given several times.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+    /// Set one key, such as `exporters.prometheus.listen=0.0.0.0:9464`; may be given several times.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Attach the collectors and serve their metrics until told to stop.
+    Run {
+        /// Do not show the live summary.
+        #[arg(long)]
+        quiet: bool,
+    },
+    /// Examine this host: what works, what is missing, and how to get it.
+    Check {
+        /// How to print the findings.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// List the collectors and what they need.
+    List {
+        /// How to print the list.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// List the metrics, or show the largest ones of the running agent.
+    Metrics {
+        /// Ask the running agent which metrics and labels have the most series.
+        #[arg(long)]
+        cardinality: bool,
+        /// How to print the list.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Work with the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the generated documents and the reference configuration.
+    #[command(hide = true)]
+    Gen {
+        /// The directory to write into.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the effective configuration with the origin of every value.
+    Print,
+    /// Say whether the configuration is valid.
+    Validate,
+    /// Print a JSON Schema for editors.
+    Schema,
+}
+
+/// For whom to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// For machines.
+    Json,
+}

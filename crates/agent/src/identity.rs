@@ -1,0 +1,58 @@
+//! The identity of the agent and its node: the OpenTelemetry resource.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use model::{Attributes, Text};
+use uuid::Uuid;
+
+/// What the configuration says of the identity.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// The node's name; empty: the host name.
+    pub node_name: String,
+    /// Whether the node is a Kubernetes node.
+    pub kubernetes: bool,
+    /// Resource attributes that replace or add to those found.
+    pub resource: BTreeMap<String, String>,
+}
+
+/// Gives the host name as the kernel has it.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Gives the resource attributes (metrics.md, Identity), never the agent's own pod.
+pub fn resource(given: &Given) -> Attributes {
+    let host = host_name();
+    let node = if given.node_name.is_empty() { host.clone() } else { given.node_name.clone() };
+    let host_id = host_id();
+    // Stable on the node and different on every other: derived from the machine id where there is one.
+    let instance = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("telesonde/{}", host_id.as_deref().unwrap_or(&node)).as_bytes());
+    let mut pairs: Vec<(Text, Text)> = vec![
+        ("service.name".into(), "telesonde".into()),
+        ("service.version".into(), env!("CARGO_PKG_VERSION").into()),
+        ("service.instance.id".into(), instance.to_string().into()),
+        ("host.name".into(), host.into()),
+        ("host.id".into(), host_id.unwrap_or_default().into()),
+        ("os.type".into(), "linux".into()),
+    ];
+    if given.kubernetes {
+        pairs.push(("k8s.node.name".into(), node.into()));
+    }
+    let added = given.resource.iter().map(|(key, value)| (key.clone().into(), value.clone().into()));
+    Attributes::new(pairs.into_iter().chain(added))
+}
+
+/// Says whether this host is a Kubernetes node: a kubelet gives every container these variables.
+pub fn in_kubernetes() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() || Path::new("/var/lib/kubelet/pods").is_dir()
+}
+
+fn host_id() -> Option<String> {
+    ["/etc/machine-id", "/var/lib/dbus/machine-id", "/sys/class/dmi/id/product_uuid"].iter().find_map(|path| {
+        let text = std::fs::read_to_string(path).ok()?;
+        let id = text.trim();
+        (!id.is_empty() && id != "uninitialized").then(|| id.to_lowercase())
+    })
+}

@@ -1,0 +1,166 @@
+//! The agent's own telemetry and plug-ins' instruments: an OpenTelemetry meter provider whose values are folded into
+//! every snapshot, as one more producer.
+
+mod fold;
+mod process;
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use model::{Family, Metric};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter, MeterProvider};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::reader::MetricReader;
+use opentelemetry_sdk::metrics::{
+    Aggregation, Instrument, InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Stream, Temporality,
+};
+
+use crate::series::Moment;
+use fold::Fold;
+
+/// What full kernel maps could not hold; any collector with maps records it for [`model::Subject::Node`].
+pub static MAP_OVERFLOW: Metric = Metric::counter(
+    "telesonde_bpf_map_overflow",
+    "{event}",
+    "Events that found a kernel map full and were added to the metric's overflow series.",
+    &["map"],
+);
+
+/// Events that were lost between the kernel and the agent.
+pub static EVENTS_LOST: Metric = Metric::counter(
+    "telesonde_events_lost",
+    "{event}",
+    "Events that were lost before anyone could read them.",
+    &["collector", "reason"],
+);
+
+/// The metrics that collectors share.
+pub static SHARED: &[&Metric] = &[&MAP_OVERFLOW, &EVENTS_LOST];
+
+/// The scope of the agent's own telemetry.
+pub const SCOPE: &str = "telesonde";
+
+#[derive(Clone, Debug)]
+struct Reader(Arc<ManualReader>);
+
+impl MetricReader for Reader {
+    fn register_pipeline(&self, pipeline: Weak<Pipeline>) {
+        self.0.register_pipeline(pipeline);
+    }
+
+    fn collect(&self, metrics: &mut ResourceMetrics) -> OTelSdkResult {
+        self.0.collect(metrics)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self, kind: InstrumentKind) -> Temporality {
+        self.0.temporality(kind)
+    }
+}
+
+/// The meter provider and what turns its values into families.
+pub struct Own {
+    provider: SdkMeterProvider,
+    reader: Reader,
+    data: ResourceMetrics,
+    fold: Fold,
+}
+
+impl Own {
+    /// Makes a provider whose histograms are exponential, four buckets a doubling at most.
+    pub fn new() -> Self {
+        let reader = Reader(Arc::new(ManualReader::builder().with_temporality(Temporality::Cumulative).build()));
+        let exponential = |instrument: &Instrument| {
+            let aggregation =
+                Aggregation::Base2ExponentialHistogram { max_size: 160, max_scale: 2, record_min_max: false };
+            let histogram = instrument.kind() == InstrumentKind::Histogram;
+            histogram.then(|| Stream::builder().with_aggregation(aggregation).build().ok()).flatten()
+        };
+        let provider = SdkMeterProvider::builder().with_reader(reader.clone()).with_view(exponential).build();
+        process::observe(&provider.meter(SCOPE));
+        Self { provider, reader, data: ResourceMetrics::default(), fold: Fold::default() }
+    }
+
+    /// Gives the provider: for the agent's own instruments and for plug-ins.
+    pub fn provider(&self) -> SdkMeterProvider {
+        self.provider.clone()
+    }
+
+    /// Gives the present values of all instruments.
+    pub(crate) fn collect(&mut self, moment: Moment) -> Vec<Family> {
+        if let Err(error) = self.reader.collect(&mut self.data) {
+            tracing::warn!("the agent's own metrics: {error}");
+            return Vec::new();
+        }
+        self.fold.families(&self.data, moment)
+    }
+}
+
+impl Default for Own {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The instruments of the integration manager.
+pub(crate) struct Instruments {
+    pub load_status: Gauge<u64>,
+    pub load_attempts: Counter<u64>,
+    pub load_duration: Gauge<f64>,
+    pub bpf_errors: Counter<u64>,
+    pub collection_duration: Histogram<f64>,
+    pub collector_errors: Counter<u64>,
+    pub collector_state: Gauge<u64>,
+    pub series: Gauge<u64>,
+    pub series_folded: Gauge<u64>,
+    pub batch_size: Gauge<u64>,
+}
+
+impl Instruments {
+    pub fn new(meter: &Meter) -> Self {
+        let counter = |name: &'static str, unit: &'static str, help: &'static str| {
+            meter.u64_counter(name).with_unit(unit).with_description(help).build()
+        };
+        let gauge = |name: &'static str, unit: &'static str, help: &'static str| {
+            meter.u64_gauge(name).with_unit(unit).with_description(help).build()
+        };
+        Self {
+            load_status: gauge("telesonde_bpf_load_status", "1", "1 when the collector is attached, 0 when it failed."),
+            load_attempts: counter("telesonde_bpf_load_attempts", "{attempt}", "Attempts to attach the collector."),
+            load_duration: meter
+                .f64_gauge("telesonde_bpf_load_duration_seconds")
+                .with_unit("s")
+                .with_description("How long the last attempt to attach took.")
+                .build(),
+            bpf_errors: counter("telesonde_bpf_errors", "{error}", "Attempts to attach that failed."),
+            collection_duration: meter
+                .f64_histogram("telesonde_collection_duration_seconds")
+                .with_unit("s")
+                .with_description("How long the collector took to give its readings.")
+                .build(),
+            collector_errors: counter("telesonde_collector_errors", "{error}", "Rounds that the collector failed."),
+            collector_state: gauge("telesonde_collector_state", "1", "1 for the state that the collector is in."),
+            series: gauge("telesonde_series", "{series}", "Series of the metric, the overflow series aside."),
+            series_folded: gauge(
+                "telesonde_series_folded",
+                "{series}",
+                "Kernel entries that the budget folds into the metric's overflow series now.",
+            ),
+            batch_size: gauge("telesonde_batch_size", "{reading}", "Readings of the last gather."),
+        }
+    }
+}
+
+/// Gives the attribute that names a collector.
+pub(crate) fn collector(name: &'static str) -> KeyValue {
+    KeyValue::new("collector", name)
+}

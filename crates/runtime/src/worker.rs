@@ -1,0 +1,193 @@
+//! One collector's thread: it makes the collector, asks it for readings, and keeps whatever happens to itself.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::runtime::Handle;
+
+use crate::collector::{Collector, Descriptor, MakeError, Scrape};
+use crate::setup::{Platform, Setup};
+
+/// The pause before a failed collector is made again doubles from the first to the last of these.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(60);
+/// So many failed rounds in a row mean that the collector is made anew.
+const ROUNDS: u32 = 3;
+
+/// What a worker tells the gather thread. `slot` is the collector's place in the manager.
+pub(crate) struct Report {
+    pub slot: usize,
+    pub news: News,
+}
+
+pub(crate) enum News {
+    /// Attached, in `took`.
+    Made { watches: Vec<bpf::Watch>, degraded: Option<String>, took: Duration },
+    /// Not attached; without `retry` it stays so.
+    NotMade { why: String, retry: bool, took: Duration },
+    /// Answered. `incarnation` counts how often it was made, `attached` is when, in Unix nanoseconds.
+    Round { incarnation: u32, attached: u64, scrape: Scrape, result: Result<(), String>, took: Duration },
+    /// Detached after a panic or too many failed rounds.
+    Dropped { why: String, panicked: bool },
+    /// Ended because it was told to.
+    Stopped,
+}
+
+enum Command {
+    Collect(Scrape),
+    Stop,
+}
+
+/// The gather thread's end of a worker.
+pub(crate) struct Worker {
+    commands: Sender<Command>,
+}
+
+impl Worker {
+    /// Starts the thread of a collector; its reports go to `reports`.
+    pub fn start<M: From<Report> + Send + 'static>(
+        slot: usize,
+        descriptor: &'static Descriptor,
+        section: serde_json::Value,
+        platform: Arc<Platform>,
+        runtime: Handle,
+        reports: Sender<M>,
+    ) -> std::io::Result<Self> {
+        let (commands, inbox) = channel();
+        let report = move |news| reports.send(Report { slot, news }.into()).is_ok();
+        // Linux shows 15 bytes of a thread's name.
+        let thread = std::thread::Builder::new().name(format!("c/{}", descriptor.name));
+        thread.spawn(move || {
+            let make = || {
+                let mut setup = Setup::new(descriptor.name, section.clone(), Arc::clone(&platform), runtime.clone());
+                let made = catch_unwind(AssertUnwindSafe(|| (descriptor.make)(&mut setup)));
+                (made.unwrap_or_else(|panic| Err(MakeError::Failed(panic_message(&*panic)))), setup)
+            };
+            Life { inbox, runtime: &runtime, report: &report, incarnation: 0 }.live(make);
+            report(News::Stopped);
+        })?;
+        Ok(Self { commands })
+    }
+
+    /// Asks for a round, to be recorded into `scrape`.
+    pub fn collect(&self, scrape: Scrape) -> bool {
+        self.commands.send(Command::Collect(scrape)).is_ok()
+    }
+
+    /// Tells the collector to detach and the thread to end.
+    pub fn stop(&self) {
+        drop(self.commands.send(Command::Stop));
+    }
+}
+
+struct Life<'a, R> {
+    inbox: Receiver<Command>,
+    runtime: &'a Handle,
+    report: &'a R,
+    incarnation: u32,
+}
+
+/// Whether a life goes on.
+#[derive(PartialEq)]
+enum Next {
+    Again,
+    Stop,
+}
+
+impl<R: Fn(News) -> bool> Life<'_, R> {
+    fn live(mut self, make: impl Fn() -> (Result<Box<dyn Collector>, MakeError>, Setup)) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let begun = Instant::now();
+            let (made, setup) = make();
+            let took = begun.elapsed();
+            let next = match made {
+                Ok(collector) => {
+                    self.incarnation += 1;
+                    let attached = unix_nanos();
+                    (self.report)(News::Made { watches: setup.watches, degraded: setup.degraded, took });
+                    let next = self.serve(collector, attached);
+                    if begun.elapsed() > LAST_PAUSE {
+                        pause = FIRST_PAUSE;
+                    }
+                    next
+                }
+                Err(error) => {
+                    let retry = matches!(error, MakeError::Failed(_));
+                    (self.report)(News::NotMade { why: error.to_string(), retry, took });
+                    if !retry {
+                        self.wait(None);
+                        return;
+                    }
+                    Next::Again
+                }
+            };
+            if next == Next::Stop || self.wait(Some(pause)) == Next::Stop {
+                return;
+            }
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// Answers until the collector fails or is told to stop; the collector is dropped here.
+    fn serve(&self, mut collector: Box<dyn Collector>, attached: u64) -> Next {
+        let mut failed = 0;
+        loop {
+            let Ok(Command::Collect(mut scrape)) = self.inbox.recv() else {
+                let end = AssertUnwindSafe(|| self.runtime.block_on(collector.shutdown()));
+                if let Err(panic) = catch_unwind(end) {
+                    tracing::warn!("a collector's shutdown: {}", panic_message(&*panic));
+                }
+                return Next::Stop;
+            };
+            scrape.clear();
+            let begun = Instant::now();
+            let round = AssertUnwindSafe(|| self.runtime.block_on(collector.collect(&mut scrape)));
+            let (result, panicked) = match catch_unwind(round) {
+                Ok(Ok(())) => (scrape.fault.take().map_or(Ok(()), Err), false),
+                Ok(Err(error)) => (Err(error.to_string()), false),
+                Err(panic) => (Err(panic_message(&*panic)), true),
+            };
+            failed = if result.is_ok() { 0 } else { failed + 1 };
+            let why = result.as_ref().err().cloned();
+            if panicked {
+                scrape.clear();
+            }
+            let (incarnation, took) = (self.incarnation, begun.elapsed());
+            (self.report)(News::Round { incarnation, attached, scrape, result, took });
+            if let Some(why) = why.filter(|_| panicked || failed >= ROUNDS) {
+                drop(catch_unwind(AssertUnwindSafe(|| drop(collector))));
+                (self.report)(News::Dropped { why, panicked });
+                return Next::Again;
+            }
+        }
+    }
+
+    /// Waits until told to stop, or for a pause.
+    fn wait(&self, pause: Option<Duration>) -> Next {
+        let until = pause.map(|pause| Instant::now() + pause);
+        loop {
+            let command = match until {
+                Some(until) => self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())),
+                None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match command {
+                Ok(Command::Collect(_)) => {}
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return Next::Stop,
+                Err(RecvTimeoutError::Timeout) => return Next::Again,
+            }
+        }
+    }
+}
+
+/// Gives the time in Unix nanoseconds.
+pub(crate) fn unix_nanos() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panicked: {}", text.unwrap_or("without a message"))
+}
