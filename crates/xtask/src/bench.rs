@@ -89,7 +89,8 @@ fn machine() -> String {
         ("clang", version("clang")),
         ("rustc", version("rustc")),
     ];
-    facts.iter().map(|(name, fact)| format!("- {name}: {}\n", fact.as_deref().unwrap_or("unknown"))).collect()
+    let line = |(name, fact): &(&str, Option<String>)| format!("- {name}: {}\n", fact.as_deref().unwrap_or("unknown"));
+    facts.iter().map(line).collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]

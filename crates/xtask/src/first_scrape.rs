@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// Starts the release binary with its defaults, on a port of its own, and prints the time to the first useful scrape.
 ///

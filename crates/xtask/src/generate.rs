@@ -62,7 +62,8 @@ fn difference(old: &str, new: &str) -> String {
             (None, None) => break,
             (was, is) if was == is => {}
             (was, is) => {
-                let show = |line: Option<&str>| line.map_or_else(|| "(end of file)".to_owned(), |line| format!("`{line}`"));
+                let show =
+                    |line: Option<&str>| line.map_or_else(|| "(end of file)".to_owned(), |line| format!("`{line}`"));
                 return format!("line {number} is {} and should be {}", show(was), show(is));
             }
         }

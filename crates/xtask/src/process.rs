@@ -65,6 +65,13 @@ struct Invoker {
     home: PathBuf,
 }
 
+impl Invoker {
+    fn path(&self) -> String {
+        let path = std::env::var("PATH").unwrap_or_default();
+        format!("{}:{path}", self.home.join(".cargo/bin").display())
+    }
+}
+
 fn invoker() -> Option<Invoker> {
     let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
     let (uid, gid) = (number("SUDO_UID")?, number("SUDO_GID")?);
@@ -83,21 +90,28 @@ fn invoker() -> Option<Invoker> {
 /// # Errors
 /// Fails when what root already built cannot be handed back to that user.
 pub fn cargo() -> Result<Command> {
-    let Some(user) = invoker() else {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.current_dir(root());
-        return Ok(command);
+    let mut command = match invoker() {
+        None => Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())),
+        // Root's cargo may be another one, or not readable for the user.
+        Some(user) => Command::new(find_in(&user.path(), "cargo").unwrap_or_else(|| "cargo".into())),
     };
+    command.current_dir(root());
+    as_user(&mut command)?;
+    Ok(command)
+}
+
+/// Lets a command run as the user who came here through sudo, where there is one.
+///
+/// # Errors
+/// Fails when what root already built cannot be handed back to that user.
+pub fn as_user(command: &mut Command) -> Result<()> {
+    let Some(user) = invoker() else { return Ok(()) };
     give_back(&target(), &user)?;
-    let path = std::env::var("PATH").unwrap_or_default();
-    let path = format!("{}:{path}", user.home.join(".cargo/bin").display());
-    let program = find_in(&path, "cargo").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
-    command.current_dir(root()).uid(user.uid).gid(user.gid).env("HOME", &user.home).env("PATH", path);
+    command.uid(user.uid).gid(user.gid).env("HOME", &user.home).env("PATH", user.path());
     for name in ["CARGO", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "RUSTC"] {
         command.env_remove(name);
     }
-    Ok(command)
+    Ok(())
 }
 
 /// Hands files that `sudo cargo xtask` made as root to the user who will build.

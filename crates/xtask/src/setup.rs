@@ -22,7 +22,11 @@ struct Manager {
 }
 
 const MANAGERS: [Manager; 5] = [
-    Manager { program: "apt-get", refresh: &["update", "-q"], install: &["install", "-y", "-q", "--no-install-recommends"] },
+    Manager {
+        program: "apt-get",
+        refresh: &["update", "-q"],
+        install: &["install", "-y", "-q", "--no-install-recommends"],
+    },
     Manager { program: "dnf", refresh: &[], install: &["install", "-y"] },
     Manager { program: "zypper", refresh: &[], install: &["--non-interactive", "install"] },
     Manager { program: "pacman", refresh: &[], install: &["-Sy", "--needed", "--noconfirm"] },

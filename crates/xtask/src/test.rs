@@ -18,7 +18,9 @@ pub fn run(args: &[String]) -> Result<ExitCode> {
     let mut command = process::cargo()?;
     command.args(["test", "--no-fail-fast"]);
     let (for_cargo, for_tests) = split(args);
-    let selects = |arg: &String| ["-p", "--package", "--workspace", "--all"].iter().any(|s| arg == s || arg.starts_with("--package="));
+    let selects = |arg: &String| {
+        ["-p", "--package", "--workspace", "--all"].iter().any(|s| arg == s || arg.starts_with("--package="))
+    };
     if !for_cargo.iter().any(selects) {
         command.arg("--workspace");
     }
@@ -88,7 +90,10 @@ impl Tally {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.in_successes = false;
             let count = |word: &str| -> u64 {
-                result.split(&[';', '.'][..]).filter_map(|part| part.trim().strip_suffix(word)?.trim().parse::<u64>().ok()).sum()
+                result
+                    .split(&[';', '.'][..])
+                    .filter_map(|part| part.trim().strip_suffix(word)?.trim().parse::<u64>().ok())
+                    .sum()
             };
             self.passed += count("passed");
             self.failed += count("failed");

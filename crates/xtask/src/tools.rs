@@ -89,6 +89,7 @@ fn go(dir: &Path) -> Result<Command> {
     setup::go()?;
     let mut command = Command::new(process::find("go").context("go is not on the path")?);
     command.current_dir(dir).env("GOFLAGS", "-mod=mod").env("GOWORK", "off").env("GO111MODULE", "on");
+    process::as_user(&mut command)?;
     Ok(command)
 }
 
@@ -97,7 +98,7 @@ fn otelcol(dir: &Path, program: &Path) -> Result<()> {
     process::must(go(dir)?.env("GOBIN", dir.join("bin")).args(["install", BUILDER]))?;
     let modules = |part: &str| {
         let all = OTELCOL_MODULES.iter().filter(|(module, _)| module.contains(part));
-        all.map(|(module, version)| format!("  - gomod: {module} {version}\n")).collect::<String>()
+        all.map(|(module, version)| format!("  - gomod: {module} {version}\n")).collect::<Vec<_>>().concat()
     };
     let source = dir.join("source");
     let manifest = format!(
@@ -112,8 +113,7 @@ fn otelcol(dir: &Path, program: &Path) -> Result<()> {
     let mut builder = Command::new(dir.join("bin/builder"));
     builder.current_dir(dir).args(["--skip-get-modules", "--skip-compilation", "--config", "builder.yaml"]);
     process::must(&mut builder)?;
-    let requires: String =
-        OTELCOL_MODULES.iter().map(|(module, version)| format!("require {module} {version}\n")).collect();
+    let requires = OTELCOL_MODULES.map(|(module, version)| format!("require {module} {version}\n")).concat();
     fs::write(source.join("go.mod"), format!("module otelcol\n\ngo 1.25\n\n{requires}"))?;
     process::must(go(&source)?.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(program).arg("."))
 }
