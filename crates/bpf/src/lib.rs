@@ -1,1 +1,25 @@
 //! Loads, attaches and reads eBPF objects; the only crate with unsafe code.
+//!
+//! ```no_run
+//! let types = bpf::Types::load(None)?;
+//! let mut object = bpf::Loader::new("syscalls").max_entries("calls", 4096).load(&types)?;
+//! object.attach("sys_exit", &types)?;
+//! let mut calls = object.table::<bpf::abi::syscalls::Call, u64>("calls")?;
+//! calls.for_each(|call, counts| println!("{call:?}: {}", counts.iter().sum::<u64>()))?;
+//! # Ok::<(), bpf::Error>(())
+//! ```
+
+pub mod abi;
+pub mod cost;
+mod error;
+mod object;
+pub mod probe;
+mod ring;
+mod sys;
+mod table;
+
+pub use cost::Watch;
+pub use error::Error;
+pub use object::{Loader, Object, Types, objects};
+pub use ring::Ring;
+pub use table::{Cells, PerCpuCells, PerCpuTable, Table};

@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/* Whose work it is, and by which table its system calls are numbered. */
+#pragma once
+#include "kernel.h"
+#include "fixes.bpf.h"
+
+/* The primary cgroup hierarchy; ids of different hierarchies collide. */
+#define HIERARCHY_UNIFIED 0
+#define HIERARCHY_MEMORY 1 /* the v1 memory controller's */
+
+const volatile u32 hierarchy = HIERARCHY_UNIFIED;
+
+/* The inode number of the current task's directory in the primary hierarchy. */
+static __always_inline u64 task_cgroup(struct task_struct *task)
+{
+#ifdef LEGACY
+	if (hierarchy == HIERARCHY_UNIFIED)
+		return bpf_get_current_cgroup_id();
+	return BPF_CORE_READ(task, cgroups, subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)], cgroup,
+			     kn, id);
+#else
+	struct css_set *set = task->cgroups;
+
+	if (hierarchy == HIERARCHY_UNIFIED)
+		return set->dfl_cgrp->kn->id;
+	/* memory_cgrp_id is absent where the controller is: such a host has no v1 memory hierarchy. */
+	return set->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)]->cgroup->kn->id;
+#endif
+}
+
+/* The thread's id in the first pid namespace. */
+static __always_inline u32 task_id(struct task_struct *task)
+{
+#ifdef LEGACY
+	return bpf_get_current_pid_tgid();
+#else
+	return task->pid;
+#endif
+}
+
+#define ABI_NATIVE 0
+#define ABI_COMPAT 1 /* 32-bit: i386, arm */
+#define ABI_X32 2
+
+#if defined(__TARGET_ARCH_x86)
+#define TS_COMPAT 0x2
+#define USER32_CS 0x23
+
+static __always_inline bool is_compat(struct task_struct *task, struct pt_regs *regs)
+{
+#ifdef LEGACY
+	/* By the code segment: int 0x80 out of 64-bit code passes for a native call. */
+	return (regs->cs & 0xffff) == USER32_CS;
+#else
+	return task->thread_info.status & TS_COMPAT;
+#endif
+}
+
+static __always_inline u32 syscall_number(struct pt_regs *regs)
+{
+	return regs->orig_ax;
+}
+#elif defined(__TARGET_ARCH_arm64)
+#define PSR_MODE32_BIT 0x10
+
+static __always_inline bool is_compat(struct task_struct *task, struct pt_regs *regs)
+{
+	return regs->pstate & PSR_MODE32_BIT;
+}
+
+static __always_inline u32 syscall_number(struct pt_regs *regs)
+{
+	return regs->syscallno;
+}
+#endif
+
+/*
+ * Copies the name of the task's process: its group leader's comm, zero-filled,
+ * since kernels before 5.17 leave a longer, older name's rest behind the NUL
+ * (strscpy_pad in __set_task_comm: 503471ac36fb).
+ */
+static __always_inline void process_comm(struct task_struct *task, u64 comm[2])
+{
+	const u64 low = 0x0101010101010101ULL, high = 0x8080808080808080ULL;
+	u64 zeros;
+
+#ifdef LEGACY
+	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	bpf_probe_read_kernel(comm, 16, &leader->comm);
+#else
+	struct task_struct *leader = task->group_leader;
+
+	comm[0] = *(u64 *)&leader->comm[0];
+	comm[1] = *(u64 *)&leader->comm[8];
+#endif
+	zeros = (comm[0] - low) & ~comm[0] & high;
+	if (zeros) {
+		/* Keeps the bytes below the lowest zero byte. */
+		comm[0] &= ((zeros & -zeros) >> 7) - 1;
+		comm[1] = 0;
+		return;
+	}
+	zeros = (comm[1] - low) & ~comm[1] & high;
+	if (zeros)
+		comm[1] &= ((zeros & -zeros) >> 7) - 1;
+}

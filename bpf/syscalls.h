@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/* The ABI of syscalls.bpf.c. */
+#pragma once
+#include "hist.h"
+
+#define NR_UNKNOWN 0xfffffffeU /* beyond any table */
+#define NR_ALL 0xffffffffU     /* a workload's calls together */
+#define NR_LIMIT 1024          /* numbers from here on are unknown */
+
+/* Bits of a cell of `listed`, which is indexed by abi * NR_LIMIT + nr. */
+#define LISTED_COUNT 1
+#define LISTED_TIME 2
+
+/* Values of `comms`. */
+#define COMM_INCLUDE 1
+#define COMM_EXCLUDE 2
+
+struct call {
+	u64 cgroup;
+	u32 nr;
+	u32 abi;
+};
+
+struct failure {
+	u64 cgroup;
+	u32 nr;
+	u16 abi;
+	u16 number; /* errno */
+};
+
+struct start {
+	u32 pid; /* 0: free */
+	u32 nr;
+	u64 time;
+};
+
+/* What did not go where it belongs, per CPU. */
+struct loss {
+	u64 calls;           /* counted here: `calls` was full */
+	u64 errors;          /* counted here: `errors` was full */
+	u64 busy;            /* calls not timed: no room for their start */
+	u64 stale;           /* starts without an end, overwritten or thrown away */
+	struct hist latency; /* timed here: `latency` was full */
+};

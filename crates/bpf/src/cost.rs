@@ -1,0 +1,194 @@
+//! What the kernel side costs and misses: map memory, fill levels, skipped program runs. It feeds self-telemetry.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::sys::{self, MapInfo, kind};
+
+/// Entries of a map that are made when they are first used (`BPF_F_NO_PREALLOC`).
+const ON_DEMAND: u32 = 1;
+
+/// A map of a loaded object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapCost {
+    /// Its name.
+    pub name: String,
+    /// Its kind, such as `percpu_hash`.
+    pub kind: &'static str,
+    /// The entries that the last whole read found; nothing for maps that are never read as a whole.
+    pub used: Option<u64>,
+    /// The entries it can hold; for rings its bytes.
+    pub capacity: u32,
+    /// The bytes that it takes when it is full.
+    pub memory: u64,
+}
+
+/// An attached program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramCost {
+    /// Its name.
+    pub name: String,
+    /// Its type, such as `tracing`.
+    pub kind: &'static str,
+    /// The hash of its instructions, as `bpftool prog` shows it.
+    pub tag: String,
+    /// Runs that the kernel skipped because the program was running on that CPU already; nothing before Linux 5.12.
+    pub misses: Option<u64>,
+    /// The instructions that the verifier walked through; nothing before Linux 5.16.
+    pub verified: Option<u32>,
+}
+
+/// A handle on an object's maps and programs that reads from any thread. It does not keep the object alive.
+#[derive(Clone, Debug)]
+pub struct Watch(Weak<Tally>);
+
+impl Watch {
+    pub(crate) fn new(tally: &Arc<Tally>) -> Self {
+        Self(Arc::downgrade(tally))
+    }
+
+    /// Says whether the object is still loaded.
+    pub fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Describes the maps; none once the object is gone.
+    pub fn maps(&self) -> Vec<MapCost> {
+        let Some(tally) = self.0.upgrade() else { return Vec::new() };
+        let describe = |map: &MapTally| MapCost {
+            name: map.name.clone(),
+            kind: map_kind(map.info.kind),
+            used: Some(map.used.load(Ordering::Relaxed)).filter(|&used| used != UNKNOWN),
+            capacity: map.info.max_entries,
+            memory: map.memory,
+        };
+        tally.maps.iter().map(describe).collect()
+    }
+
+    /// Describes the attached programs; none once the object is gone.
+    pub fn programs(&self) -> Vec<ProgramCost> {
+        let Some(tally) = self.0.upgrade() else { return Vec::new() };
+        let programs = tally.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        programs.iter().filter_map(|(name, fd)| describe_program(name, fd)).collect()
+    }
+}
+
+/// No whole read has happened.
+const UNKNOWN: u64 = u64::MAX;
+
+#[derive(Debug)]
+struct MapTally {
+    name: String,
+    info: MapInfo,
+    memory: u64,
+    used: Arc<AtomicU64>,
+}
+
+/// What self-telemetry may know of an object; the object owns it.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    maps: Vec<MapTally>,
+    programs: Mutex<Vec<(String, OwnedFd)>>,
+}
+
+impl Tally {
+    pub(crate) fn add_map(&mut self, name: &str, fd: &OwnedFd) -> std::io::Result<()> {
+        let info = sys::map_info(fd)?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let memory = memory(&info, cpus as u64);
+        self.maps.push(MapTally { name: name.to_owned(), info, memory, used: Arc::new(AtomicU64::new(UNKNOWN)) });
+        Ok(())
+    }
+
+    pub(crate) fn add_program(&self, name: &str, fd: OwnedFd) {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), fd));
+    }
+
+    /// Gives the counter that whole reads of a map keep.
+    pub(crate) fn used(&self, map: &str) -> Arc<AtomicU64> {
+        let known = self.maps.iter().find(|tally| tally.name == map);
+        known.map_or_else(Arc::default, |tally| Arc::clone(&tally.used))
+    }
+}
+
+/// Gives the bytes that a full map takes: what the kernel reports since Linux 6.4 as `memlock` in fdinfo.
+fn memory(map: &MapInfo, cpus: u64) -> u64 {
+    const MAP: u64 = 512; // struct bpf_htab and its like, rounded
+    const ELEMENT: u64 = 48; // struct htab_elem
+    const BUCKET: u64 = 16;
+    const LIST: u64 = 8; // struct llist_node
+    const POINTER: u64 = 8;
+    let entries = u64::from(map.max_entries);
+    let key = u64::from(map.key_size).next_multiple_of(8);
+    let value = u64::from(map.value_size).next_multiple_of(8);
+    let on_demand = map.flags & ON_DEMAND != 0;
+    let buckets = entries.next_power_of_two() * BUCKET;
+    match map.kind {
+        kind::HASH if on_demand => MAP + buckets + entries * (ELEMENT + key + value + LIST),
+        kind::HASH => MAP + buckets + (entries + cpus) * (ELEMENT + key + value),
+        kind::PERCPU_HASH => {
+            let lists = if on_demand { 2 * LIST + POINTER } else { 0 };
+            MAP + buckets + entries * (ELEMENT + key + POINTER + lists + value * cpus)
+        }
+        kind::ARRAY => MAP + entries * value,
+        kind::PERCPU_ARRAY => MAP + entries * (POINTER + value * cpus),
+        // The data is mapped twice, but held once; two pages of positions and one of administration.
+        kind::RINGBUF => entries + 3 * 4096,
+        // One element for each thread that was seen: freed with the thread, not bounded by the map.
+        kind::TASK_STORAGE => MAP + cpus.next_power_of_two() * 24,
+        _ => MAP + entries * (key + value),
+    }
+}
+
+fn map_kind(kind: u32) -> &'static str {
+    match kind {
+        kind::HASH => "hash",
+        kind::ARRAY => "array",
+        kind::PERCPU_HASH => "percpu_hash",
+        kind::PERCPU_ARRAY => "percpu_array",
+        kind::RINGBUF => "ringbuf",
+        kind::TASK_STORAGE => "task_storage",
+        _ => "other",
+    }
+}
+
+fn describe_program(name: &str, fd: &OwnedFd) -> Option<ProgramCost> {
+    const MISSES_END: usize = 216;
+    const VERIFIED_END: usize = 220;
+    let (info, known) = sys::program_info(fd).ok()?;
+    let tag = format!("{:016x}", u64::from_be_bytes(info.tag));
+    Some(ProgramCost {
+        name: name.to_owned(),
+        kind: if info.kind == 26 { "tracing" } else { "other" },
+        tag,
+        misses: (known >= MISSES_END).then_some(info.misses),
+        verified: (known >= VERIFIED_END).then_some(info.verified),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+    use crate::sys::ProgramInfo;
+
+    #[test]
+    fn the_description_of_a_program_is_laid_out_as_in_the_kernel() {
+        assert_eq!(offset_of!(ProgramInfo, load_time), 40);
+        assert_eq!(offset_of!(ProgramInfo, name), 64);
+        assert_eq!(offset_of!(ProgramInfo, misses), 208);
+        assert_eq!(offset_of!(ProgramInfo, verified), 216);
+        assert_eq!(size_of::<ProgramInfo>(), 232);
+    }
+
+    #[test]
+    fn a_full_map_costs_its_entries_on_each_cpu() {
+        let map =
+            MapInfo { kind: kind::PERCPU_HASH, key_size: 16, value_size: 160, max_entries: 1024, ..MapInfo::default() };
+        let two = memory(&map, 2);
+        let four = memory(&map, 4);
+        assert_eq!(four - two, 1024 * 160 * 2);
+    }
+}

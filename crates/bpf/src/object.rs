@@ -1,0 +1,250 @@
+//! Embedded objects: tuned before loading, attached program by program, detached by dropping.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use aya::maps::{Map, MapData};
+use aya::programs::{BtfTracePoint, Program, ProgramError};
+use aya::{Btf, Ebpf, EbpfLoader};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::cost::{Tally, Watch};
+use crate::error::{Error, chain, hint, os_error};
+use crate::probe;
+use crate::ring::Ring;
+use crate::sys::RawMap;
+use crate::table::{Cells, PerCpuCells, PerCpuTable, Table};
+
+include!(concat!(env!("OUT_DIR"), "/objects.rs"));
+
+/// Where the kernel shows its own types.
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+/// How much of the verifier's log an error shows.
+const LOG_LINES: usize = 6;
+
+/// Gives the embedded objects: name and ELF bytes.
+pub fn objects() -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    OBJECTS.iter().copied()
+}
+
+/// The running kernel's types, parsed once (15 ms, some 20 MB). Drop it when everything is attached.
+#[derive(Clone)]
+pub struct Types(Arc<Btf>);
+
+impl Types {
+    /// Reads the types from a file, by default from where the kernel shows them.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be read or is no BTF.
+    pub fn load(path: Option<&Path>) -> Result<Self, Error> {
+        let path = path.unwrap_or(Path::new(VMLINUX));
+        let fail = |reason| Error::Types { path: path.display().to_string(), reason };
+        fs::metadata(path).map_err(|error| fail(error.to_string()))?;
+        let btf = Btf::parse_file(path, aya::Endianness::default()).map_err(|error| fail(chain(&error)))?;
+        Ok(Self(Arc::new(btf)))
+    }
+
+    /// Says whether the kernel has a tracepoint.
+    pub fn has_tracepoint(&self, name: &str) -> bool {
+        self.0.id_by_type_name_kind(&format!("btf_trace_{name}"), aya_obj::btf::BtfKind::Typedef).is_ok()
+    }
+}
+
+/// Tunes an object before it is loaded.
+pub struct Loader {
+    object: &'static str,
+    constants: Vec<(&'static str, Vec<u8>)>,
+    entries: Vec<(&'static str, u32)>,
+}
+
+impl Loader {
+    /// Begins with an embedded object, by the name of its file.
+    pub fn new(object: &'static str) -> Self {
+        Self { object, constants: Vec::new(), entries: Vec::new() }
+    }
+
+    /// Sets a `const volatile` global of the programs.
+    #[must_use]
+    pub fn constant<T: IntoBytes + Immutable>(mut self, name: &'static str, value: &T) -> Self {
+        self.constants.push((name, value.as_bytes().to_vec()));
+        self
+    }
+
+    /// Sets a map's size: entries, or bytes for a ring.
+    #[must_use]
+    pub fn max_entries(mut self, map: &'static str, entries: u32) -> Self {
+        self.entries.push((map, entries));
+        self
+    }
+
+    /// Makes the object's maps and prepares its programs; nothing is attached yet.
+    ///
+    /// # Errors
+    /// Fails when there is no such object, when a map cannot be made, or when a constant does not exist.
+    pub fn load(self, types: &Types) -> Result<Object, Error> {
+        let Some((_, bytes)) = objects().find(|(name, _)| *name == self.object) else {
+            let known = objects().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+            return Err(Error::UnknownObject { name: self.object.to_owned(), known });
+        };
+        probe::lift_memlock();
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&types.0)).allow_unsupported_maps();
+        for (name, value) in &self.constants {
+            loader.override_global(name, value.as_slice(), true);
+        }
+        for (map, entries) in &self.entries {
+            loader.map_max_entries(map, *entries);
+        }
+        let fail = |reason, hint| Error::Load { object: self.object.to_owned(), reason, hint };
+        let ebpf = loader.load(bytes).map_err(|error| fail(chain(&error), hint(os_error(&error))))?;
+        let mut tally = Tally::default();
+        for (name, map) in ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
+            if let Some(data) = data(map) {
+                let fd = duplicate(data).map_err(|error| fail(error.to_string(), ""))?;
+                tally.add_map(name, &fd).map_err(|error| fail(error.to_string(), ""))?;
+            }
+        }
+        Ok(Object { name: self.object, ebpf, tally: Arc::new(tally) })
+    }
+}
+
+/// A loaded object: its maps, and its programs as far as they are attached. Dropping it detaches everything.
+pub struct Object {
+    name: &'static str,
+    ebpf: Ebpf,
+    tally: Arc<Tally>,
+}
+
+impl Object {
+    /// Attaches a program to the tracepoint that it is named after, up to a `__`.
+    ///
+    /// # Errors
+    /// Fails when there is no such program or tracepoint, and when the kernel refuses it.
+    pub fn attach(&mut self, program: &str, types: &Types) -> Result<(), Error> {
+        let hook = program.split("__").next().unwrap_or(program);
+        let tracepoint: &mut BtfTracePoint = self
+            .ebpf
+            .program_mut(program)
+            .and_then(|program| match program {
+                Program::BtfTracePoint(tracepoint) => Some(tracepoint),
+                _ => None,
+            })
+            .ok_or_else(|| Error::UnknownProgram { object: self.name.to_owned(), program: program.to_owned() })?;
+        tracepoint.load(hook, &types.0).map_err(|error| refusal(program, hook, &error))?;
+        let fail = |error: &(dyn std::error::Error + 'static)| Error::Attach {
+            program: program.to_owned(),
+            hook: hook.to_owned(),
+            reason: chain(error),
+            hint: hint(os_error(error)),
+        };
+        tracepoint.attach().map_err(|error| fail(&error))?;
+        let fd = tracepoint.fd().map_err(|error| fail(&error))?;
+        let fd = fd.as_fd().try_clone_to_owned().map_err(|error| fail(&error))?;
+        self.tally.add_program(program, fd);
+        Ok(())
+    }
+
+    /// Opens a per-CPU hash map for reading.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn table<K, V>(&self, map: &str) -> Result<PerCpuTable<K, V>, Error>
+    where
+        K: FromBytes + IntoBytes + Immutable + KnownLayout,
+        V: FromBytes + IntoBytes + Immutable + KnownLayout,
+    {
+        let used = self.tally.used(map);
+        PerCpuTable::new(self.raw(map)?, map, used)
+    }
+
+    /// Opens a plain hash map for reading and writing.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn hash<K, V>(&self, map: &str) -> Result<Table<K, V>, Error>
+    where
+        K: FromBytes + IntoBytes + Immutable + KnownLayout,
+        V: FromBytes + IntoBytes + Immutable + KnownLayout,
+    {
+        Table::new(self.raw(map)?, map)
+    }
+
+    /// Opens a per-CPU array for reading.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn per_cpu_cells<V>(&self, map: &str) -> Result<PerCpuCells<V>, Error>
+    where
+        V: FromBytes + IntoBytes + Immutable + KnownLayout,
+    {
+        PerCpuCells::new(self.raw(map)?, map)
+    }
+
+    /// Opens an array for reading and writing.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn cells<V>(&self, map: &str) -> Result<Cells<V>, Error>
+    where
+        V: FromBytes + IntoBytes + Immutable + KnownLayout,
+    {
+        Cells::new(self.raw(map)?, map)
+    }
+
+    /// Takes a ring buffer, once. It must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// Fails when there is no such map, when it is no ring or when it was taken before.
+    pub fn ring(&mut self, map: &str) -> Result<Ring, Error> {
+        Ring::new(self.ebpf.take_map(map).ok_or_else(|| self.unknown(map))?, map)
+    }
+
+    /// Gives a handle for self-telemetry: it reads from any thread and does not keep the object alive.
+    pub fn watch(&self) -> Watch {
+        Watch::new(&self.tally)
+    }
+
+    fn raw(&self, map: &str) -> Result<RawMap, Error> {
+        let data = self.ebpf.map(map).and_then(data).ok_or_else(|| self.unknown(map))?;
+        let fail = |source| Error::Map { map: map.to_owned(), action: "open", source };
+        RawMap::new(duplicate(data).map_err(fail)?).map_err(fail)
+    }
+
+    fn unknown(&self, map: &str) -> Error {
+        Error::UnknownMap { object: self.name.to_owned(), map: map.to_owned() }
+    }
+}
+
+fn duplicate(data: &MapData) -> std::io::Result<OwnedFd> {
+    data.fd().as_fd().try_clone_to_owned()
+}
+
+fn data(map: &Map) -> Option<&MapData> {
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::PerCpuHashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuLruHashMap(data)
+        | Map::RingBuf(data)
+        | Map::SkStorage(data)
+        | Map::Unsupported(data) => Some(data),
+        _ => None,
+    }
+}
+
+fn refusal(program: &str, hook: &str, error: &ProgramError) -> Error {
+    let (reason, log) = match error {
+        ProgramError::LoadError { io_error, verifier_log } => (io_error.to_string(), verifier_log.to_string()),
+        other => (chain(other), String::new()),
+    };
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // The very last lines are the verifier's statistics.
+    let end = lines.iter().rposition(|line| !line.starts_with("processed ")).map_or(0, |last| last + 1);
+    let tail = &lines[end.saturating_sub(LOG_LINES)..end];
+    let log = if tail.is_empty() { String::new() } else { format!("; the verifier says: {}", tail.join(" | ")) };
+    Error::Verify { program: program.to_owned(), hook: hook.to_owned(), reason, hint: hint(os_error(error)), log }
+}

@@ -1,0 +1,248 @@
+//! What this kernel and this host can do, as facts without judgement: the doctor and the collectors judge.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::maps::MapType;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Which cgroup hierarchies are mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupMode {
+    /// Only v1 hierarchies.
+    V1,
+    /// v1 controllers beside an empty v2 hierarchy.
+    Hybrid,
+    /// Only the v2 hierarchy.
+    V2,
+    /// None at all.
+    None,
+}
+
+/// The hierarchy whose cgroups stand for workloads. The number is the programs' constant `hierarchy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Hierarchy {
+    /// The v2 hierarchy.
+    Unified = 0,
+    /// The v1 memory controller's.
+    Memory = 1,
+}
+
+/// How this host arranges its cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroups {
+    /// What is mounted.
+    pub mode: CgroupMode,
+    /// Which hierarchy is primary.
+    pub primary: Hierarchy,
+    /// The primary hierarchy's number, as in `/proc/cgroups`; 0 for v2.
+    pub hierarchy_id: i32,
+    /// Where the primary hierarchy is mounted.
+    pub mount: Option<PathBuf>,
+}
+
+/// How the kernel accounts for the memory of maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memlock {
+    /// By the cgroup's memory limit (from Linux 5.11 on).
+    Cgroup,
+    /// By `RLIMIT_MEMLOCK`: its soft limit in bytes, or none.
+    Limit(Option<u64>),
+}
+
+/// What was found at start-up.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The kernel's release, such as `6.1.0-28-amd64`.
+    pub release: String,
+    /// Its version: major, minor.
+    pub version: (u32, u32),
+    /// The machine, such as `x86_64`.
+    pub arch: String,
+    /// Whether the kernel shows its types.
+    pub btf: bool,
+    /// Where bpffs is mounted.
+    pub bpffs: Option<PathBuf>,
+    /// Where tracefs is mounted.
+    pub tracefs: Option<PathBuf>,
+    /// The lockdown mode (`none`, `integrity`, `confidentiality`); nothing where the kernel has no lockdown.
+    pub lockdown: Option<String>,
+    /// The effective capabilities that matter to us, by name.
+    pub capabilities: Vec<&'static str>,
+    /// The cgroup hierarchies.
+    pub cgroups: Cgroups,
+    /// How map memory is accounted for.
+    pub memlock: Memlock,
+    /// The CPUs that may ever come online: the cells of a per-CPU value.
+    pub possible_cpus: usize,
+    /// The map types that the product uses, and whether this kernel has them (false also where `bpf` is refused).
+    pub maps: Vec<(&'static str, bool)>,
+    /// `kernel.unprivileged_bpf_disabled`.
+    pub unprivileged_bpf_disabled: Option<u8>,
+}
+
+/// The capabilities that we look for: name and number.
+const CAPABILITIES: [(&str, u32); 6] = [
+    ("CAP_DAC_READ_SEARCH", 2),
+    ("CAP_NET_ADMIN", 12),
+    ("CAP_SYS_PTRACE", 19),
+    ("CAP_SYS_ADMIN", 21),
+    ("CAP_PERFMON", 38),
+    ("CAP_BPF", 39),
+];
+
+const MAPS: [(&str, MapType); 6] = [
+    ("percpu_hash", MapType::PerCpuHash),
+    ("percpu_array", MapType::PerCpuArray),
+    ("ringbuf", MapType::RingBuf),
+    ("task_storage", MapType::TaskStorage),
+    ("sk_storage", MapType::SkStorage),
+    ("cgrp_storage", MapType::CgrpStorage),
+];
+
+impl Facts {
+    /// Looks at the host. What cannot be read counts as absent.
+    pub fn gather() -> Self {
+        let uname = rustix::system::uname();
+        let release = uname.release().to_string_lossy().into_owned();
+        let mounts = Mounts::parse(&read("/proc/self/mountinfo"));
+        let version = version(&release);
+        Self {
+            version,
+            arch: uname.machine().to_string_lossy().into_owned(),
+            btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+            bpffs: mounts.find("bpf", None),
+            tracefs: mounts.find("tracefs", None),
+            lockdown: lockdown(&read("/sys/kernel/security/lockdown")),
+            capabilities: capabilities(&read("/proc/self/status")),
+            cgroups: cgroups(&mounts, &read("/proc/cgroups")),
+            memlock: memlock(version),
+            possible_cpus: aya::util::nr_cpus().unwrap_or(1),
+            maps: MAPS.map(|(name, kind)| (name, aya::sys::is_map_supported(kind).unwrap_or(false))).to_vec(),
+            unprivileged_bpf_disabled: read("/proc/sys/kernel/unprivileged_bpf_disabled").trim().parse().ok(),
+            release,
+        }
+    }
+
+    /// Says whether the kernel has a map type of [`Facts::maps`].
+    pub fn has_map(&self, name: &str) -> bool {
+        self.maps.iter().any(|&(known, supported)| known == name && supported)
+    }
+}
+
+/// Lets kernels before 5.11, which charge map memory to `RLIMIT_MEMLOCK`, make maps of any size.
+pub(crate) fn lift_memlock() {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    if version(&release) < (5, 11) {
+        // Refused without CAP_SYS_RESOURCE: then making a map fails, and the error names the limit.
+        let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+fn memlock(version: (u32, u32)) -> Memlock {
+    if version >= (5, 11) { Memlock::Cgroup } else { Memlock::Limit(getrlimit(Resource::Memlock).current) }
+}
+
+/// The mode in force stands in brackets.
+fn lockdown(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once('[')?;
+    Some(rest.split_once(']')?.0.to_owned())
+}
+
+fn capabilities(status: &str) -> Vec<&'static str> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    CAPABILITIES.iter().filter(|(_, number)| mask & (1 << number) != 0).map(|(name, _)| *name).collect()
+}
+
+/// The mounts that this process sees: path, file system, its options.
+struct Mounts(Vec<(PathBuf, String, String)>);
+
+impl Mounts {
+    fn parse(mountinfo: &str) -> Self {
+        let parse = |line: &str| {
+            let (left, right) = line.split_once(" - ")?;
+            let path = left.split(' ').nth(4)?;
+            let mut right = right.split(' ');
+            Some((PathBuf::from(path), right.next()?.to_owned(), right.nth(1)?.to_owned()))
+        };
+        Self(mountinfo.lines().filter_map(parse).collect())
+    }
+
+    /// Finds the first mount of a file system, with an option where one is given.
+    fn find(&self, kind: &str, option: Option<&str>) -> Option<PathBuf> {
+        let fits = |(_, found, options): &&(PathBuf, String, String)| {
+            found == kind && option.is_none_or(|option| options.split(',').any(|other| other == option))
+        };
+        self.0.iter().find(fits).map(|(path, ..)| path.clone())
+    }
+}
+
+fn cgroups(mounts: &Mounts, controllers: &str) -> Cgroups {
+    // "memory <hierarchy> <cgroups> <enabled>"; hierarchy 0 is v2.
+    let memory = controllers.lines().find_map(|line| line.strip_prefix("memory\t"));
+    let memory = memory.and_then(|line| line.split('\t').next()?.parse().ok()).unwrap_or(0);
+    let (v1, v2) = (mounts.find("cgroup", None).is_some(), mounts.find("cgroup2", None));
+    let mode = match (v1, &v2) {
+        (true, Some(_)) => CgroupMode::Hybrid,
+        (true, None) => CgroupMode::V1,
+        (false, Some(_)) => CgroupMode::V2,
+        (false, None) => CgroupMode::None,
+    };
+    if memory > 0 {
+        let mount = mounts.find("cgroup", Some("memory"));
+        return Cgroups { mode, primary: Hierarchy::Memory, hierarchy_id: memory, mount };
+    }
+    Cgroups { mode, primary: Hierarchy::Unified, hierarchy_id: 0, mount: v2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+25 30 0:22 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
+26 30 0:23 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
+27 30 0:24 / /sys/fs/bpf rw - bpf bpf rw,mode=700
+";
+
+    #[test]
+    fn memory_on_v1_makes_its_hierarchy_primary() {
+        let controllers = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t1\t1\nmemory\t4\t15\t1\n";
+        let found = cgroups(&Mounts::parse(HYBRID), controllers);
+        assert_eq!(found.mode, CgroupMode::Hybrid);
+        assert_eq!(found.primary, Hierarchy::Memory);
+        assert_eq!(found.hierarchy_id, 4);
+        assert_eq!(found.mount.as_deref(), Some(Path::new("/sys/fs/cgroup/memory")));
+    }
+
+    #[test]
+    fn without_v1_memory_v2_is_primary() {
+        let mounts = Mounts::parse("30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        for controllers in ["memory\t0\t120\t1\n", ""] {
+            let found = cgroups(&mounts, controllers);
+            assert_eq!(found.mode, CgroupMode::V2);
+            assert_eq!(found.primary, Hierarchy::Unified);
+            assert_eq!(found.mount.as_deref(), Some(Path::new("/sys/fs/cgroup")));
+        }
+    }
+
+    #[test]
+    fn files_of_the_kernel_are_understood() {
+        assert_eq!(version("6.1.0-28-amd64"), (6, 1));
+        assert_eq!(lockdown("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
+        assert_eq!(lockdown(""), None);
+        assert_eq!(capabilities("Name:\tx\nCapEff:\t000000c000000000\n"), ["CAP_PERFMON", "CAP_BPF"]);
+        assert_eq!(Mounts::parse(HYBRID).find("bpf", None), Some(PathBuf::from("/sys/fs/bpf")));
+    }
+}

@@ -1,0 +1,320 @@
+//! Reading and writing maps by type. Whole tables are read in batches, ten times faster than key by key.
+
+use std::io;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::error::Error;
+use crate::sys::{Progress, RawMap, kind};
+
+/// Entries read in one call: at 160 bytes and 64 CPUs a buffer of 5 MB.
+const BATCH: usize = 512;
+
+/// What a key or a value must be: plain bytes.
+pub trait Plain: FromBytes + IntoBytes + Immutable + KnownLayout {}
+impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Plain for T {}
+
+/// A map with its name for errors.
+#[derive(Debug)]
+struct Named {
+    raw: RawMap,
+    name: String,
+}
+
+impl Named {
+    fn new<K, V>(raw: RawMap, name: &str, kind: u32, expected: &'static str) -> Result<Self, Error> {
+        if raw.info.kind != kind {
+            return Err(Error::Kind { map: name.to_owned(), expected });
+        }
+        let sizes = [("key", size_of::<K>(), raw.info.key_size), ("value", size_of::<V>(), raw.info.value_size)];
+        for (part, expected, actual) in sizes {
+            let actual = actual as usize;
+            if expected != actual {
+                return Err(Error::Shape { map: name.to_owned(), part, expected, actual });
+            }
+        }
+        Ok(Self { raw, name: name.to_owned() })
+    }
+
+    fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Map { map: self.name.clone(), action, source }
+    }
+
+    /// Allocates a value as the kernel copies it, aligned for any kernel type.
+    fn buffer(&self) -> Vec<u64> {
+        vec![0; self.raw.value_bytes.div_ceil(8)]
+    }
+}
+
+/// A per-CPU hash map. Values come with one cell for each possible CPU.
+#[derive(Debug)]
+pub struct PerCpuTable<K, V> {
+    map: Named,
+    keys: Vec<u64>,
+    values: Vec<u64>,
+    /// The entries that the last whole read found, for self-telemetry.
+    used: Arc<AtomicU64>,
+    batches: bool,
+    shape: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Plain, V: Plain> PerCpuTable<K, V> {
+    pub(crate) fn new(raw: RawMap, name: &str, used: Arc<AtomicU64>) -> Result<Self, Error> {
+        let map = Named::new::<K, V>(raw, name, kind::PERCPU_HASH, "a per-CPU hash map")?;
+        // Cells lie 8 bytes apart: only then is a slice of values a slice of what the kernel wrote.
+        if !size_of::<V>().is_multiple_of(8) || align_of::<V>() > 8 || align_of::<K>() > 8 {
+            let expected = size_of::<V>().next_multiple_of(8);
+            return Err(Error::Shape { map: name.to_owned(), part: "value", expected, actual: size_of::<V>() });
+        }
+        Ok(Self { map, keys: Vec::new(), values: Vec::new(), used, batches: true, shape: PhantomData })
+    }
+
+    /// Shows every entry: its key and its value on each possible CPU. Entries that are made meanwhile may be left out;
+    /// without batches (before Linux 5.6) one that is removed meanwhile may show others twice.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read the map.
+    pub fn for_each(&mut self, mut show: impl FnMut(&K, &[V])) -> Result<(), Error> {
+        let count = if self.batches {
+            match self.read_batches(&mut show) {
+                Err(error) if unsupported(&error) => {
+                    self.batches = false;
+                    self.read_singly(&mut show)
+                }
+                result => result,
+            }
+        } else {
+            self.read_singly(&mut show)
+        };
+        let count = count.map_err(self.map.failed("read"))?;
+        self.used.store(count, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Removes an entry and gives its last value on each possible CPU. From Linux 5.14 on that is one step; before,
+    /// what is added between reading and removing is lost.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to change the map.
+    pub fn take(&mut self, key: &K) -> Result<Option<Vec<V>>, Error> {
+        let mut buffer = self.map.buffer();
+        let raw = &self.map.raw;
+        let found = match raw.take(key.as_bytes(), buffer.as_mut_bytes()) {
+            Err(error) if unsupported(&error) => raw
+                .lookup(key.as_bytes(), buffer.as_mut_bytes())
+                .and_then(|found| if found { raw.delete(key.as_bytes()) } else { Ok(false) }),
+            result => result,
+        };
+        let found = found.map_err(self.map.failed("take an entry from"))?;
+        Ok(found.then(|| cells(&buffer)))
+    }
+
+    /// Reads one entry: its value on each possible CPU.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read the map.
+    pub fn get(&self, key: &K) -> Result<Option<Vec<V>>, Error> {
+        let mut buffer = self.map.buffer();
+        let found = self.map.raw.lookup(key.as_bytes(), buffer.as_mut_bytes()).map_err(self.map.failed("read"))?;
+        Ok(found.then(|| cells(&buffer)))
+    }
+
+    /// Writes an entry: one value for each possible CPU.
+    ///
+    /// # Errors
+    /// Fails when the map is full or `values` has another length than there are CPUs.
+    pub fn insert(&mut self, key: &K, values: &[V]) -> Result<(), Error> {
+        self.map.raw.update(key.as_bytes(), values.as_bytes()).map_err(self.map.failed("write"))
+    }
+
+    /// Gives the number of entries that the last [`for_each`](Self::for_each) found.
+    pub fn len(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the last [`for_each`](Self::for_each) found nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Gives the number of entries that the map can hold.
+    pub fn capacity(&self) -> u32 {
+        self.map.raw.info.max_entries
+    }
+
+    /// Gives the number of possible CPUs, the length of each value.
+    pub fn cpus(&self) -> usize {
+        self.map.raw.cpus
+    }
+
+    fn read_batches(&mut self, show: &mut impl FnMut(&K, &[V])) -> io::Result<u64> {
+        let (key_size, value_size) = (size_of::<K>(), self.map.raw.value_bytes);
+        let mut cursor = vec![0_u64; key_size.div_ceil(8).max(1)];
+        let mut capacity = BATCH.min(self.map.raw.info.max_entries as usize).max(1);
+        let (mut total, mut first) = (0, true);
+        loop {
+            capacity = capacity.max(self.keys.len() * 8 / key_size.max(1));
+            self.keys.resize((capacity * key_size).div_ceil(8), 0);
+            self.values.resize((capacity * value_size).div_ceil(8), 0);
+            let keys = &mut self.keys.as_mut_bytes()[..capacity * key_size];
+            match self.map.raw.batch(first, cursor.as_mut_bytes(), keys, self.values.as_mut_bytes()) {
+                Ok(Progress { count, more }) => {
+                    let keys = self.keys.as_bytes()[..count * key_size].chunks_exact(key_size);
+                    let values = self.values.as_bytes()[..count * value_size].chunks_exact(value_size);
+                    for (key, value) in keys.zip(values) {
+                        view(key, value, show);
+                    }
+                    total += count as u64;
+                    first = false;
+                    if !more {
+                        return Ok(total);
+                    }
+                }
+                // One bucket holds more entries than the buffers: rare, with a bucket for each entry.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && capacity < 1 << 20 => capacity *= 2,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn read_singly(&mut self, show: &mut impl FnMut(&K, &[V])) -> io::Result<u64> {
+        let mut key = vec![0_u64; size_of::<K>().div_ceil(8)];
+        let mut next = key.clone();
+        let mut buffer = self.map.buffer();
+        let raw = &self.map.raw;
+        let size = size_of::<K>();
+        let mut total = 0;
+        // A key that was removed sends the walk back to the beginning, so it needs a bound.
+        for step in 0..u64::from(raw.info.max_entries) * 2 {
+            let from = (step > 0).then(|| &key.as_bytes()[..size]);
+            if !raw.next_key(from, &mut next.as_mut_bytes()[..size])? {
+                break;
+            }
+            if raw.lookup(&next.as_bytes()[..size], buffer.as_mut_bytes())? {
+                view(&next.as_bytes()[..size], buffer.as_bytes(), show);
+                total += 1;
+            }
+            std::mem::swap(&mut key, &mut next);
+        }
+        Ok(total)
+    }
+}
+
+/// Shows bytes that the kernel wrote as what they are. Sizes and alignment were checked when the table was opened.
+fn view<K: Plain, V: Plain>(key: &[u8], value: &[u8], show: &mut impl FnMut(&K, &[V])) {
+    if let (Ok(key), Ok(values)) = (K::ref_from_bytes(key), <[V]>::ref_from_bytes(value)) {
+        show(key, values);
+    }
+}
+
+fn cells<V: Plain>(buffer: &[u64]) -> Vec<V> {
+    let stride = size_of::<V>().next_multiple_of(8).max(8);
+    let cells = buffer.as_bytes().chunks_exact(stride);
+    cells.filter_map(|cell| V::read_from_bytes(&cell[..size_of::<V>()]).ok()).collect()
+}
+
+/// Says whether the kernel does not know the operation (524 is its internal ENOTSUPP).
+fn unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | 524))
+}
+
+/// A plain hash map, read and written entry by entry.
+#[derive(Debug)]
+pub struct Table<K, V> {
+    map: Named,
+    shape: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Plain, V: Plain> Table<K, V> {
+    pub(crate) fn new(raw: RawMap, name: &str) -> Result<Self, Error> {
+        Ok(Self { map: Named::new::<K, V>(raw, name, kind::HASH, "a hash map")?, shape: PhantomData })
+    }
+
+    /// Writes an entry.
+    ///
+    /// # Errors
+    /// Fails when the map is full.
+    pub fn insert(&mut self, key: &K, value: &V) -> Result<(), Error> {
+        self.map.raw.update(key.as_bytes(), value.as_bytes()).map_err(self.map.failed("write"))
+    }
+
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read the map.
+    pub fn get(&self, key: &K) -> Result<Option<V>, Error> {
+        let mut value = V::new_zeroed();
+        let found = self.map.raw.lookup(key.as_bytes(), value.as_mut_bytes()).map_err(self.map.failed("read"))?;
+        Ok(found.then_some(value))
+    }
+
+    /// Removes an entry and says whether it was there.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to change the map.
+    pub fn remove(&mut self, key: &K) -> Result<bool, Error> {
+        self.map.raw.delete(key.as_bytes()).map_err(self.map.failed("remove an entry from"))
+    }
+}
+
+/// A per-CPU array.
+#[derive(Debug)]
+pub struct PerCpuCells<V> {
+    map: Named,
+    shape: PhantomData<fn() -> V>,
+}
+
+impl<V: Plain> PerCpuCells<V> {
+    pub(crate) fn new(raw: RawMap, name: &str) -> Result<Self, Error> {
+        Ok(Self { map: Named::new::<u32, V>(raw, name, kind::PERCPU_ARRAY, "a per-CPU array")?, shape: PhantomData })
+    }
+
+    /// Reads a cell on each possible CPU.
+    ///
+    /// # Errors
+    /// Fails when there is no such cell.
+    pub fn get(&self, index: u32) -> Result<Vec<V>, Error> {
+        let mut buffer = self.map.buffer();
+        let found = self.map.raw.lookup(index.as_bytes(), buffer.as_mut_bytes()).map_err(self.map.failed("read"))?;
+        Ok(if found { cells(&buffer) } else { Vec::new() })
+    }
+}
+
+/// A plain array.
+#[derive(Debug)]
+pub struct Cells<V> {
+    map: Named,
+    shape: PhantomData<fn() -> V>,
+}
+
+impl<V: Plain> Cells<V> {
+    pub(crate) fn new(raw: RawMap, name: &str) -> Result<Self, Error> {
+        Ok(Self { map: Named::new::<u32, V>(raw, name, kind::ARRAY, "an array")?, shape: PhantomData })
+    }
+
+    /// Writes a cell.
+    ///
+    /// # Errors
+    /// Fails when there is no such cell.
+    pub fn set(&mut self, index: u32, value: &V) -> Result<(), Error> {
+        self.map.raw.update(index.as_bytes(), value.as_bytes()).map_err(self.map.failed("write"))
+    }
+
+    /// Reads a cell; nothing beyond the end.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read the map.
+    pub fn get(&self, index: u32) -> Result<Option<V>, Error> {
+        let mut value = V::new_zeroed();
+        let found = self.map.raw.lookup(index.as_bytes(), value.as_mut_bytes()).map_err(self.map.failed("read"))?;
+        Ok(found.then_some(value))
+    }
+
+    /// Gives the number of cells.
+    pub fn capacity(&self) -> u32 {
+        self.map.raw.info.max_entries
+    }
+}

@@ -1,0 +1,96 @@
+//! Compares the C structs in the objects' BTF with their Rust mirrors: size, names, offsets.
+
+use std::collections::HashMap;
+use std::mem::offset_of;
+
+use bpf::abi::{Hist, cgroup, syscalls};
+use object::{Object, ObjectSection};
+
+struct Record {
+    size: usize,
+    /// Name and offset in bytes.
+    members: Vec<(String, usize)>,
+}
+
+/// Reads the structs of an object's BTF by name.
+fn structs(name: &str) -> HashMap<String, Record> {
+    let (_, bytes) = bpf::objects().find(|(object, _)| *object == name).expect("the object is embedded");
+    let file = object::File::parse(bytes).expect("an ELF file");
+    let btf = file.section_by_name(".BTF").expect("BTF").data().expect("readable").to_vec();
+    let word = |at: usize| u32::from_le_bytes(btf[at..at + 4].try_into().expect("four bytes")) as usize;
+    let header = word(4);
+    let (types, types_end, strings) = (header + word(8), header + word(8) + word(12), header + word(16));
+    let text = |offset: usize| {
+        let bytes = &btf[strings + offset..];
+        let end = bytes.iter().position(|&byte| byte == 0).expect("a NUL");
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
+    };
+    let mut found = HashMap::new();
+    let mut at = types;
+    while at < types_end {
+        let (name, info, size) = (text(word(at)), word(at + 4), word(at + 8));
+        let (count, kind) = (info & 0xffff, (info >> 24) & 0x1f);
+        at += 12;
+        if kind == 4 {
+            let members = (0..count).map(|index| {
+                let member = at + index * 12;
+                (text(word(member)), (word(member + 8) & 0x00ff_ffff) / 8)
+            });
+            found.insert(name, Record { size, members: members.collect() });
+        }
+        // The bytes that follow each kind, from the kernel's btf.h.
+        at += match kind {
+            1 | 14 | 17 => 4,
+            3 => 12,
+            4 | 5 | 15 | 19 => 12 * count,
+            6 | 13 => 8 * count,
+            _ => 0,
+        };
+    }
+    found
+}
+
+/// Compares a mirror with its struct: every member, in order.
+fn compare(structs: &HashMap<String, Record>, name: &str, size: usize, members: &[(&str, usize)]) {
+    let record = structs.get(name).unwrap_or_else(|| panic!("the object's BTF lacks struct {name}"));
+    let found: Vec<(&str, usize)> = record.members.iter().map(|(name, offset)| (name.as_str(), *offset)).collect();
+    assert_eq!(found, members, "members of struct {name}");
+    assert_eq!(record.size, size, "size of struct {name}");
+}
+
+macro_rules! mirror {
+    ($structs:expr, $name:literal, $type:ty, $($member:ident)+) => {
+        compare($structs, $name, size_of::<$type>(), &[$((stringify!($member), offset_of!($type, $member))),+])
+    };
+}
+
+#[test]
+fn the_mirrors_of_syscalls_fit() {
+    for object in ["syscalls", "syscalls_legacy"] {
+        let structs = structs(object);
+        mirror!(&structs, "hist", Hist, sum zero slots);
+        mirror!(&structs, "call", syscalls::Call, cgroup nr abi);
+        mirror!(&structs, "failure", syscalls::Failure, cgroup nr abi number);
+        mirror!(&structs, "start", syscalls::Start, pid nr time);
+        mirror!(&structs, "loss", syscalls::Loss, calls errors busy stale latency);
+    }
+}
+
+#[test]
+fn the_mirror_of_cgroup_fits() {
+    let structs = structs("cgroup");
+    let record = &structs["change"];
+    let (path, head) = record.members.split_last().expect("members");
+    assert_eq!(*path, ("path".to_owned(), size_of::<cgroup::Change>()), "the path follows the mirror");
+    let found: Vec<(&str, usize)> = head.iter().map(|(name, offset)| (name.as_str(), *offset)).collect();
+    let expected = [
+        ("time", offset_of!(cgroup::Change, time)),
+        ("id", offset_of!(cgroup::Change, id)),
+        ("parent", offset_of!(cgroup::Change, parent)),
+        ("length", offset_of!(cgroup::Change, length)),
+        ("kind", offset_of!(cgroup::Change, kind)),
+        ("truncated", offset_of!(cgroup::Change, truncated)),
+        ("padding", offset_of!(cgroup::Change, padding)),
+    ];
+    assert_eq!(found, expected);
+}
