@@ -31,6 +31,8 @@ struct Cli {
 enum Command {
     /// Install what this machine lacks to build Telesonde.
     Setup,
+    /// Build the release binary.
+    Build,
     /// Build the agent and run it with what it needs from the kernel.
     Run {
         /// Arguments for `telesonde run`.
@@ -92,6 +94,10 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Setup => setup::build().map(|()| ExitCode::SUCCESS),
+        Command::Build => run::build().map(|binary| {
+            println!("{}", binary.display());
+            ExitCode::SUCCESS
+        }),
         Command::Run { args } => run::run(&args),
         Command::Test { args } => test::run(&args),
         Command::Gen { check } => generate::run(check).map(|()| ExitCode::SUCCESS),

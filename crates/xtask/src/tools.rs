@@ -102,7 +102,7 @@ fn otelcol(dir: &Path, program: &Path) -> Result<()> {
     };
     let source = dir.join("source");
     let manifest = format!(
-        "dist: {{name: otelcol, output_path: {}, version: {}}}\nreceivers:\n{}exporters:\n{}providers:\n{}",
+        "dist: {{name: otelcol, output_path: {}, version: {}}}\nconf_resolver: {{default_uri_scheme: file}}\nreceivers:\n{}exporters:\n{}providers:\n{}",
         source.display(),
         OTELCOL.trim_start_matches('v'),
         modules("/receiver/"),
