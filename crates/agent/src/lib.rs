@@ -1,1 +1,101 @@
-//! The Telesonde agent.
+//! The Telesonde agent: the place where the crates meet.
+//!
+//! [`main`] is the whole program. A program of your own may call it with further collectors: see
+//! `examples/custom_collector.rs`.
+
+mod admin;
+mod check;
+mod cli;
+mod documents;
+mod exit;
+mod identity;
+mod lock;
+mod logging;
+mod run;
+mod shutdown;
+mod summary;
+mod table;
+mod wiring;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{CommandFactory, Parser};
+use runtime::{Descriptor, Own, Platform};
+
+use cli::{Cli, Command, ConfigCommand};
+use exit::{Exit, Failure};
+
+/// Runs the command line of the process with the built-in collectors and `extra` ones; gives the exit code.
+pub fn main(extra: &[&'static Descriptor]) -> ExitCode {
+    let cli = Cli::parse();
+    let registry: Vec<&'static Descriptor> = collectors::ALL.iter().chain(extra).copied().collect();
+    match dispatch(&cli, &registry) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("telesonde: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure> {
+    match &cli.command {
+        Command::Run { quiet } => {
+            let loaded = wiring::load(cli, registry)?;
+            if let (Some(level), format) = wiring::log(&loaded.config) {
+                logging::start(level, format);
+            }
+            tokio_runtime()?.block_on(run::run(registry, loaded, *quiet))?;
+        }
+        Command::Check { format } => {
+            let loaded = wiring::load(cli, registry)?;
+            let _runtime = tokio_runtime()?;
+            let _guard = _runtime.enter();
+            let platform = platform(&loaded.config)?;
+            let (report, exit) = check::check(registry, &loaded, &platform, *format);
+            print!("{report}");
+            return Ok(exit);
+        }
+        Command::List { format } => print!("{}", documents::list(registry, *format)),
+        Command::Metrics { cardinality: false, format } => print!("{}", documents::metrics(registry, *format)),
+        Command::Metrics { cardinality: true, format } => {
+            let loaded = wiring::load(cli, registry)?;
+            print!("{}", admin::show_cardinality(&loaded.config.admin.socket, *format)?);
+        }
+        Command::Config(command) => configuration(cli, registry, command)?,
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "telesonde", &mut std::io::stdout());
+        }
+        Command::Gen { out } => documents::generate(registry, out)
+            .map_err(|error| Failure::new(Exit::Failure, format!("{error:#}")))?,
+    }
+    Ok(Exit::Success)
+}
+
+fn configuration(cli: &Cli, registry: &[&'static Descriptor], command: &ConfigCommand) -> Result<(), Failure> {
+    match command {
+        ConfigCommand::Schema => print!("{}", documents::pretty(&config::schema(&wiring::sections(registry)))),
+        ConfigCommand::Print => print!("{}", wiring::load(cli, registry)?.print()),
+        ConfigCommand::Validate => {
+            for warning in wiring::load(cli, registry)?.warnings {
+                println!("warning: {warning}");
+            }
+            println!("the configuration is valid");
+        }
+    }
+    Ok(())
+}
+
+fn tokio_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    // Two are enough: collectors and the gather have threads of their own.
+    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("tokio").enable_all().build();
+    built.map_err(|error| Failure::new(Exit::Failure, format!("cannot start the async runtime: {error}")))
+}
+
+/// Gives the platform that `check` tries collectors on. Without a readable cgroup hierarchy nothing can be tried.
+fn platform(config: &config::Config) -> Result<Arc<Platform>, Failure> {
+    let facts = bpf::probe::Facts::gather();
+    let workloads = wiring::workloads(config, &facts)?;
+    Ok(wiring::platform(config, facts, &workloads, Own::new().provider()))
+}

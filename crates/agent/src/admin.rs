@@ -1,0 +1,202 @@
+//! The admin socket: `/status` and `/cardinality` as JSON, and the client that asks for them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use export::http::{Handler, Method, Request, Response, StatusCode};
+use export::otlp;
+use model::{Points, Series, Snapshot};
+use runtime::Manager;
+use serde_json::{Value, json};
+
+use crate::cli::Format;
+use crate::exit::{Exit, Failure};
+use crate::table::Table;
+
+/// What the socket answers from.
+pub struct Admin {
+    /// The integration manager.
+    pub manager: Arc<Manager>,
+    /// The OTLP endpoints by name.
+    pub endpoints: Vec<(String, otlp::Status)>,
+    /// The addresses that are listened on, by purpose.
+    pub listeners: BTreeMap<&'static str, String>,
+    /// Enrichment's counts.
+    pub workloads: Arc<enrich::Workloads>,
+    /// What the configuration had warnings about.
+    pub warnings: Vec<String>,
+}
+
+#[async_trait]
+impl Handler for Admin {
+    async fn handle(&self, request: Request) -> Response {
+        if request.method != Method::GET && request.method != Method::HEAD {
+            return Response::method_not_allowed("GET, HEAD");
+        }
+        match request.path.as_str() {
+            "/status" => Response::json(StatusCode::OK, crate::documents::pretty(&self.status())),
+            "/cardinality" => {
+                let body = self.manager.latest().map_or(Value::Null, |(_, snapshot)| cardinality(&snapshot));
+                Response::json(StatusCode::OK, crate::documents::pretty(&body))
+            }
+            path => Response::not_found(path, "/status or /cardinality"),
+        }
+    }
+}
+
+impl Admin {
+    fn status(&self) -> Value {
+        let integrations: Vec<Value> = self
+            .manager
+            .status()
+            .into_iter()
+            .map(|status| {
+                let watches = self.manager.watches();
+                let watches = watches.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let own = watches.iter().filter(|(name, _)| *name == status.name).flat_map(|(_, watches)| watches);
+                let (programs, maps): (Vec<_>, Vec<_>) = own.map(|watch| (watch.programs(), watch.maps())).unzip();
+                let program = |p: bpf::cost::ProgramCost| {
+                    json!({"name": p.name, "type": p.kind, "tag": p.tag, "misses": p.misses, "verified": p.verified})
+                };
+                let map = |m: bpf::cost::MapCost| {
+                    json!({"name": m.name, "kind": m.kind, "entries": m.used, "capacity": m.capacity, "bytes": m.memory})
+                };
+                json!({
+                    "name": status.name,
+                    "state": status.state.name(),
+                    "why": status.state.why(),
+                    "required": status.required,
+                    "since": seconds(status.since),
+                    "readings": status.readings,
+                    "programs": programs.into_iter().flatten().map(program).collect::<Vec<_>>(),
+                    "maps": maps.into_iter().flatten().map(map).collect::<Vec<_>>(),
+                })
+            })
+            .collect();
+        let gather = self.manager.latest().map(|(taken, snapshot)| {
+            let series: usize = snapshot.families.iter().map(|family| series(&family.points).count()).sum();
+            json!({
+                "number": snapshot.number,
+                "time": snapshot.time as f64 / 1e9,
+                "age_seconds": taken.elapsed().as_secs_f64(),
+                "series": series,
+            })
+        });
+        let endpoints: serde_json::Map<String, Value> =
+            self.endpoints.iter().map(|(name, status)| (name.clone(), endpoint(status))).collect();
+        let stats = self.workloads.stats();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "listeners": self.listeners,
+            "integrations": integrations,
+            "last_gather": gather,
+            "otlp": endpoints,
+            "enrichment": {
+                "hits": stats.hits,
+                "misses": misses(&stats),
+                "excluded": stats.excluded,
+                "cgroups": stats.entries,
+            },
+            "warnings": self.warnings,
+        })
+    }
+}
+
+fn endpoint(status: &otlp::Status) -> Value {
+    let state = status.state();
+    json!({
+        "connected": state.connected,
+        "last_success": state.last_success.map(seconds),
+        "last_error": state.last_error,
+        "consecutive_failures": state.consecutive_failures,
+    })
+}
+
+/// Gives enrichment's misses by reason.
+pub fn misses(stats: &enrich::Stats) -> BTreeMap<&'static str, u64> {
+    enrich::Reason::ALL.iter().zip(stats.misses).map(|(reason, count)| (reason.as_str(), count)).collect()
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+fn series(points: &Points) -> Box<dyn Iterator<Item = &Arc<Series>> + '_> {
+    match points {
+        Points::Numbers(points) => Box::new(points.iter().map(|point| &point.series)),
+        Points::Histogram { points, .. } => Box::new(points.iter().map(|point| &point.series)),
+    }
+}
+
+/// Gives the number of series by metric and, within it, the number of values by label; the largest first.
+fn cardinality(snapshot: &Snapshot) -> Value {
+    let mut metrics: Vec<(usize, Value)> = Vec::new();
+    for family in &snapshot.families {
+        let mut labels: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
+        let mut count = 0;
+        for series in series(&family.points) {
+            count += 1;
+            for pair in series.entity.pairs().iter().chain(series.dimensions.pairs()) {
+                labels.entry(pair.key.as_str()).or_default().insert(pair.value.as_str());
+            }
+        }
+        let labels: BTreeMap<_, _> = labels.into_iter().map(|(key, values)| (key, values.len())).collect();
+        metrics.push((count, json!({"metric": family.metric.name, "series": count, "labels": labels})));
+    }
+    metrics.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+    json!(metrics.into_iter().map(|(_, metric)| metric).collect::<Vec<_>>())
+}
+
+/// Asks the running agent for its cardinality and renders the answer.
+///
+/// # Errors
+/// Fails when no agent answers on the socket.
+pub fn show_cardinality(socket: &Path, format: Format) -> Result<String, Failure> {
+    let body = get(socket, "/cardinality").map_err(|error| {
+        let message = format!(
+            "no agent answers on {}: {error}; start one with `telesonde run`, or give the same admin.socket",
+            socket.display()
+        );
+        Failure::new(Exit::Failure, message)
+    })?;
+    if format == Format::Json {
+        return Ok(body);
+    }
+    let all: Vec<Value> = serde_json::from_str(&body).unwrap_or_default();
+    let mut table = Table::new(["METRIC", "SERIES", "VALUES BY LABEL"]);
+    for metric in &all {
+        let mut labels: Vec<(&String, u64)> = metric["labels"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, count)| (key, count.as_u64().unwrap_or(0)))
+            .collect();
+        labels.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let labels: Vec<String> = labels.into_iter().map(|(key, count)| format!("{key} {count}")).collect();
+        let name = metric["metric"].as_str().unwrap_or_default().to_owned();
+        table.row([name, metric["series"].to_string(), labels.join(", ")]);
+    }
+    Ok(table.to_string())
+}
+
+/// Asks the admin socket for a path and gives the body.
+fn get(socket: &Path, path: &str) -> std::io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: telesonde\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.lines().next().unwrap_or_default();
+    if status.contains(" 200 ") {
+        Ok(body.to_owned())
+    } else {
+        Err(std::io::Error::other(format!("it answered `{status}`")))
+    }
+}

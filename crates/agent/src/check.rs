@@ -1,0 +1,213 @@
+//! The doctor: what this host has, what each collector makes of it, and how to get what is missing.
+
+use std::sync::Arc;
+
+use bpf::probe::{CgroupMode, Facts, Hierarchy, Memlock};
+use config::{Enabled, Loaded};
+use runtime::{Descriptor, MakeError, Platform, Setup};
+use serde_json::{Value, json};
+
+use crate::cli::Format;
+use crate::exit::Exit;
+use crate::table::Table;
+
+/// How good a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Grade {
+    Good,
+    /// Something gives less than it could.
+    Less,
+    /// The agent cannot run.
+    Bad,
+}
+
+struct Finding {
+    what: &'static str,
+    found: String,
+    grade: Grade,
+    fix: String,
+}
+
+struct Verdict {
+    name: &'static str,
+    state: &'static str,
+    why: String,
+    map_bytes: u64,
+    samples: usize,
+}
+
+/// Examines the host and tries every collector; gives the report and the exit code.
+pub fn check(registry: &[&'static Descriptor], loaded: &Loaded, platform: &Arc<Platform>, format: Format) -> (String, Exit) {
+    let facts = &platform.facts;
+    let findings = findings(facts);
+    let workloads = workloads(facts);
+    let verdicts: Vec<Verdict> = registry.iter().map(|d| verdict(d, loaded, platform, workloads)).collect();
+    let lame = verdicts.iter().any(|verdict| !matches!(verdict.state, "usable" | "disabled"));
+    let worst = findings.iter().map(|finding| finding.grade).max().unwrap_or(Grade::Good);
+    let exit = match worst {
+        Grade::Bad => Exit::Unable,
+        Grade::Less => Exit::Failure,
+        Grade::Good if lame => Exit::Failure,
+        Grade::Good => Exit::Success,
+    };
+    let report = match format {
+        Format::Json => json_report(&findings, &verdicts, workloads, exit),
+        Format::Table => table_report(&findings, &verdicts, workloads, exit),
+    };
+    (report, exit)
+}
+
+/// Says why the agent cannot run here at all, if so.
+pub fn obstacle(facts: &Facts) -> Option<String> {
+    let bad = findings(facts).into_iter().find(|finding| finding.grade == Grade::Bad)?;
+    Some(format!("{}: {}; {}", bad.what, bad.found, bad.fix))
+}
+
+fn findings(facts: &Facts) -> Vec<Finding> {
+    let good = |what, found: String| Finding { what, found, grade: Grade::Good, fix: String::new() };
+    let lacks = |what, found: &str, grade, fix: &str| Finding { what, found: found.to_owned(), grade, fix: fix.to_owned() };
+    let mut all = Vec::new();
+    all.push(if facts.version >= (5, 10) {
+        good("kernel", facts.release.clone())
+    } else {
+        let fix = "boot Linux 5.10 or newer: older kernels lack sleepable iterators, ring buffers and BTF of modules";
+        lacks("kernel", &facts.release, Grade::Bad, fix)
+    });
+    all.push(match facts.arch.as_str() {
+        "x86_64" | "aarch64" => good("architecture", facts.arch.clone()),
+        other => lacks("architecture", other, Grade::Bad, "only x86_64 and aarch64 are supported"),
+    });
+    all.push(if facts.btf {
+        good("BTF", "/sys/kernel/btf/vmlinux".to_owned())
+    } else {
+        let fix = "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, or name a BTF file in integrations.ebpf.btf_path";
+        lacks("BTF", "missing", Grade::Bad, fix)
+    });
+    all.push(capabilities(facts));
+    all.push(match &facts.bpffs {
+        Some(path) => good("bpffs", path.display().to_string()),
+        None => lacks("bpffs", "not mounted", Grade::Less, "mount -t bpf bpf /sys/fs/bpf; without it nothing can be pinned"),
+    });
+    let tracefs = facts.tracefs.as_ref().map_or("not mounted; not needed".to_owned(), |path| path.display().to_string());
+    all.push(good("tracefs", tracefs));
+    all.push(match facts.lockdown.as_deref() {
+        Some("confidentiality") => {
+            let fix = "boot with lockdown=integrity, or do without cgroup paths straight from the kernel";
+            lacks("lockdown", "confidentiality: no program may read kernel memory", Grade::Less, fix)
+        }
+        Some(mode) => good("lockdown", mode.to_owned()),
+        None => good("lockdown", "not built in".to_owned()),
+    });
+    let mode = match facts.cgroups.mode {
+        CgroupMode::V1 => "v1",
+        CgroupMode::Hybrid => "hybrid",
+        CgroupMode::V2 => "v2",
+        CgroupMode::None => "none",
+    };
+    let primary = match facts.cgroups.primary {
+        Hierarchy::Unified => "unified",
+        Hierarchy::Memory => "memory (v1)",
+    };
+    all.push(match &facts.cgroups.mount {
+        Some(mount) => good("cgroups", format!("{mode}; workloads by {primary} at {}", mount.display())),
+        None => lacks("cgroups", "not mounted", Grade::Bad, "mount cgroup2 at /sys/fs/cgroup (in a container: mount the host's)"),
+    });
+    all.push(match facts.memlock {
+        Memlock::Cgroup => good("map memory", "charged to the agent's cgroup".to_owned()),
+        Memlock::Limit(None) => good("map memory", "RLIMIT_MEMLOCK: unlimited".to_owned()),
+        Memlock::Limit(Some(bytes)) => good("map memory", format!("RLIMIT_MEMLOCK: {bytes} bytes, lifted at start-up")),
+    });
+    all.push(good("possible CPUs", facts.possible_cpus.to_string()));
+    all
+}
+
+fn capabilities(facts: &Facts) -> Finding {
+    let has = |name: &str| facts.capabilities.contains(&name);
+    let what = "capabilities";
+    if has("CAP_SYS_ADMIN") || (has("CAP_BPF") && has("CAP_PERFMON")) {
+        return Finding { what, found: facts.capabilities.join(", "), grade: Grade::Good, fix: String::new() };
+    }
+    let found = if facts.capabilities.is_empty() { "none".to_owned() } else { facts.capabilities.join(", ") };
+    let fix = "run as root, or grant CAP_BPF and CAP_PERFMON (before Linux 5.8: CAP_SYS_ADMIN)".to_owned();
+    Finding { what, found, grade: Grade::Bad, fix }
+}
+
+/// Tries a collector for real: nothing else tells what a kernel accepts.
+fn verdict(descriptor: &'static Descriptor, loaded: &Loaded, platform: &Arc<Platform>, workloads: usize) -> Verdict {
+    let name = descriptor.name;
+    let Some(selection) = loaded.collectors.iter().find(|selection| selection.name == name) else {
+        return Verdict { name, state: "disabled", why: String::new(), map_bytes: 0, samples: 0 };
+    };
+    if selection.enabled == Enabled::False {
+        let why = format!("integrations.ebpf.collectors.{name}.enabled is false");
+        return Verdict { name, state: "disabled", why, map_bytes: 0, samples: 0 };
+    }
+    let plan = (descriptor.plan)(&selection.section, platform.facts.possible_cpus);
+    let map_bytes = plan.maps.iter().map(|(_, bytes)| bytes).sum();
+    let samples = plan.samples_per_workload * workloads;
+    let runtime = tokio::runtime::Handle::current();
+    let mut setup = Setup::new(name, selection.section.clone(), Arc::clone(platform), runtime);
+    let (state, why) = match (descriptor.make)(&mut setup) {
+        Ok(collector) => {
+            drop(collector);
+            setup.degraded().map_or(("usable", String::new()), |why| ("degraded", why.to_owned()))
+        }
+        Err(MakeError::Unsupported(why)) => ("unsupported", why),
+        Err(MakeError::Failed(why)) => ("failed", why),
+    };
+    Verdict { name, state, why, map_bytes, samples }
+}
+
+/// Counts the cgroups that have tasks: each is a workload at most.
+fn workloads(facts: &Facts) -> usize {
+    fn count(directory: &std::path::Path, depth: usize) -> usize {
+        let busy = std::fs::read(directory.join("cgroup.procs")).is_ok_and(|tasks| !tasks.is_empty());
+        let below = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        let directories = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        // Deeper than any container runtime nests.
+        let deeper = |entry: std::fs::DirEntry| if depth < 16 { count(&entry.path(), depth + 1) } else { 0 };
+        usize::from(busy) + directories.map(deeper).sum::<usize>()
+    }
+    facts.cgroups.mount.as_deref().map_or(0, |mount| count(mount, 0))
+}
+
+fn table_report(findings: &[Finding], verdicts: &[Verdict], workloads: usize, exit: Exit) -> String {
+    let mut host = Table::new(["HOST", "FOUND", ""]);
+    for finding in findings {
+        let mark = match finding.grade {
+            Grade::Good => "ok".to_owned(),
+            Grade::Less => format!("less: {}", finding.fix),
+            Grade::Bad => format!("MISSING: {}", finding.fix),
+        };
+        host.row([finding.what.to_owned(), finding.found.clone(), mark]);
+    }
+    let mut collectors = Table::new(["COLLECTOR", "STATE", "MAP MEMORY", "SAMPLES", "WHY"]);
+    for verdict in verdicts {
+        collectors.row([
+            verdict.name.to_owned(),
+            verdict.state.to_owned(),
+            format!("{:.1} MiB", verdict.map_bytes as f64 / f64::from(1 << 20)),
+            format!("~{}", verdict.samples),
+            verdict.why.clone(),
+        ]);
+    }
+    let end = match exit {
+        Exit::Success => "Everything is usable.",
+        Exit::Unable => "The agent cannot run here.",
+        _ => "The agent runs, but gives less than it could.",
+    };
+    format!("{host}\n{collectors}\nSamples are estimated for the {workloads} cgroups that have tasks now.\n{end}\n")
+}
+
+fn json_report(findings: &[Finding], verdicts: &[Verdict], workloads: usize, exit: Exit) -> String {
+    let host: Vec<Value> = findings
+        .iter()
+        .map(|f| json!({"what": f.what, "found": f.found, "ok": f.grade == Grade::Good, "fix": f.fix}))
+        .collect();
+    let collectors: Vec<Value> = verdicts
+        .iter()
+        .map(|v| json!({"name": v.name, "state": v.state, "why": v.why, "map_bytes": v.map_bytes, "samples": v.samples}))
+        .collect();
+    let report = json!({"exit_code": exit as u8, "host": host, "collectors": collectors, "workloads": workloads});
+    crate::documents::pretty(&report)
+}

@@ -1,0 +1,230 @@
+//! The only place where the crates meet: it turns the configuration into the options of each.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bpf::probe::Facts;
+use config::{Config, Enabled, Loaded, Sources};
+use enrich::{Hierarchy, Settings, Workloads};
+use export::http::auth::Auth;
+use export::http::tls::TlsOptions;
+use export::{otlp, prometheus};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use runtime::{Descriptor, Limits, Options, Platform, Selection};
+
+use crate::cli::Cli;
+use crate::exit::{Exit, Failure};
+use crate::identity::{self, Given};
+use crate::logging::LogFormat;
+
+/// Where the configuration is looked for when no `--config` is given.
+const DEFAULT_FILE: &str = "/etc/telesonde/telesonde.yaml";
+/// The semantic conventions whose keys the attributes are.
+const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
+/// How long a gather waits for one collector.
+const COLLECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Describes the collectors' sections to the configuration.
+pub fn sections(registry: &[&'static Descriptor]) -> Vec<config::Section> {
+    let describe = |descriptor: &&'static Descriptor| config::Section {
+        name: descriptor.name,
+        defaults: (descriptor.section.defaults)(),
+        schema: (descriptor.section.schema)(),
+        check: descriptor.section.check,
+    };
+    registry.iter().map(describe).collect()
+}
+
+/// Loads the configuration of a command line.
+///
+/// # Errors
+/// Fails with everything that is wrong, a line each.
+pub fn load(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Loaded, Failure> {
+    let default_file = cli.config.is_empty().then(|| PathBuf::from(DEFAULT_FILE));
+    let env = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    let sources = Sources { files: cli.config.clone(), default_file, env: env.collect(), set: cli.set.clone() };
+    config::load(&sources, &sections(registry)).map_err(|errors| Failure::new(Exit::Configuration, errors.to_string()))
+}
+
+/// Gives the log's level (nothing: no log) and format.
+pub fn log(config: &Config) -> (Option<tracing::Level>, LogFormat) {
+    use config::sections::agent::{LogFormat as Format, LogLevel};
+    let level = match config.log.level {
+        LogLevel::Off => None,
+        LogLevel::Error => Some(tracing::Level::ERROR),
+        LogLevel::Warn => Some(tracing::Level::WARN),
+        LogLevel::Info => Some(tracing::Level::INFO),
+        LogLevel::Debug => Some(tracing::Level::DEBUG),
+        LogLevel::Trace => Some(tracing::Level::TRACE),
+    };
+    let format = match config.log.format {
+        Format::Auto => LogFormat::Auto,
+        Format::Text => LogFormat::Text,
+        Format::Json => LogFormat::Json,
+    };
+    (level, format)
+}
+
+/// Starts enrichment on the primary cgroup hierarchy.
+///
+/// # Errors
+/// Fails when the hierarchy is not mounted or cannot be read.
+pub fn workloads(config: &Config, facts: &Facts) -> Result<Arc<Workloads>, Failure> {
+    use config::sections::integrations::Granularity;
+    let Some(mount) = facts.cgroups.mount.clone() else {
+        return Err(Failure::new(Exit::Unable, "no cgroup hierarchy is mounted; mount cgroup2 at /sys/fs/cgroup"));
+    };
+    let settings = Settings {
+        granularity: match config.integrations.ebpf.granularity {
+            Granularity::Node => enrich::Granularity::Node,
+            // The executable's name is added where a collector tells processes apart; none does yet.
+            Granularity::Container | Granularity::Process => enrich::Granularity::Container,
+        },
+        drop: config.enrich.attributes.drop.clone(),
+        container_filter: config.integrations.ebpf.container_filter.clone(),
+        ..Settings::default()
+    };
+    let started = Workloads::start(Hierarchy { mount }, &settings);
+    started.map(Arc::new).map_err(|error| Failure::new(Exit::Unable, error.to_string()))
+}
+
+/// Gives what all collectors share.
+pub fn platform(config: &Config, facts: Facts, workloads: &Arc<Workloads>, meters: SdkMeterProvider) -> Arc<Platform> {
+    let ebpf = &config.integrations.ebpf;
+    Arc::new(Platform {
+        facts,
+        census: Arc::clone(workloads) as Arc<dyn model::Census>,
+        btf_path: given(&ebpf.btf_path),
+        ring_bytes: u32::try_from(ebpf.ring_buffer_size).unwrap_or(u32::MAX),
+        process_filter: ebpf.process_filter.clone(),
+        exclude_processes: ebpf.exclude_processes.clone(),
+        meters,
+    })
+}
+
+/// Gives the node's name.
+pub fn node_name(config: &Config) -> String {
+    if config.agent.node_name.is_empty() { identity::host_name() } else { config.agent.node_name.clone() }
+}
+
+/// Gives the manager's options.
+pub fn options(config: &Config) -> Options {
+    use config::sections::agent::DeploymentMode;
+    let kubernetes = match config.agent.deployment_mode {
+        DeploymentMode::Auto => identity::in_kubernetes(),
+        DeploymentMode::Kubernetes => true,
+        DeploymentMode::Vm => false,
+    };
+    let given = Given { node_name: node_name(config), kubernetes, resource: config.agent.resource.clone() };
+    Options {
+        collect_timeout: COLLECT_TIMEOUT,
+        housekeeping: config.integrations.ebpf.scrape_interval,
+        limits: Limits {
+            series_per_metric: config.limits.series_per_metric,
+            series_total: config.limits.series_total,
+            series_ttl: config.series_ttl.as_nanos() as u64,
+        },
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        schema_url: SCHEMA_URL.to_owned(),
+        resource: Arc::new(identity::resource(&given)),
+    }
+}
+
+/// Gives which collectors run and with what sections.
+pub fn selections(loaded: &Loaded, registry: &[&'static Descriptor]) -> Vec<Selection> {
+    let select = |descriptor: &&'static Descriptor| {
+        let selection = loaded.collectors.iter().find(|selection| selection.name == descriptor.name)?;
+        Some(Selection {
+            descriptor,
+            enabled: selection.enabled != Enabled::False,
+            required: selection.enabled == Enabled::Require,
+            section: selection.section.clone(),
+        })
+    };
+    registry.iter().filter_map(select).collect()
+}
+
+/// Gives the options of the OTLP endpoints that take metrics.
+pub fn endpoints(config: &Config) -> Vec<otlp::Options> {
+    use config::sections::otlp::{Compression, Histogram, Protocol, Temporality, Workload};
+    let options = |(name, endpoint): (&String, &config::sections::otlp::Endpoint)| {
+        let mut options = otlp::Options::new(name.clone(), endpoint.metrics_url());
+        options.protocol = match endpoint.protocol {
+            Protocol::Grpc => otlp::Protocol::Grpc,
+            Protocol::HttpProtobuf => otlp::Protocol::Http,
+        };
+        options.interval = config.interval_of(endpoint);
+        options.timeout = endpoint.timeout;
+        options.compression = match endpoint.compression {
+            Compression::None => otlp::Compression::None,
+            Compression::Gzip => otlp::Compression::Gzip,
+            Compression::Zstd => otlp::Compression::Zstd,
+        };
+        options.headers = endpoint.headers.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect();
+        options.histogram = match endpoint.histogram {
+            Histogram::Exponential => otlp::Histogram::Exponential,
+            Histogram::Explicit => otlp::Histogram::Explicit,
+        };
+        options.temporality = match endpoint.temporality {
+            Temporality::Cumulative => otlp::Temporality::Cumulative,
+            Temporality::Delta => otlp::Temporality::Delta,
+        };
+        options.workload = match endpoint.workload {
+            Workload::Datapoint => otlp::Workload::DataPoint,
+            Workload::Resource => otlp::Workload::Resource,
+        };
+        options.max_connection_age = endpoint.max_connection_age;
+        options.tls = otlp::Tls {
+            ca: given(&endpoint.tls.ca),
+            cert: given(&endpoint.tls.cert),
+            key: given(&endpoint.tls.key),
+            server_name: Some(endpoint.tls.server_name.clone()).filter(|name| !name.is_empty()),
+            insecure_skip_verify: endpoint.tls.insecure_skip_verify,
+        };
+        options.phase_seed = node_name(config);
+        options
+    };
+    config.exporters.otlp.iter().filter(|(_, endpoint)| endpoint.metrics).map(options).collect()
+}
+
+/// Gives the options of the Prometheus listener, unless it is off.
+///
+/// # Errors
+/// Fails when a password or token file cannot be read.
+pub fn prometheus(config: &Config) -> Result<Option<prometheus::Options>, Failure> {
+    let section = &config.exporters.prometheus;
+    if !section.enabled {
+        return Ok(None);
+    }
+    let mut options = prometheus::Options::new(section.listen);
+    options.path.clone_from(&section.path);
+    options.max_age = section.max_age;
+    options.tls = given(&section.tls.cert).map(|certificate| TlsOptions {
+        certificate,
+        key: section.tls.key.clone(),
+        client_authority: given(&section.tls.client_ca),
+    });
+    let secret = |inline: &config::Secret, file: &PathBuf, key: &str| match given(file) {
+        None => Ok(inline.expose().to_owned()),
+        Some(path) => std::fs::read_to_string(&path).map(|text| text.trim_end().to_owned()).map_err(|error| {
+            let message = format!("exporters.prometheus.auth.{key}: cannot read {}: {error}", path.display());
+            Failure::new(Exit::Configuration, message)
+        }),
+    };
+    let (basic, bearer) = (&section.auth.basic, &section.auth.bearer);
+    options.auth = if basic.username.is_empty() {
+        let token = secret(&bearer.token, &bearer.token_file, "bearer.token_file")?;
+        (!token.is_empty()).then_some(Auth::Bearer { token })
+    } else {
+        let password = secret(&basic.password, &basic.password_file, "basic.password_file")?;
+        Some(Auth::Basic { username: basic.username.clone(), password })
+    };
+    options.limits.header_bytes = section.limits.header_size as usize;
+    options.limits.connections = section.limits.connections;
+    options.limits.request_time = section.limits.request_timeout;
+    Ok(Some(options))
+}
+
+fn given(path: &std::path::Path) -> Option<PathBuf> {
+    (!path.as_os_str().is_empty()).then(|| path.to_owned())
+}
