@@ -1,6 +1,5 @@
 //! The gather thread: one round of all collectors at a time, merged into series, published as a snapshot.
 
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use crate::collector::Scrape;
 use crate::health::State;
 use crate::manager::{Options, Shared};
 use crate::own::{Instruments, Own, SCOPE, collector};
-use crate::series::{Moment, Store};
+use crate::series::{Moment, Origin, Store};
 use crate::watch;
 use crate::worker::{News, Report, Worker, unix_nanos};
 
@@ -43,17 +42,27 @@ pub(crate) struct Request {
     pub reply: oneshot::Sender<Arc<Snapshot>>,
 }
 
+/// How far a collector has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Phase {
+    /// Being made for the first time.
+    New,
+    Attached,
+    /// Impossible, or to be made again.
+    Away,
+    Stopped,
+}
+
 /// A collector as the gather thread sees it.
 pub(crate) struct Slot {
     name: &'static str,
     worker: Worker,
-    /// Made at least once or found impossible.
-    tried: bool,
-    attached: bool,
-    stopped: bool,
+    phase: Phase,
     /// Since when it owes a round.
     asked: Option<Instant>,
     incarnation: u32,
+    /// Its last incarnation is over: what its cells saw last means nothing to the next one.
+    ended: bool,
     degraded: Option<String>,
     spare: Scrape,
 }
@@ -61,8 +70,7 @@ pub(crate) struct Slot {
 impl Slot {
     pub fn new(name: &'static str, worker: Worker) -> Self {
         let spare = Scrape::default();
-        let (tried, attached, stopped) = (false, false, false);
-        Self { name, worker, tried, attached, stopped, asked: None, incarnation: 0, degraded: None, spare }
+        Self { name, worker, phase: Phase::New, asked: None, incarnation: 0, ended: false, degraded: None, spare }
     }
 }
 
@@ -72,6 +80,7 @@ struct Round {
     incarnation: u32,
     attached: u64,
     scrape: Scrape,
+    result: Result<(), String>,
 }
 
 /// The gather thread's state.
@@ -96,9 +105,10 @@ impl Engine {
         store: Store,
         slots: Vec<Slot>,
         resolver: Arc<dyn Resolver>,
-        own: Own,
+        mut own: Own,
         shared: Arc<Shared>,
     ) -> Self {
+        own.describe(&options.version, &options.schema_url);
         let meter = own.provider().meter(SCOPE);
         watch::observe(&meter, &shared.watches);
         let instruments = Instruments::new(&meter);
@@ -122,8 +132,8 @@ impl Engine {
     /// Waits until every collector has been tried once.
     pub fn wait_until_made(&mut self, inbox: &Receiver<Message>) {
         let until = Instant::now() + ATTACH;
-        while self.slots.iter().any(|slot| !slot.tried) && !self.stop && self.receive(inbox, until) {}
-        for slot in self.slots.iter().filter(|slot| !slot.tried) {
+        while self.slots.iter().any(|slot| slot.phase == Phase::New) && !self.stop && self.receive(inbox, until) {}
+        for slot in self.slots.iter().filter(|slot| slot.phase == Phase::New) {
             let why = format!("has not attached within {} s", ATTACH.as_secs());
             self.shared.health.set(slot.name, State::Failed(why));
         }
@@ -152,33 +162,31 @@ impl Engine {
         self.number += 1;
         let moment = Moment { number: self.number, now: unix_nanos(), before: self.before };
         for slot in &mut self.slots {
-            if slot.attached && slot.asked.is_none() && slot.worker.collect(std::mem::take(&mut slot.spare)) {
+            if slot.phase == Phase::Attached
+                && slot.asked.is_none()
+                && slot.worker.collect(std::mem::take(&mut slot.spare))
+            {
                 slot.asked = Some(begun);
             }
         }
         let until = begun + self.options.collect_timeout;
-        while self.slots.iter().any(|slot| slot.asked == Some(begun)) && self.receive(inbox, until) {}
-        for slot in &self.slots {
-            if let Some(asked) = slot.asked {
-                let why = format!("has not answered for {:.1} s", asked.elapsed().as_secs_f64());
-                self.shared.health.set(slot.name, State::Degraded(why));
-            }
-        }
+        let late = |slot: &Slot| slot.asked == Some(begun);
+        while !self.stop && self.slots.iter().any(late) && self.receive(inbox, until) {}
         self.store.begin(moment, &*self.resolver);
         let mut readings = 0;
-        for round in std::mem::take(&mut self.rounds) {
+        let mut rounds = std::mem::take(&mut self.rounds).into_iter();
+        while let Some(round) = rounds.next() {
             readings += round.scrape.len();
-            self.merge(round, moment);
+            let superseded = rounds.as_slice().iter().any(|later| later.slot == round.slot);
+            self.merge(round, superseded, moment);
         }
-        let acknowledged = self.shared.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-        let acknowledged = acknowledged.iter().copied().min().unwrap_or(u64::MAX);
-        let mut families = self.store.finish(moment, acknowledged);
+        self.settle(begun, moment);
+        let mut families = self.store.finish(moment, self.shared.acknowledged());
         self.record(readings);
         families.extend(self.own.collect(moment));
         let (number, time, resource) = (self.number, unix_nanos(), Arc::clone(&self.options.resource));
         let snapshot = Arc::new(Snapshot { number, time, resource, families });
         *self.shared.latest.write().unwrap_or_else(PoisonError::into_inner) = Some((begun, snapshot));
-        self.shared.gathers.store(number, Ordering::Release);
         self.before = moment.now;
     }
 
@@ -188,26 +196,45 @@ impl Engine {
             slot.worker.stop();
         }
         let until = Instant::now() + DETACH;
-        while self.slots.iter().any(|slot| !slot.stopped) && self.receive(inbox, until) {}
-        for slot in self.slots.iter().filter(|slot| !slot.stopped) {
+        while self.slots.iter().any(|slot| slot.phase != Phase::Stopped) && self.receive(inbox, until) {}
+        for slot in self.slots.iter().filter(|slot| slot.phase != Phase::Stopped) {
             tracing::warn!(collector = slot.name, "collector did not detach in time");
         }
         self.answer_all();
     }
 
-    fn merge(&mut self, round: Round, moment: Moment) {
-        let Round { slot: at, incarnation, attached, scrape } = round;
+    fn merge(&mut self, round: Round, superseded: bool, moment: Moment) {
+        let Round { slot: at, incarnation, attached, scrape, result } = round;
         let Some(slot) = self.slots.get_mut(at) else { return };
         if incarnation != slot.incarnation {
             self.store.forget(at as u16, moment.now);
-            slot.incarnation = incarnation;
+            (slot.incarnation, slot.ended) = (incarnation, false);
         }
-        let merged = self.store.merge(at as u16, &scrape, attached, moment, &*self.resolver);
-        if let Err(why) = merged {
-            self.shared.health.set(slot.name, State::Degraded(why));
+        let origin = Origin { collector: at as u16, attached, superseded };
+        let merged = self.store.merge(origin, &scrape, moment, &*self.resolver);
+        if slot.phase == Phase::Attached {
+            let state = result.and(merged).map_or_else(State::Degraded, |()| slot.state());
+            self.shared.health.set(slot.name, state);
         }
         self.shared.health.set_readings(slot.name, scrape.len());
         slot.spare = scrape;
+    }
+
+    /// Notes who owes the round that was asked for at `begun`, and lets go of what ended collectors counted.
+    fn settle(&mut self, begun: Instant, moment: Moment) {
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            if slot.asked == Some(begun) && !self.stop {
+                let attributes = [collector(slot.name), KeyValue::new("error.type", "timeout")];
+                self.instruments.collector_errors.add(1, &attributes);
+            }
+            if slot.asked.is_some() {
+                let why = format!("has not answered within {:?}", self.options.collect_timeout);
+                self.shared.health.set(slot.name, State::Degraded(why));
+            }
+            if std::mem::take(&mut slot.ended) {
+                self.store.forget(at as u16, moment.now);
+            }
+        }
     }
 
     /// Takes one message; says whether there was one before `until`.
@@ -226,7 +253,7 @@ impl Engine {
         let (name, health, i) = (slot.name, &self.shared.health, &self.instruments);
         match news {
             News::Made { watches, degraded, took } => {
-                (slot.tried, slot.attached, slot.asked) = (true, true, None);
+                (slot.phase, slot.asked) = (Phase::Attached, None);
                 slot.degraded = degraded;
                 health.set(name, slot.state());
                 i.load_attempts.add(1, &[collector(name)]);
@@ -235,7 +262,7 @@ impl Engine {
                 self.set_watches(name, watches);
             }
             News::NotMade { why, retry, took } => {
-                (slot.tried, slot.attached) = (true, false);
+                slot.phase = Phase::Away;
                 i.load_attempts.add(1, &[collector(name)]);
                 i.load_status.record(0, &[collector(name)]);
                 i.load_duration.record(took.as_secs_f64(), &[collector(name)]);
@@ -246,17 +273,13 @@ impl Engine {
             News::Round { incarnation, attached, scrape, result, took } => {
                 slot.asked = None;
                 i.collection_duration.record(took.as_secs_f64(), &[collector(name)]);
-                match result {
-                    Ok(()) => health.set(name, slot.state()),
-                    Err(why) => {
-                        i.collector_errors.add(1, &[collector(name), KeyValue::new("error.type", "collect")]);
-                        health.set(name, State::Degraded(why));
-                    }
+                if result.is_err() {
+                    i.collector_errors.add(1, &[collector(name), KeyValue::new("error.type", "collect")]);
                 }
-                self.rounds.push(Round { slot: at, incarnation, attached, scrape });
+                self.rounds.push(Round { slot: at, incarnation, attached, scrape, result });
             }
             News::Dropped { why, panicked } => {
-                slot.attached = false;
+                (slot.phase, slot.asked, slot.ended) = (Phase::Away, None, true);
                 i.load_status.record(0, &[collector(name)]);
                 if panicked {
                     i.collector_errors.add(1, &[collector(name), KeyValue::new("error.type", "panic")]);
@@ -264,7 +287,7 @@ impl Engine {
                 health.set(name, State::Failed(why));
                 self.set_watches(name, Vec::new());
             }
-            News::Stopped => (slot.attached, slot.stopped) = (false, true),
+            News::Stopped => slot.phase = Phase::Stopped,
         }
     }
 
@@ -274,13 +297,13 @@ impl Engine {
         all.push((name, watches));
     }
 
-    fn record(&self, readings: usize) {
+    fn record(&mut self, readings: usize) {
         let i = &self.instruments;
         i.batch_size.record(readings as u64, &[]);
         for (metric, series, folded) in self.store.sizes() {
             let attributes = [KeyValue::new("metric", metric.to_owned())];
             i.series.record(series as u64, &attributes);
-            i.series_folded.record(u64::from(folded), &attributes);
+            i.series_folded.add(folded, &attributes);
         }
         for status in self.shared.health.all() {
             for state in ["disabled", "unsupported", "running", "degraded", "failed"] {

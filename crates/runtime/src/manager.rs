@@ -1,6 +1,5 @@
 //! The integration manager: makes every selected collector, contains its failures, and gives snapshots.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
@@ -79,11 +78,17 @@ pub type Watches = Arc<RwLock<Vec<(&'static str, Vec<bpf::Watch>)>>>;
 pub(crate) struct Shared {
     pub health: Arc<Health>,
     pub latest: RwLock<Option<(Instant, Arc<Snapshot>)>>,
-    /// The snapshot that each confirming reader has; `u64::MAX` where there is none.
+    /// The last snapshot that each confirming reader has.
     pub acknowledged: Mutex<Vec<u64>>,
     pub watches: Watches,
-    pub gathers: AtomicU64,
-    pub stopping: AtomicBool,
+}
+
+impl Shared {
+    /// Gives the last snapshot that every confirming reader has; `u64::MAX` where there is none.
+    pub fn acknowledged(&self) -> u64 {
+        let all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().copied().min().unwrap_or(u64::MAX)
+    }
 }
 
 /// A running manager.
@@ -135,7 +140,8 @@ impl Manager {
             .spawn(move || run(engine, &inbox, &ready))
             .map_err(|source| StartError::Thread { name: "gather", source })?;
         *manager.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
-        drop(made.recv());
+        // Without an answer the gather thread is gone, and the states below say that nothing is attached.
+        let _ = made.recv();
         let lacking = manager.status().into_iter().find(|status| status.required && !status.state.is_attached());
         if let Some(Status { name, state, .. }) = lacking {
             manager.stop();
@@ -161,7 +167,6 @@ impl Manager {
 
     /// Detaches all collectors and ends their threads. A collector that hangs is left behind after a second.
     pub fn stop(&self) {
-        self.shared.stopping.store(true, Ordering::Release);
         drop(self.messages.send(Message::Stop));
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
@@ -173,9 +178,15 @@ impl Manager {
 fn run(mut engine: Engine, inbox: &Receiver<Message>, ready: &std::sync::mpsc::SyncSender<()>) {
     engine.wait_until_made(inbox);
     engine.gather(inbox);
-    drop(ready.send(()));
+    let _ = ready.send(());
     engine.serve(inbox);
     engine.stop(inbox);
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }
 
 impl Source for Manager {

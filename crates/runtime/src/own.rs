@@ -95,6 +95,11 @@ impl Own {
         self.provider.clone()
     }
 
+    /// Sets the version and the schema URL of scopes that do not say their own.
+    pub(crate) fn describe(&mut self, version: &str, schema_url: &str) {
+        self.fold.describe(version, schema_url);
+    }
+
     /// Gives the present values of all instruments.
     pub(crate) fn collect(&mut self, moment: Moment) -> Vec<Family> {
         if let Err(error) = self.reader.collect(&mut self.data) {
@@ -121,7 +126,7 @@ pub(crate) struct Instruments {
     pub collector_errors: Counter<u64>,
     pub collector_state: Gauge<u64>,
     pub series: Gauge<u64>,
-    pub series_folded: Gauge<u64>,
+    pub series_folded: Counter<u64>,
     pub batch_size: Gauge<u64>,
 }
 
@@ -150,10 +155,10 @@ impl Instruments {
             collector_errors: counter("telesonde_collector_errors", "{error}", "Rounds that the collector failed."),
             collector_state: gauge("telesonde_collector_state", "1", "1 for the state that the collector is in."),
             series: gauge("telesonde_series", "{series}", "Series of the metric, the overflow series aside."),
-            series_folded: gauge(
+            series_folded: counter(
                 "telesonde_series_folded",
                 "{series}",
-                "Kernel entries that the budget folds into the metric's overflow series now.",
+                "Kernel entries that found no room in the metric's budget and went into its overflow series.",
             ),
             batch_size: gauge("telesonde_batch_size", "{reading}", "Readings of the last gather."),
         }

@@ -43,6 +43,17 @@ pub struct Moment {
     pub before: u64,
 }
 
+/// Where a scrape comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The collector's number.
+    pub collector: u16,
+    /// When it was attached, in Unix nanoseconds.
+    pub attached: u64,
+    /// Whether this gather has a later scrape of the same collector: then only what is cumulative counts.
+    pub superseded: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
     Nowhere,
@@ -155,18 +166,18 @@ impl Store {
         }
     }
 
-    /// Takes over one round of a collector that was attached at `attached` (Unix nanoseconds).
+    /// Takes over one round of a collector.
     ///
     /// # Errors
     /// Names a metric that the collector did not declare; its readings are left out.
     pub fn merge(
         &mut self,
-        collector: u16,
+        origin: Origin,
         scrape: &Scrape,
-        attached: u64,
         moment: Moment,
         resolver: &dyn Resolver,
     ) -> Result<(), String> {
+        let Origin { collector, attached, superseded } = origin;
         while self.sources.len() <= usize::from(collector) {
             self.sources.push(Source::default());
         }
@@ -177,16 +188,14 @@ impl Store {
         for reading in &scrape.readings {
             let at = reading.values as usize;
             let values = &scrape.values[at..at + reading.metric.attributes.len()];
-            let guess = order.get(expected).copied().filter(|&cell| self.is(cell, reading, values));
-            let cell = match guess.or_else(|| self.find(reading, values)) {
-                Some(cell) => cell,
-                None => match self.insert(collector, reading, values, resolver) {
-                    Some(cell) => cell,
-                    None => {
-                        undeclared = Some(reading.metric.name.clone());
-                        continue;
-                    }
-                },
+            if superseded && reading.metric.kind == Kind::Gauge {
+                continue;
+            }
+            let guess = order.get(expected).copied().filter(|&cell| self.is(cell, collector, reading, values));
+            let known = guess.or_else(|| self.find(collector, reading, values));
+            let Some(cell) = known.or_else(|| self.insert(collector, reading, values, resolver)) else {
+                undeclared = Some(reading.metric.name.clone());
+                continue;
             };
             if let Some(cell) = &mut self.cells[cell as usize] {
                 expected = if guess.is_some() { expected + 1 } else { cell.position as usize + 1 };
@@ -223,7 +232,7 @@ impl Store {
     /// Ends a gather: admits by activity, removes old series, and gives all families.
     /// `acknowledged` is the last gather that every confirming receiver has.
     pub fn finish(&mut self, moment: Moment, acknowledged: u64) -> Vec<Family> {
-        self.admit(moment);
+        self.admit(moment, acknowledged);
         for group in &mut self.groups {
             let before = group.len();
             group.expire(moment.now, self.limits.series_ttl, acknowledged);
@@ -233,25 +242,26 @@ impl Store {
         self.groups.iter().filter_map(|group| group.family(moment.number)).collect()
     }
 
-    /// Gives, for each metric with series, its name, its number of series and how many cells are folded.
-    pub fn sizes(&self) -> impl Iterator<Item = (&str, usize, u32)> {
-        self.groups.iter().map(|group| (group.metric.name.as_ref(), group.len(), group.folded))
+    /// Gives, for each metric, its name, its number of series and how many cells were folded since the last time.
+    pub fn sizes(&mut self) -> impl Iterator<Item = (&str, usize, u64)> {
+        self.groups.iter_mut().map(|group| (group.metric.name.as_ref(), group.len(), std::mem::take(&mut group.folds)))
     }
 
     fn hash(&self, reading: &Reading, values: &[Text]) -> u64 {
         self.hasher.hash_one((std::ptr::from_ref(reading.metric) as usize, reading.subject, values))
     }
 
-    fn is(&self, cell: u32, reading: &Reading, values: &[Text]) -> bool {
+    fn is(&self, cell: u32, collector: u16, reading: &Reading, values: &[Text]) -> bool {
         self.cells[cell as usize].as_ref().is_some_and(|cell| {
             std::ptr::eq(cell.metric, reading.metric)
                 && cell.subject == reading.subject
+                && cell.collector == collector
                 && *cell.dimension.values == *values
         })
     }
 
-    fn find(&self, reading: &Reading, values: &[Text]) -> Option<u32> {
-        self.index.find(self.hash(reading, values), |&cell| self.is(cell, reading, values)).copied()
+    fn find(&self, collector: u16, reading: &Reading, values: &[Text]) -> Option<u32> {
+        self.index.find(self.hash(reading, values), |&cell| self.is(cell, collector, reading, values)).copied()
     }
 
     fn insert(&mut self, collector: u16, reading: &Reading, values: &[Text], resolver: &dyn Resolver) -> Option<u32> {
@@ -366,7 +376,7 @@ impl Store {
         cell.place = place;
         let group = &mut self.groups[cell.group as usize];
         if place == Place::Folded {
-            group.folded += 1;
+            group.folds += 1;
         }
         if let Place::Series(series) = place
             && let Some(entry) = group.entry(series)
@@ -388,8 +398,7 @@ impl Store {
                     }
                 }
             }
-            Place::Folded => group.folded -= 1,
-            Place::Nowhere | Place::Overflow | Place::Waiting => {}
+            Place::Nowhere | Place::Folded | Place::Overflow | Place::Waiting => {}
         }
         cell.place = Place::Nowhere;
     }
@@ -505,8 +514,7 @@ impl Store {
     }
 
     /// Gives the busiest folded cells the room of series that have not changed for a while.
-    fn admit(&mut self, moment: Moment) {
-        const IDLE_GATHERS: u64 = 4;
+    fn admit(&mut self, moment: Moment, acknowledged: u64) {
         const AT_ONCE: usize = 64;
         let mut active = std::mem::take(&mut self.active);
         active.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
@@ -517,7 +525,7 @@ impl Store {
             let dimensions = Arc::clone(&cell.dimension.attributes);
             let Some(shape) = self.shape(at) else { continue };
             let found = self.groups[group as usize].find(&entity, &dimensions);
-            if found.is_none() && !self.make_room(group, moment, IDLE_GATHERS) {
+            if found.is_none() && !self.make_room(group, moment, acknowledged) {
                 continue;
             }
             // It counts on from here: the growth of this gather is in the overflow series already.
@@ -543,8 +551,10 @@ impl Store {
         }
     }
 
-    /// Removes the series of a full metric that has been idle longest; says whether there is room now.
-    fn make_room(&mut self, group: u32, moment: Moment, idle: u64) -> bool {
+    /// Removes the series of a full metric that has been idle longest, those first whose value every receiver has;
+    /// says whether there is room now.
+    fn make_room(&mut self, group: u32, moment: Moment, acknowledged: u64) -> bool {
+        const IDLE_GATHERS: u64 = 4;
         let full = self.groups[group as usize].len() >= self.limits.series_per_metric;
         if !full && self.total < self.limits.series_total {
             return true;
@@ -553,8 +563,8 @@ impl Store {
         let entries = self.groups[group as usize].entries.iter().enumerate();
         let victim = entries
             .filter_map(|(at, entry)| entry.as_ref().map(|entry| (entry.changed, at as u32)))
-            .filter(|&(changed, at)| overflow != Some(at) && changed + idle <= moment.number)
-            .min();
+            .filter(|&(changed, at)| overflow != Some(at) && changed + IDLE_GATHERS <= moment.number)
+            .min_by_key(|&(changed, at)| (changed > acknowledged, changed, at));
         let Some((_, victim)) = victim else { return false };
         for at in 0..self.cells.len() as u32 {
             let place = self.cells[at as usize].as_ref().filter(|cell| cell.group == group).map(|cell| cell.place);

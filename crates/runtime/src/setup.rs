@@ -77,6 +77,11 @@ impl Setup {
         self.degraded = Some(why.into());
     }
 
+    /// Gives what was said with [`Setup::degrade`].
+    pub fn degraded(&self) -> Option<&str> {
+        self.degraded.as_deref()
+    }
+
     /// Gives the runtime for background work of the collector.
     pub fn runtime(&self) -> &tokio::runtime::Handle {
         &self.runtime

@@ -12,7 +12,7 @@ use crate::setup::{Platform, Setup};
 
 /// The pause before a failed collector is made again doubles from the first to the last of these.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LAST_PAUSE: Duration = Duration::from_secs(60);
+const LAST_PAUSE: Duration = Duration::from_mins(1);
 /// So many failed rounds in a row mean that the collector is made anew.
 const ROUNDS: u32 = 3;
 
@@ -101,9 +101,9 @@ impl<R: Fn(News) -> bool> Life<'_, R> {
         let mut pause = FIRST_PAUSE;
         loop {
             let begun = Instant::now();
-            let (made, setup) = make();
+            let (result, setup) = make();
             let took = begun.elapsed();
-            let next = match made {
+            let next = match result {
                 Ok(collector) => {
                     self.incarnation += 1;
                     let attached = unix_nanos();
@@ -152,11 +152,11 @@ impl<R: Fn(News) -> bool> Life<'_, R> {
             };
             failed = if result.is_ok() { 0 } else { failed + 1 };
             let why = result.as_ref().err().cloned();
-            if panicked {
-                scrape.clear();
+            // What a panic left behind may be half of a reading.
+            if !panicked {
+                let (incarnation, took) = (self.incarnation, begun.elapsed());
+                (self.report)(News::Round { incarnation, attached, scrape, result, took });
             }
-            let (incarnation, took) = (self.incarnation, begun.elapsed());
-            (self.report)(News::Round { incarnation, attached, scrape, result, took });
             if let Some(why) = why.filter(|_| panicked || failed >= ROUNDS) {
                 drop(catch_unwind(AssertUnwindSafe(|| drop(collector))));
                 (self.report)(News::Dropped { why, panicked });

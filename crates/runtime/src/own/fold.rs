@@ -24,6 +24,8 @@ pub(super) struct Fold {
     instruments: HashMap<u64, Instrument>,
     scopes: HashMap<String, Arc<Scope>>,
     next: u64,
+    version: String,
+    schema_url: String,
 }
 
 struct Instrument {
@@ -32,6 +34,11 @@ struct Instrument {
 }
 
 impl Fold {
+    pub fn describe(&mut self, version: &str, schema_url: &str) {
+        version.clone_into(&mut self.version);
+        schema_url.clone_into(&mut self.schema_url);
+    }
+
     pub fn families(&mut self, data: &ResourceMetrics, moment: Moment) -> Vec<Family> {
         let mut families = Vec::new();
         for metrics in data.scope_metrics() {
@@ -58,8 +65,8 @@ impl Fold {
         }
         let made = Arc::new(Scope {
             name: scope.name().to_owned(),
-            version: scope.version().unwrap_or(env!("CARGO_PKG_VERSION")).to_owned(),
-            schema_url: scope.schema_url().unwrap_or_default().to_owned(),
+            version: scope.version().unwrap_or(&self.version).to_owned(),
+            schema_url: scope.schema_url().unwrap_or(&self.schema_url).to_owned(),
         });
         self.scopes.insert(scope.name().to_owned(), Arc::clone(&made));
         made

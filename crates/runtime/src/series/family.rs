@@ -33,8 +33,8 @@ pub(super) struct Group {
     index: HashTable<u32>,
     hasher: RandomState,
     pub overflow: Option<u32>,
-    /// How many cells add to the overflow series for want of room.
-    pub folded: u32,
+    /// How many cells went into the overflow series for want of room since that was last asked.
+    pub folds: u64,
 }
 
 impl Group {
@@ -47,7 +47,7 @@ impl Group {
             index: HashTable::new(),
             hasher: RandomState::default(),
             overflow: None,
-            folded: 0,
+            folds: 0,
         }
     }
 

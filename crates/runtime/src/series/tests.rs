@@ -8,6 +8,8 @@ use model::{Answer, NumberPoint, Points, Value};
 use super::*;
 use crate::collector::Distribution;
 
+const ORIGIN: Origin = Origin { collector: 0, attached: 50, superseded: false };
+
 static CALLS: Metric = Metric::counter("calls", "{call}", "h", &["syscall"]);
 static OPEN: Metric = Metric::gauge("open", "{file}", "h", &[]);
 static TIME: Metric = Metric::histogram("time_ns", "{ns}", "h", &[], &[10]);
@@ -57,7 +59,7 @@ impl Bench {
         let mut scrape = Scrape::default();
         fill(&mut scrape);
         self.store.begin(moment, &self.names);
-        self.store.merge(0, &scrape, 50, moment, &self.names).unwrap();
+        self.store.merge(ORIGIN, &scrape, moment, &self.names).unwrap();
         self.store.finish(moment, u64::MAX)
     }
 }
@@ -174,6 +176,7 @@ fn what_is_past_the_budget_folds_and_the_sum_is_exact() {
     let overflow = points.iter().find(|p| p.series.entity.get("otel.metric.overflow").is_some()).unwrap();
     assert_eq!(overflow.value, Value::U64(52));
     assert_eq!(bench.store.sizes().next().unwrap(), ("calls", 2, 8));
+    assert_eq!(bench.store.sizes().next().unwrap(), ("calls", 2, 0));
 }
 
 #[test]
