@@ -1,0 +1,67 @@
+//! What the tests need: a cgroup, a program that makes exact numbers of calls in it, an agent, and readers of its output.
+
+pub mod agent;
+pub mod cgroup;
+pub mod otlp;
+pub mod scrape;
+pub mod stimulus;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Ends a wait that would not end; no test depends on how long something takes.
+pub const DEADLINE: Duration = Duration::from_mins(1);
+
+/// One agent and one load at a time: the tests share two cores and the kernel's hooks.
+static KERNEL: Mutex<()> = Mutex::new(());
+
+/// Takes the kernel for one test, or says why this machine cannot run it.
+pub fn kernel() -> Result<MutexGuard<'static, ()>, String> {
+    let guard = KERNEL.lock().unwrap_or_else(PoisonError::into_inner);
+    if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Err("the kernel has no BTF".to_owned());
+    }
+    if let Some(Err(error)) = aya::programs::loaded_programs().next() {
+        return Err(format!("BPF is refused: {error}"));
+    }
+    cgroup::mount()?;
+    Ok(guard)
+}
+
+/// Begins a test on the live kernel; where that is impossible it prints why and returns from the test.
+macro_rules! live {
+    () => {
+        match crate::harness::kernel() {
+            Ok(guard) => guard,
+            Err(reason) => {
+                let thread = std::thread::current();
+                println!("SKIPPED {}: {reason}", thread.name().unwrap_or("a test"));
+                return;
+            }
+        }
+    };
+}
+pub(crate) use live;
+
+/// Makes a directory of its own below the build's directory for temporary files.
+pub fn directory(name: &str) -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// Tries until there is something, and fails the test when there is nothing after a long time.
+pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = attempt() {
+            return found;
+        }
+        assert!(begin.elapsed() < DEADLINE, "still not after {DEADLINE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,174 @@
+//! The agent as a process of its own.
+
+use std::fs;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::scrape::{self, Scrape};
+use super::{DEADLINE, directory, eventually};
+
+/// A running agent with the syscalls collector; it is killed when the test ends without stopping it.
+pub struct Agent {
+    child: Child,
+    directory: PathBuf,
+    prometheus: SocketAddr,
+}
+
+/// What a test wants of its agent beyond the defaults.
+#[derive(Clone, Copy, Default)]
+pub struct Wish<'w> {
+    /// The section of the syscalls collector, in YAML's flow style without the braces.
+    pub syscalls: &'w str,
+    /// Where to push OTLP over HTTP, every 500 ms.
+    pub otlp: Option<SocketAddr>,
+    /// How long the final flush may take; empty for the default.
+    pub shutdown_timeout: &'w str,
+}
+
+impl Agent {
+    /// Starts an agent and waits until it is ready.
+    pub fn start(wish: Wish<'_>) -> Self {
+        let directory = directory("agent");
+        let otlp = wish.otlp.map_or_else(String::new, |address| {
+            format!(
+                "  otlp:\n    test: {{endpoint: \"http://{address}\", protocol: http/protobuf, interval: 500ms, compression: none}}\n"
+            )
+        });
+        let timeout = match wish.shutdown_timeout {
+            "" => String::new(),
+            timeout => format!("shutdown_timeout: {timeout}\n"),
+        };
+        let separator = if wish.syscalls.is_empty() { "" } else { ", " };
+        let config = format!(
+            "integrations:\n  ebpf:\n    collectors:\n      syscalls: {{enabled: require{separator}{}}}\n\
+             exporters:\n  prometheus: {{listen: \"127.0.0.1:0\", max_age: 0s}}\n{otlp}\
+             health: {{listen: \"127.0.0.1:0\"}}\nadmin: {{socket: \"{}\"}}\n{timeout}",
+            wish.syscalls,
+            directory.join("admin.sock").display(),
+        );
+        fs::write(directory.join("telesonde.yaml"), config).unwrap();
+        let mut agent = Self { child: Self::spawn(&directory), directory, prometheus: ([127, 0, 0, 1], 0).into() };
+        let status = eventually("the agent is ready", || {
+            if let Some(status) = agent.child.try_wait().unwrap() {
+                panic!("the agent ended with {status}: {}", agent.log());
+            }
+            let status = agent.status()?;
+            (status["ready"] == true).then_some(status)
+        });
+        let address = &status["listeners"]["prometheus"];
+        agent.prometheus =
+            address.as_str().and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address: {status}"));
+        agent
+    }
+
+    /// Runs a second agent with the same configuration to its end.
+    pub fn second(&self) -> Output {
+        self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
+    }
+
+    /// Gives `/status` of the admin socket, if it answers.
+    pub fn status(&self) -> Option<Value> {
+        let (code, body) = scrape::get_unix(&self.directory.join("admin.sock"), "/status").ok()?;
+        (code == 200).then(|| serde_json::from_str(&body).unwrap())
+    }
+
+    /// Scrapes the agent.
+    pub fn scrape(&self) -> Scrape {
+        let (code, body) = scrape::get(self.prometheus, "/metrics").unwrap();
+        assert_eq!(code, 200, "{body}");
+        Scrape::parse(&body)
+    }
+
+    /// Scrapes until something is there.
+    pub fn until<T>(&self, what: &str, mut look: impl FnMut(&Scrape) -> Option<T>) -> T {
+        eventually(what, || look(&self.scrape()))
+    }
+
+    /// Gives the agent's process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Says whether the agent still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until the agent has ended.
+    pub fn wait(&mut self) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begin.elapsed() < DEADLINE, "the agent does not end: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Stops the agent as a service manager does; fails the test when it does not end well.
+    pub fn stop(mut self) {
+        self.signal("TERM");
+        let status = self.wait();
+        assert!(status.success(), "the agent ended with {status}: {}", self.log());
+    }
+
+    /// Gives the ids of the BPF programs that the agent holds.
+    pub fn programs(&self) -> Vec<u32> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap().flatten() {
+            let mut text = String::new();
+            // A descriptor may be closed between the listing and the reading.
+            let _ = fs::File::open(entry.path()).and_then(|mut file| file.read_to_string(&mut text));
+            ids.extend(text.lines().filter_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok()));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Gives what the agent has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    fn command(&self) -> Command {
+        command(&self.directory)
+    }
+
+    fn spawn(directory: &PathBuf) -> Child {
+        let log = fs::File::create(directory.join("log")).unwrap();
+        let mut command = command(directory);
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        command.spawn().unwrap()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn command(directory: &std::path::Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_telesonde"));
+    command.arg("run").arg("--config").arg(directory.join("telesonde.yaml")).stdin(Stdio::null());
+    // What the environment of the tests says of OpenTelemetry is not for the agent.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name.starts_with("TELESONDE_")) {
+        command.env_remove(name);
+    }
+    command
+}

@@ -1,0 +1,76 @@
+//! Cgroups that a test makes, in the hierarchy that the agent takes as primary.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::eventually;
+
+/// Gives the mount point of the primary hierarchy: the memory controller's on v1 and hybrid hosts, else v2's.
+pub fn mount() -> Result<PathBuf, String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
+    let mut unified = None;
+    for line in mounts.lines() {
+        let mut fields = line.split(' ').skip(1);
+        let (Some(at), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        match kind {
+            "cgroup" if options.split(',').any(|option| option == "memory") => return Ok(at.into()),
+            "cgroup2" => unified = Some(PathBuf::from(at)),
+            _ => {}
+        }
+    }
+    unified.ok_or_else(|| "no cgroup hierarchy is mounted".to_owned())
+}
+
+/// A cgroup that is removed, with all below it, when the test is done.
+pub struct Cgroup {
+    directory: PathBuf,
+    path: String,
+}
+
+impl Cgroup {
+    /// Makes a cgroup right below the root, its name made unique.
+    pub fn new(name: &str) -> Self {
+        let path = format!("/telesonde-test-{}-{name}", std::process::id());
+        let directory = mount().unwrap().join(&path[1..]);
+        remove(&directory);
+        fs::create_dir(&directory).unwrap();
+        Self { directory, path }
+    }
+
+    /// Makes a cgroup below this one.
+    pub fn child(&self, name: &str) -> Self {
+        let directory = self.directory.join(name);
+        fs::create_dir(&directory).unwrap();
+        Self { directory, path: format!("{}/{name}", self.path) }
+    }
+
+    /// Gives the path from the hierarchy's root, as it stands in `cgroup.path`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Gives the directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        remove(&self.directory);
+    }
+}
+
+/// Removes a cgroup and those below it; a task that still exits keeps it busy for a moment.
+fn remove(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path());
+        }
+    }
+    eventually("the cgroup is empty", || match fs::remove_dir(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => None,
+        _ => Some(()),
+    });
+}

@@ -1,0 +1,60 @@
+//! The C programs that make the calls, compiled when they are first needed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use super::cgroup::Cgroup;
+use super::directory;
+
+/// Makes calls within a cgroup, to the end; gives what the program says it did.
+pub fn run(cgroup: &Cgroup, actions: &[&str]) -> Value {
+    finish(start(cgroup, actions))
+}
+
+/// Begins to make calls within a cgroup.
+pub fn start(cgroup: &Cgroup, actions: &[&str]) -> Child {
+    let mut command = Command::new(program());
+    command.arg(cgroup.directory()).args(actions).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// Waits for a program that was started; gives what it says it did.
+pub fn finish(child: Child) -> Value {
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "the stimulus ended with {}", output.status);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Gives the 32-bit program that calls getppid so many times, or why there is none.
+pub fn compat(calls: u32) -> Result<PathBuf, String> {
+    let count = format!("-DCOUNT={calls}");
+    let flags = ["-m32", "-O1", "-nostdlib", "-static", "-fno-stack-protector", "-fuse-ld=bfd", &count];
+    let program = compile("compat.c", &flags, &["clang"])?;
+    match Command::new(&program).status() {
+        Ok(status) if status.success() => Ok(program),
+        Ok(status) => Err(format!("a 32-bit program ends with {status}")),
+        Err(error) => Err(format!("this kernel runs no 32-bit programs: {error}")),
+    }
+}
+
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| compile("stimulus.c", &["-O1", "-Wall", "-Werror", "-pthread"], &["clang", "cc"]).unwrap())
+}
+
+fn compile(source: &str, flags: &[&str], compilers: &[&str]) -> Result<PathBuf, String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stimulus").join(source);
+    let output = directory("stimulus").join(source.file_stem().unwrap());
+    let mut reasons = Vec::new();
+    for compiler in compilers {
+        match Command::new(compiler).args(flags).arg(&source).arg("-o").arg(&output).output() {
+            Ok(made) if made.status.success() => return Ok(output),
+            Ok(made) => reasons.push(format!("{compiler}: {}", String::from_utf8_lossy(&made.stderr))),
+            Err(error) => reasons.push(format!("{compiler}: {error}")),
+        }
+    }
+    Err(format!("cannot compile {}: {}", source.display(), reasons.join("; ")))
+}

@@ -1,0 +1,6 @@
+//! What the agent says of calls whose exact number is known.
+
+mod churn;
+mod counts;
+mod life;
+mod quantiles;

@@ -1,0 +1,75 @@
+//! Workloads that come and go.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::harness::agent::{Agent, Wish};
+use crate::harness::cgroup::Cgroup;
+use crate::harness::scrape::Scrape;
+use crate::harness::{live, stimulus};
+
+const COUNT: &str = "ebpf_syscall_count_total";
+
+fn getppids(scrape: &Scrape, cgroup: &Cgroup, number: usize) -> Option<f64> {
+    let path = format!("{}/churn-{number}", cgroup.path());
+    scrape.value(COUNT, &[("cgroup_path", &path), ("syscall", "getppid")])
+}
+
+/// Each cgroup lives a few hundred microseconds and is removed while its task still exits.
+#[test]
+fn brief_cgroups_are_all_accounted_for() {
+    let _kernel = live!();
+    let agent = Agent::start(Wish::default());
+    let cgroup = Cgroup::new("churn");
+    let mut child = stimulus::start(&cgroup, &["churn=500:20"]);
+    while child.try_wait().unwrap().is_none() {
+        let scrape = agent.scrape();
+        assert!((0..500).filter_map(|number| getppids(&scrape, &cgroup, number)).all(|count| count <= 20.0));
+    }
+    stimulus::finish(child);
+    agent.until("all brief cgroups have their names", |scrape| {
+        (0..500).all(|number| getppids(scrape, &cgroup, number).is_some()).then_some(())
+    });
+    // Long enough for the dead cgroups' entries to be taken out of the kernel's maps, which must not change a sum.
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(15) {
+        let scrape = agent.scrape();
+        let wrong: Vec<_> = (0..500).filter(|&number| getppids(&scrape, &cgroup, number) != Some(20.0)).collect();
+        assert!(wrong.is_empty(), "not 20 calls: {wrong:?}");
+        let inside = |path: &String| path.starts_with(cgroup.path());
+        let all = scrape.all(COUNT, &[("syscall", "getppid")]);
+        let sum: f64 = all.filter(|sample| sample.labels.get("cgroup_path").is_some_and(inside)).map(|s| s.value).sum();
+        assert_eq!(sum, 10_000.0);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    agent.stop();
+}
+
+#[test]
+fn a_restarted_workload_is_one_series() {
+    let _kernel = live!();
+    let agent = Agent::start(Wish::default());
+    let above = Cgroup::new("restarts");
+    let unit = format!("telesonde-test-{}.service", std::process::id());
+    let labels = [("systemd_unit", unit.as_str()), ("syscall", "getppid")];
+    let (mut expected, mut created) = (0.0, Vec::new());
+    for round in 1..=20_u32 {
+        let cgroup = above.child(&unit);
+        created.push(
+            fs::metadata(cgroup.directory()).map(|metadata| std::os::unix::fs::MetadataExt::ino(&metadata)).unwrap(),
+        );
+        stimulus::run(&cgroup, &[&format!("getppid={}", 100 * round)]);
+        drop(cgroup);
+        let before = expected;
+        expected += f64::from(100 * round);
+        agent.until("the new calls are added", |scrape| {
+            let total = scrape.value(COUNT, &labels).unwrap_or_default();
+            assert!(before <= total && total <= expected, "{before} <= {total} <= {expected}");
+            (total == expected).then_some(())
+        });
+    }
+    created.sort_unstable();
+    created.dedup();
+    assert_eq!(created.len(), 20, "each restart is a cgroup of its own");
+    agent.stop();
+}

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+// Moves into a cgroup, makes an exact number of system calls there, and prints what it did as one JSON object.
+//
+//   stimulus CGROUP_DIR ACTION=N[:M]...
+//
+// The move itself, printing and exiting make calls of their own (write, exit_group): tests look at others only.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char *program;
+static const char *cgroup;
+
+static void die(const char *what)
+{
+	fprintf(stderr, "stimulus: %s: %s\n", what, strerror(errno));
+	_exit(1);
+}
+
+static void enter(const char *directory)
+{
+	char path[4096], pid[32];
+	snprintf(path, sizeof(path), "%s/cgroup.procs", directory);
+	int length = snprintf(pid, sizeof(pid), "%d", getpid());
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, pid, length) != length)
+		die(path);
+	close(fd);
+}
+
+static long long now(void)
+{
+	struct timespec time;
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000LL + time.tv_nsec;
+}
+
+static void getppids(long count)
+{
+	for (long i = 0; i < count; i++)
+		syscall(SYS_getppid);
+}
+
+static void missing_files(long count)
+{
+	for (long i = 0; i < count; i++)
+		if (syscall(SYS_openat, AT_FDCWD, "/no/such/file", O_RDONLY) != -1 || errno != ENOENT)
+			die("openat");
+}
+
+// The clock is read right before and after each call, so the sum is never less than what the kernel measures.
+static long long timed_sleep(long nanoseconds)
+{
+	struct timespec length = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+	long long begin = now();
+	if (syscall(SYS_nanosleep, &length, NULL) != 0)
+		die("nanosleep");
+	return now() - begin;
+}
+
+static long long sleeps(long count, long nanoseconds)
+{
+	long long sum = 0;
+	for (long i = 0; i < count; i++)
+		sum += timed_sleep(nanoseconds);
+	return sum;
+}
+
+// Sleeps of 20 us to 20 ms, evenly over the logarithm, in an order that is always the same.
+static void mixed_sleeps(long count)
+{
+	unsigned long long seed = 88172645463325252ULL;
+	printf(",\"samples\":[");
+	for (long i = 0; i < count; i++) {
+		seed ^= seed << 13;
+		seed ^= seed >> 7;
+		seed ^= seed << 17;
+		long nanoseconds = 20000L << (seed % 10);
+		nanoseconds += nanoseconds / 1000 * ((seed >> 20) % 1000);
+		printf("%s%lld", i ? "," : "", timed_sleep(nanoseconds));
+	}
+	printf("]");
+}
+
+static void forks(long count)
+{
+	for (long i = 0; i < count; i++) {
+#ifdef SYS_fork
+		long pid = syscall(SYS_fork);
+#else
+		long pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+#endif
+		if (pid == 0)
+			_exit(0);
+		if (pid < 0 || waitpid(pid, NULL, 0) != pid)
+			die("fork");
+	}
+}
+
+static void vforks(long count)
+{
+	for (long i = 0; i < count; i++) {
+		pid_t pid = vfork();
+		if (pid == 0)
+			_exit(0);
+		if (pid < 0 || waitpid(pid, NULL, 0) != pid)
+			die("vfork");
+	}
+}
+
+static void *nothing(void *argument)
+{
+	return argument;
+}
+
+static void threads(long count)
+{
+	for (long i = 0; i < count; i++) {
+		pthread_t thread;
+		if (pthread_create(&thread, NULL, nothing, NULL) || pthread_join(thread, NULL))
+			die("pthread_create");
+	}
+}
+
+static pthread_barrier_t barrier;
+
+struct worker {
+	long calls;
+	int cpu;
+};
+
+static void *worker(void *argument)
+{
+	struct worker *self = argument;
+	cpu_set_t set;
+	CPU_ZERO(&set);
+	CPU_SET(self->cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+	pthread_barrier_wait(&barrier);
+	getppids(self->calls);
+	return NULL;
+}
+
+static void parallel(long workers, long calls)
+{
+	pthread_t all[256];
+	struct worker arguments[256];
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	if (workers > 256)
+		workers = 256;
+	pthread_barrier_init(&barrier, NULL, workers);
+	for (long i = 0; i < workers; i++) {
+		arguments[i] = (struct worker){calls, i % cpus};
+		if (pthread_create(&all[i], NULL, worker, &arguments[i]))
+			die("pthread_create");
+	}
+	for (long i = 0; i < workers; i++)
+		pthread_join(all[i], NULL);
+}
+
+static volatile long handled;
+
+static void handle(int signal)
+{
+	(void)signal;
+	handled++;
+}
+
+static void signals(long count)
+{
+	struct sigaction action = {.sa_handler = handle};
+	sigaction(SIGUSR1, &action, NULL);
+	for (long i = 0; i < count; i++)
+		kill(getpid(), SIGUSR1);
+	if (handled != count)
+		die("signals");
+}
+
+// Each cgroup lives only as long as its one task, and is removed while that task still exits.
+static void churn(long cgroups, long calls)
+{
+	for (long i = 0; i < cgroups; i++) {
+		char path[4096], byte = 0;
+		int pipes[2];
+		snprintf(path, sizeof(path), "%s/churn-%ld", cgroup, i);
+		if (mkdir(path, 0755) || pipe(pipes))
+			die(path);
+		pid_t pid = fork();
+		if (pid == 0) {
+			enter(path);
+			if (write(pipes[1], &byte, 1) != 1)
+				_exit(1);
+			getppids(calls);
+			_exit(0);
+		}
+		if (pid < 0)
+			die("fork");
+		close(pipes[1]);
+		if (read(pipes[0], &byte, 1) != 1)
+			die("a child of churn");
+		close(pipes[0]);
+		long long begin = now();
+		while (rmdir(path) && now() - begin < 10000000000LL)
+			;
+		if (!access(path, F_OK))
+			die("cannot remove a cgroup");
+		int status;
+		if (waitpid(pid, &status, 0) != pid || status)
+			die("a child of churn failed");
+	}
+}
+
+// Runs itself anew until nothing is left to do.
+static void chain(long count)
+{
+	if (count <= 0)
+		_exit(0);
+	char left[32];
+	snprintf(left, sizeof(left), "%ld", count - 1);
+	execl(program, program, "--chain", left, NULL);
+	die("execve");
+}
+
+int main(int argc, char **argv)
+{
+	program = "/proc/self/exe";
+	if (argc == 3 && !strcmp(argv[1], "--chain"))
+		chain(atol(argv[2]));
+	if (argc < 2) {
+		fprintf(stderr, "usage: stimulus CGROUP_DIR ACTION=N[:M]...\n");
+		return 2;
+	}
+	cgroup = argv[1];
+	enter(cgroup);
+	long execs = 0;
+	const char *file = NULL;
+	printf("{\"pid\":%d", getpid());
+	for (int i = 2; i < argc; i++) {
+		char *value = strchr(argv[i], '=');
+		if (!value) {
+			fprintf(stderr, "stimulus: no value: %s\n", argv[i]);
+			return 2;
+		}
+		*value++ = 0;
+		char *second = strchr(value, ':');
+		long n = atol(value), m = second ? atol(second + 1) : 0;
+		const char *action = argv[i];
+		if (!strcmp(action, "getppid"))
+			getppids(n);
+		else if (!strcmp(action, "openat_enoent"))
+			missing_files(n);
+		else if (!strcmp(action, "nanosleep"))
+			printf(",\"nanosleep_ns\":%lld", sleeps(n, m));
+		else if (!strcmp(action, "mixed_sleeps"))
+			mixed_sleeps(n);
+		else if (!strcmp(action, "fork"))
+			forks(n);
+		else if (!strcmp(action, "vfork"))
+			vforks(n);
+		else if (!strcmp(action, "threads"))
+			threads(n);
+		else if (!strcmp(action, "parallel"))
+			parallel(n, m);
+		else if (!strcmp(action, "signals"))
+			signals(n);
+		else if (!strcmp(action, "churn"))
+			churn(n, m);
+		else if (!strcmp(action, "exec"))
+			execs = n;
+		else if (!strcmp(action, "exec_file"))
+			file = value;
+		else {
+			fprintf(stderr, "stimulus: no such action: %s\n", action);
+			return 2;
+		}
+		if (strcmp(action, "exec_file"))
+			printf(",\"%s\":%ld", action, n);
+	}
+	printf("}\n");
+	fflush(stdout);
+	if (file) {
+		execl(file, file, NULL);
+		die(file);
+	}
+	chain(execs);
+}

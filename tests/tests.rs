@@ -1,0 +1,6 @@
+//! The integration tests: the agent's binary on the live kernel.
+
+#![expect(clippy::float_cmp, reason = "counts are whole numbers, which doubles hold exactly")]
+
+mod harness;
+mod kernel;
