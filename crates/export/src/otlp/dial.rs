@@ -1,0 +1,214 @@
+//! One connection: resolve, connect, TLS, HTTP. Each step's failure says what to look at.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::{AlertDescription, CertificateError};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+use super::Protocol;
+use super::error::{Failure, chain};
+use super::retry::around;
+use super::target::Target;
+use super::tls::Material;
+
+/// A connection that is ready for requests. Dropping it closes it.
+pub(super) struct Connection {
+    sender: Sender,
+    driver: JoinHandle<()>,
+    expires: Instant,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Connection {
+    /// Says whether another request may go over the connection.
+    pub fn is_usable(&self) -> bool {
+        let closed = match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        };
+        !closed && Instant::now() < self.expires
+    }
+
+    /// Sends a request and waits for the head of its response.
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
+        match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Sender::Http2(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+}
+
+/// Resolves the host anew, connects to one of its addresses and shakes hands.
+///
+/// `patience` is what all of it may take; an address that does not answer gets its share of that only.
+pub(super) async fn dial(
+    target: &Target,
+    tls: Option<&Material>,
+    patience: Duration,
+    max_age: Duration,
+) -> Result<Connection, Failure> {
+    let stream = connect(target, patience).await?;
+    let expires = Instant::now() + max_age.mul_f64(around(0.1));
+    let (sender, driver) = match tls {
+        None => shake(target, stream).await?,
+        Some(material) => {
+            let connector = TlsConnector::from(material.config.clone());
+            let stream = connector.connect(material.name.clone(), stream).await.map_err(|error| tls_failure(&error))?;
+            shake(target, stream).await?
+        }
+    };
+    Ok(Connection { sender, driver, expires })
+}
+
+async fn connect(target: &Target, patience: Duration) -> Result<TcpStream, Failure> {
+    let host = &target.host;
+    let addresses = tokio::net::lookup_host((host.as_str(), target.port)).await.map_err(|error| {
+        Failure::retry(format!("cannot resolve {host}: {error}; check the name and the node's DNS"))
+    })?;
+    let addresses = shuffle(addresses.collect());
+    let mut last = None;
+    for (tried, address) in addresses.iter().enumerate() {
+        let share = patience / (addresses.len() - tried + 1) as u32;
+        let error = match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // Only latency is at stake; a socket without the option works.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => io::Error::from(io::ErrorKind::TimedOut),
+        };
+        last = Some((address, error));
+    }
+    Err(match last {
+        None => Failure::retry(format!("{host} has no address; check the name and the node's DNS")),
+        Some((address, error)) => {
+            let fix = match error.kind() {
+                io::ErrorKind::ConnectionRefused => {
+                    "check that the receiver runs and listens there (gRPC is usually port 4317, HTTP 4318)"
+                }
+                io::ErrorKind::TimedOut => "check for a firewall or network policy that drops packets",
+                _ => "check the route to the receiver",
+            };
+            Failure::retry(format!("cannot connect to {address}: {error}; {fix}"))
+        }
+    })
+}
+
+/// Puts the addresses of each family in random order, so that agents spread over what a name resolves to.
+fn shuffle(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    addresses.sort_by_cached_key(|address| (address.is_ipv6() != first, around(1.0).to_bits()));
+    addresses
+}
+
+async fn shake<S>(target: &Target, stream: S) -> Result<(Sender, JoinHandle<()>), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let io = TokioIo::new(stream);
+    let failed = |error: hyper::Error| Failure::retry(broken(target.protocol, &error));
+    // A connection's own error reaches the request that it breaks.
+    Ok(match target.protocol {
+        Protocol::Http => {
+            let (sender, connection) = http1::handshake(io).await.map_err(failed)?;
+            (Sender::Http1(sender), tokio::spawn(async move { drop(connection.await) }))
+        }
+        Protocol::Grpc => {
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(Duration::from_secs(20))
+                .keep_alive_timeout(Duration::from_secs(10))
+                .initial_stream_window_size(64 * 1024)
+                .handshake(io)
+                .await
+                .map_err(failed)?;
+            (Sender::Http2(sender), tokio::spawn(async move { drop(connection.await) }))
+        }
+    })
+}
+
+/// Describes a connection that broke.
+pub(super) fn broken(protocol: Protocol, error: &hyper::Error) -> String {
+    let fix = tls_error(error).map_or_else(
+        || match protocol {
+            Protocol::Grpc => "check that the port speaks gRPC (OTLP/HTTP needs protocol: http) and if it wants https",
+            Protocol::Http => "check that the port speaks HTTP (OTLP/gRPC needs protocol: grpc) and if it wants https",
+        },
+        tls_fix,
+    );
+    format!("the connection broke: {}; {fix}", chain(error))
+}
+
+fn tls_failure(error: &io::Error) -> Failure {
+    let fix = tls_error(error).map_or("check that the port speaks TLS (else write http:// in the URL)", tls_fix);
+    Failure::retry(format!("TLS failed: {}; {fix}", chain(error)))
+}
+
+/// Finds the TLS error that is at the bottom of another.
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = inner.and_then(|inner| inner.downcast_ref()) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn tls_fix(error: &rustls::Error) -> &'static str {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "set tls.ca to the authority that signed the server's certificate"
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "set tls.server_name to a name in the server's certificate, or use that name in the URL",
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => "renew the server's certificate, and check the clocks of both sides",
+        rustls::Error::InvalidCertificate(_) => "check the server's certificate",
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "the receiver wants a client certificate: set tls.cert and tls.key"
+        }
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            "the port does not speak this protocol: change the endpoint's protocol or port"
+        }
+        rustls::Error::AlertReceived(_) => "see the receiver's log; it may not trust tls.cert",
+        rustls::Error::InvalidMessage(_) => "the port does not speak TLS: write http:// in the URL",
+        _ => "check the TLS settings of both sides",
+    }
+}
