@@ -32,7 +32,7 @@ pub const COMM_EXCLUDE: u32 = 2;
 pub const TIME_NONE: u32 = 0;
 /// The constant `timing`: time every call.
 pub const TIME_EVERY: u32 = 1;
-/// The constant `timing`: time one call in `sample_mask` + 1.
+/// The constant `timing`: time one call in N on average, where the constant `sample_span` is 2 N - 1.
 pub const TIME_SAMPLE: u32 = 2;
 
 /// The key of `calls` and `latency`.
@@ -81,7 +81,7 @@ pub struct Loss {
     pub calls: u64,
     /// Errors counted here because `errors` was full.
     pub errors: u64,
-    /// Calls that were not timed for want of room for their start.
+    /// Calls that were not timed: another thread's call held the place of their start.
     pub busy: u64,
     /// Starts without an end, overwritten or thrown away.
     pub stale: u64,

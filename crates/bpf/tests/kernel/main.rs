@@ -22,7 +22,7 @@ fn loader(object: &'static str, timing: u32) -> Loader {
     Loader::new(object).constant("hierarchy", &(facts().cgroups.primary as u32)).constant("timing", &timing)
 }
 
-/// Loads and attaches: sys_exit first, so that every start finds its end.
+/// Loads and attaches: `sys_exit` first, so that every start finds its end.
 fn attach(loader: Loader, timing: u32, types: &Types) -> Object {
     let mut object = loader.load(types).expect("the object loads");
     object.attach("sys_exit", types).expect("sys_exit attaches");
