@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -57,8 +57,8 @@ impl Agent {
             if let Some(status) = agent.child.try_wait().unwrap() {
                 panic!("the agent ended with {status}: {}", agent.log());
             }
-            let status = agent.status()?;
-            (status["ready"] == true).then_some(status)
+            // The socket is the last thing that it opens, after the first gather.
+            agent.status()
         });
         let address = &status["listeners"]["prometheus"];
         agent.prometheus =
@@ -147,7 +147,7 @@ impl Agent {
         command(&self.directory)
     }
 
-    fn spawn(directory: &PathBuf) -> Child {
+    fn spawn(directory: &Path) -> Child {
         let log = fs::File::create(directory.join("log")).unwrap();
         let mut command = command(directory);
         command.stdout(log.try_clone().unwrap()).stderr(log);
@@ -163,7 +163,7 @@ impl Drop for Agent {
     }
 }
 
-fn command(directory: &std::path::Path) -> Command {
+fn command(directory: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_telesonde"));
     command.arg("run").arg("--config").arg(directory.join("telesonde.yaml")).stdin(Stdio::null());
     // What the environment of the tests says of OpenTelemetry is not for the agent.
