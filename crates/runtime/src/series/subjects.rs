@@ -59,8 +59,13 @@ impl Subjects {
         self.generation = generation;
         for at in 0..self.all.len() {
             if news || self.all[at].owner == Owner::Waiting {
-                let owner = self.ask(self.all[at].subject, resolver);
-                // A workload that is known stays known: a removed cgroup keeps its names for what arrives late.
+                let answer = resolver.resolve(self.all[at].subject);
+                // A workload that is known stays known, even when the resolver has forgotten it: a removed cgroup
+                // keeps its names for what arrives late.
+                if matches!((&answer, &self.all[at].owner), (Answer::Unknown(..), Owner::Workload(_))) {
+                    continue;
+                }
+                let owner = self.owner(answer);
                 if owner != Owner::Waiting && owner != self.all[at].owner {
                     self.all[at].owner = owner;
                     self.all[at].version += 1;
@@ -96,7 +101,11 @@ impl Subjects {
         if subject == Subject::Overflow {
             return Owner::Overflow;
         }
-        match resolver.resolve(subject) {
+        self.owner(resolver.resolve(subject))
+    }
+
+    fn owner(&mut self, answer: Answer) -> Owner {
+        match answer {
             Answer::Known(attributes) | Answer::Unknown(attributes, _) => Owner::Workload(self.intern(attributes)),
             Answer::Pending => Owner::Waiting,
             Answer::Excluded => Owner::Excluded,
