@@ -22,7 +22,8 @@ pub fn run(args: &[String]) -> Result<ExitCode> {
         ["-p", "--package", "--workspace", "--all"].iter().any(|s| arg == s || arg.starts_with("--package="))
     };
     if !for_cargo.iter().any(selects) {
-        command.arg("--workspace");
+        // With the feature, the proof's own unit tests are among them.
+        command.args(["--workspace", "--features", "telesonde-xtask/e2e"]);
     }
     // Without --show-output the reason of a skipped test stays in the harness.
     command.args(for_cargo).args(["--", "--show-output"]).args(for_tests);
