@@ -95,6 +95,7 @@ pub fn platform(config: &Config, facts: Facts, workloads: &Arc<Workloads>, meter
         facts,
         census: Arc::clone(workloads) as Arc<dyn model::Census>,
         btf_path: given(&ebpf.btf_path),
+        types: std::sync::Mutex::default(),
         ring_bytes: u32::try_from(ebpf.ring_buffer_size).unwrap_or(u32::MAX),
         process_filter: ebpf.process_filter.clone(),
         exclude_processes: ebpf.exclude_processes.clone(),

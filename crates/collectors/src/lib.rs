@@ -1,6 +1,20 @@
 //! The built-in collectors, one noun per file.
 
-use runtime::Descriptor;
+mod cgroup;
+mod retire;
+mod syscalls;
+
+use runtime::{Descriptor, MakeError};
 
 /// Every built-in collector, in the order in which `list` shows them.
-pub static ALL: &[&Descriptor] = &[];
+pub static ALL: &[&Descriptor] = &[&cgroup::DESCRIPTOR, &syscalls::DESCRIPTOR];
+
+/// Tells what this kernel cannot do from what may work the next time.
+fn refused(error: bpf::Error) -> MakeError {
+    match error {
+        bpf::Error::Types { .. } | bpf::Error::UnknownProgram { .. } | bpf::Error::Verify { .. } => {
+            MakeError::Unsupported(error.to_string())
+        }
+        error => MakeError::Failed(error.to_string()),
+    }
+}

@@ -1,7 +1,7 @@
 //! What a collector is given while it is made.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use model::Census;
 use serde::de::DeserializeOwned;
@@ -16,6 +16,8 @@ pub struct Platform {
     pub census: Arc<dyn Census>,
     /// The kernel's type information when it is not at the usual place.
     pub btf_path: Option<PathBuf>,
+    /// The kernel's types while collectors attach; the manager forgets them afterwards.
+    pub types: Mutex<Option<bpf::Types>>,
     /// The size of each ring buffer in bytes.
     pub ring_bytes: u32,
     /// The commands that collectors must count only for these processes (empty: all).
@@ -54,6 +56,21 @@ impl Setup {
     pub fn section<T: DeserializeOwned>(&self) -> Result<T, MakeError> {
         serde_json::from_value(self.section.clone())
             .map_err(|error| MakeError::Failed(format!("integrations.ebpf.collectors.{}: {error}", self.name)))
+    }
+
+    /// Gives the kernel's types, parsed once for all collectors that attach at the same time.
+    ///
+    /// # Errors
+    /// Fails where the kernel's types cannot be had.
+    pub fn types(&self) -> Result<bpf::Types, MakeError> {
+        let mut known = self.platform.types.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(types) = &*known {
+            return Ok(types.clone());
+        }
+        let types = bpf::Types::load(self.platform.btf_path.as_deref());
+        let types = types.map_err(|error| MakeError::Unsupported(error.to_string()))?;
+        *known = Some(types.clone());
+        Ok(types)
     }
 
     /// Gives what all collectors share.

@@ -1,0 +1,116 @@
+//! Watches which cgroups come and go, so that a workload that lives between two gathers still gets its name.
+//! It hooks cgroup_mkdir and cgroup_rmdir. Under lockdown=confidentiality the kernel gives ids without paths.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bpf::abi::cgroup::{CHANGE_MADE, CHANGE_REMOVED, Change};
+use bpf::{Loader, Object, PerCpuCells, Ring};
+use model::{Census, CgroupChange, Subject, Text};
+use runtime::own::EVENTS_LOST;
+use runtime::{CollectError, Collector, Descriptor, Empty, MakeError, Need, Plan, Scrape, Section, Setup};
+use tokio::sync::{mpsc, oneshot};
+
+/// The collector.
+pub static DESCRIPTOR: Descriptor = Descriptor {
+    name: "cgroup",
+    summary: "Names of workloads, straight from the kernel as their cgroups come and go",
+    limits: &["Under lockdown=confidentiality the kernel gives ids only; the names then come from the file system."],
+    metrics: &[&EVENTS_LOST],
+    needs: &[Need::Btf, Need::Tracepoint("cgroup_mkdir"), Need::Tracepoint("cgroup_rmdir")],
+    section: Section::of::<Empty>(),
+    plan: |_, _| Plan { maps: vec![("changes", RING_BYTES)], samples_per_workload: 0 },
+    make,
+};
+
+/// As `bpf/cgroup.bpf.c` declares it: 512 changes with paths of half its size.
+const RING_BYTES: u64 = 256 * 1024;
+/// How long a round waits until the changes so far have been passed on.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+struct Cgroup {
+    _object: Object,
+    drops: PerCpuCells<u64>,
+    census: Arc<dyn Census>,
+    lost: u64,
+    flush: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
+    let types = setup.types()?;
+    let platform = Arc::clone(setup.platform());
+    let load = || Loader::new("cgroup").constant("hierarchy_id", &platform.facts.cgroups.hierarchy_id).load(&types);
+    let mut object = load().map_err(crate::refused)?;
+    let with_paths = object.attach("cgroup_mkdir", &types).and_then(|()| object.attach("cgroup_rmdir", &types));
+    if let Err(error) = with_paths {
+        // What was attached of the first try goes with its object.
+        object = load().map_err(crate::refused)?;
+        object.attach("cgroup_mkdir__id", &types).map_err(crate::refused)?;
+        object.attach("cgroup_rmdir__id", &types).map_err(crate::refused)?;
+        setup.degrade(format!("the kernel gives no paths of cgroups ({error}); names come from the file system"));
+    }
+    setup.watch(object.watch());
+    let runtime = setup.runtime().clone();
+    let ring = {
+        let _inside = runtime.enter();
+        object.ring("changes").map_err(crate::refused)?
+    };
+    let drops = object.per_cpu_cells("drops").map_err(crate::refused)?;
+    let census = Arc::clone(&platform.census);
+    // Cgroups that were made before the hooks were attached.
+    census.changed(CgroupChange::Lost);
+    let (flush, flushes) = mpsc::channel(1);
+    runtime.spawn(listen(ring, flushes, Arc::clone(&census)));
+    Ok(Box::new(Cgroup { _object: object, drops, census, lost: 0, flush }))
+}
+
+/// Passes changes on as they come, until the collector is dropped.
+async fn listen(mut ring: Ring, mut flushes: mpsc::Receiver<oneshot::Sender<()>>, census: Arc<dyn Census>) {
+    loop {
+        tokio::select! {
+            biased;
+            flush = flushes.recv() => {
+                let Some(done) = flush else { return };
+                ring.drain(|record| pass_on(record, &*census));
+                // The collector may have stopped waiting.
+                let _ = done.send(());
+            }
+            change = ring.next(|record| pass_on(record, &*census)) => {
+                if let Err(error) = change {
+                    tracing::warn!("the ring of cgroup changes: {error}");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn pass_on(record: &[u8], census: &dyn Census) {
+    let Some((change, path)) = Change::decode(record) else { return };
+    census.changed(match change.kind {
+        CHANGE_MADE => CgroupChange::Made { id: change.id, parent: change.parent, path: path.map(Box::from) },
+        CHANGE_REMOVED => CgroupChange::Removed { id: change.id },
+        _ => return,
+    });
+}
+
+#[async_trait]
+impl Collector for Cgroup {
+    async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
+        let (done, wait) = oneshot::channel();
+        let flushed = async { self.flush.send(done).await.is_ok() && wait.await.is_ok() };
+        if !tokio::time::timeout(PATIENCE, flushed).await.unwrap_or(false) {
+            return Err(CollectError("nobody listens to the ring of cgroup changes any more".to_owned()));
+        }
+        let drops = self.drops.get(0).map_err(|error| CollectError(error.to_string()))?;
+        let lost = drops.iter().sum();
+        if lost > self.lost {
+            self.census.changed(CgroupChange::Lost);
+            self.lost = lost;
+        }
+        let values = [Text::Static(DESCRIPTOR.name), Text::Static("ring_full")];
+        scrape.record(&EVENTS_LOST, Subject::Node, values, lost);
+        Ok(())
+    }
+}

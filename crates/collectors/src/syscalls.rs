@@ -1,0 +1,301 @@
+//! Counts system calls, their errors and their latency by workload and call.
+//! It hooks sys_exit, and sys_enter where calls are timed. What it cannot see stands in its descriptor.
+
+mod config;
+mod names;
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use bpf::abi::syscalls::{
+    ABI_COMPAT, ABI_NATIVE, ABI_X32, COMM_EXCLUDE, COMM_INCLUDE, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss,
+    NR_ALL, NR_LIMIT, TIME_EVERY, TIME_NONE, TIME_SAMPLE,
+};
+use bpf::abi::{HIST_FIRST, HIST_SLOTS, Hist};
+use bpf::{Loader, Object, PerCpuCells, PerCpuTable, Types};
+use model::metric::NANOSECOND_BOUNDS;
+use model::{Metric, Subject, Text};
+use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
+use runtime::{
+    CollectError, Collector, Descriptor, Distribution, MakeError, Need, Plan, Platform, Scrape, Section, Setup,
+};
+
+use crate::retire::Retirement;
+use config::{Config, Latency};
+
+static COUNT: Metric = Metric::counter(
+    "ebpf_syscall_count",
+    "{syscall}",
+    "System calls that returned to user space, each once.",
+    &["syscall"],
+);
+
+static ERRORS: Metric = Metric::counter(
+    "ebpf_syscall_errors",
+    "{error}",
+    "System calls that returned an error; restarts within the kernel are none.",
+    &["syscall", "error.type"],
+);
+
+static LATENCY: Metric = Metric::histogram(
+    "ebpf_syscall_latency_ns",
+    "{ns}",
+    "Time from entering a system call to leaving it, of the calls that were timed.",
+    &["syscall"],
+    NANOSECOND_BOUNDS,
+);
+
+/// The collector.
+pub static DESCRIPTOR: Descriptor = Descriptor {
+    name: "syscalls",
+    summary: "System calls by workload: how many, which failed and why, how long they took",
+    limits: &[
+        "exit and exit_group never return, so they are absent; calls in flight are not counted yet.",
+        "What io_uring does without a system call is not seen.",
+        "A successful execve into a program of another table (32-bit, 64-bit) is counted in the new one's.",
+        "On kernels before 5.11 a 64-bit program's calls through int 0x80 pass for native ones.",
+    ],
+    metrics: &[&COUNT, &ERRORS, &LATENCY, &MAP_OVERFLOW, &EVENTS_LOST],
+    needs: &[
+        Need::Btf,
+        Need::Tracepoint("sys_exit"),
+        Need::Tracepoint("sys_enter"),
+        Need::Capability("CAP_BPF"),
+        Need::Capability("CAP_PERFMON"),
+    ],
+    section: Section::of::<Config>(),
+    plan,
+    make,
+};
+
+/// Samples that a typical container adds: some 40 calls, 10 errors and a histogram of 16 lines.
+const SAMPLES: usize = 66;
+
+fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
+    let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
+    // What a full map takes: an entry's overhead and its value on each CPU.
+    let entry = |entries: u32, value: u64| u64::from(entries) * (112 + value * cpus as u64);
+    let mut maps = vec![("calls", entry(config.max_calls, 8)), ("errors", entry(config.max_errors, 8))];
+    if config.latency != Latency::Off {
+        maps.push(("latency", entry(config.max_latencies, size_of::<Hist>() as u64)));
+    }
+    Plan { maps, samples_per_workload: SAMPLES }
+}
+
+struct Syscalls {
+    _object: Object,
+    calls: PerCpuTable<Call, u64>,
+    errors: PerCpuTable<Failure, u64>,
+    latency: Option<PerCpuTable<Call, Hist>>,
+    losses: PerCpuCells<Loss>,
+    names: names::Names,
+    dead_calls: Retirement<Call>,
+    dead_errors: Retirement<Failure>,
+    dead_latency: Retirement<Call>,
+}
+
+fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
+    let config: Config = setup.section()?;
+    let types = setup.types()?;
+    let platform = setup.platform();
+    let object = load(&config, platform, &types)?;
+    let census = || platform.census.clone();
+    let collector = Syscalls {
+        calls: object.table("calls").map_err(crate::refused)?,
+        errors: object.table("errors").map_err(crate::refused)?,
+        latency: match config.latency {
+            Latency::Off => None,
+            _ => Some(object.table("latency").map_err(crate::refused)?),
+        },
+        losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
+        names: names::Names::default(),
+        dead_calls: Retirement::new(census()),
+        dead_errors: Retirement::new(census()),
+        dead_latency: Retirement::new(census()),
+        _object: object,
+    };
+    setup.watch(collector._object.watch());
+    Ok(Box::new(collector))
+}
+
+/// Loads and attaches the programs.
+fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, MakeError> {
+    // Kernels before 5.11 have no task storage: their variant keeps starts in a hash.
+    let variant = if platform.facts.has_map("task_storage") { "syscalls" } else { "syscalls_legacy" };
+    let (timing, span) = match config.latency {
+        Latency::Off => (TIME_NONE, 1),
+        Latency::All => (TIME_EVERY, 1),
+        Latency::Sample(every) => (TIME_SAMPLE, 2 * every - 1),
+    };
+    let comm_filter = match (platform.process_filter.is_empty(), platform.exclude_processes.is_empty()) {
+        (false, _) => COMM_INCLUDE,
+        (true, false) => COMM_EXCLUDE,
+        (true, true) => 0,
+    };
+    let (count_listed, time_listed) =
+        (u32::from(!config.syscalls.is_empty()), u32::from(!config.latency_by_syscall.is_empty()));
+    let loader = Loader::new(variant)
+        .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
+        .constant("timing", &timing)
+        .constant("sample_span", &span)
+        .constant("count_listed", &count_listed)
+        .constant("time_listed", &time_listed)
+        .constant("comm_filter", &comm_filter)
+        .max_entries("calls", config.max_calls)
+        .max_entries("errors", config.max_errors)
+        .max_entries("latency", config.max_latencies);
+    let mut object = loader.load(types).map_err(crate::refused)?;
+    list(config, &object)?;
+    filter(platform, &object)?;
+    // The end first, so that every start finds its end.
+    object.attach("sys_exit", types).map_err(crate::refused)?;
+    if timing != TIME_NONE {
+        object.attach("sys_enter", types).map_err(crate::refused)?;
+    }
+    Ok(object)
+}
+
+/// Marks the calls that the configuration lists, in every table that knows them.
+fn list(config: &Config, object: &Object) -> Result<(), MakeError> {
+    let mut marks: HashMap<u32, u32> = HashMap::new();
+    for (listed, mark) in [(&config.syscalls, LISTED_COUNT), (&config.latency_by_syscall, LISTED_TIME)] {
+        for name in listed {
+            for abi in [ABI_NATIVE, ABI_COMPAT, ABI_X32] {
+                if let Some(nr) = names::number(abi, name) {
+                    *marks.entry(abi * NR_LIMIT + nr).or_default() |= mark;
+                }
+            }
+        }
+    }
+    let mut cells = object.cells::<u32>("listed").map_err(crate::refused)?;
+    for (index, mark) in marks {
+        cells.set(index, &mark).map_err(crate::refused)?;
+    }
+    Ok(())
+}
+
+/// Writes the commands of `process_filter` and `exclude_processes`; an excluded one stays excluded.
+fn filter(platform: &Platform, object: &Object) -> Result<(), MakeError> {
+    let mut comms = object.hash::<[u64; 2], u32>("comms").map_err(crate::refused)?;
+    for (names, rule) in [(&platform.process_filter, COMM_INCLUDE), (&platform.exclude_processes, COMM_EXCLUDE)] {
+        for name in names {
+            // The kernel keeps 15 bytes of a command and a NUL.
+            let mut comm = [0_u8; 16];
+            for (to, from) in comm.iter_mut().take(15).zip(name.bytes()) {
+                *to = from;
+            }
+            let half = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| comm[at + byte]));
+            comms.insert(&[half(0), half(8)], &rule).map_err(crate::refused)?;
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Collector for Syscalls {
+    async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
+        self.read(scrape).map_err(|error| CollectError(error.to_string()))
+    }
+}
+
+impl Syscalls {
+    fn read(&mut self, scrape: &mut Scrape) -> Result<(), bpf::Error> {
+        let names = &mut self.names;
+        let dead = &mut self.dead_calls;
+        self.calls.for_each(|call, cells| {
+            let total = cells.iter().sum();
+            scrape.record(&COUNT, Subject::Cgroup(call.cgroup), [names.call(call.abi, call.nr)], total);
+            dead.note(*call, call.cgroup, total);
+        })?;
+        for call in dead.finish() {
+            if let Some(cells) = self.calls.take(&call)? {
+                let total: u64 = cells.iter().sum();
+                scrape.close(&COUNT, Subject::Cgroup(call.cgroup), [names.call(call.abi, call.nr)], total);
+            }
+        }
+
+        let dead = &mut self.dead_errors;
+        self.errors.for_each(|failure, cells| {
+            let total = cells.iter().sum();
+            scrape.record(&ERRORS, Subject::Cgroup(failure.cgroup), names.failure(failure), total);
+            dead.note(*failure, failure.cgroup, total);
+        })?;
+        for failure in dead.finish() {
+            if let Some(cells) = self.errors.take(&failure)? {
+                let total: u64 = cells.iter().sum();
+                scrape.close(&ERRORS, Subject::Cgroup(failure.cgroup), names.failure(&failure), total);
+            }
+        }
+
+        if let Some(latency) = &mut self.latency {
+            let dead = &mut self.dead_latency;
+            latency.for_each(|call, cells| {
+                let total = sum(cells);
+                let values = [names.timed(call)];
+                scrape.record_histogram(&LATENCY, Subject::Cgroup(call.cgroup), values, distribution(&total));
+                dead.note(*call, call.cgroup, total.count());
+            })?;
+            for call in dead.finish() {
+                if let Some(cells) = latency.take(&call)? {
+                    let total = sum(&cells);
+                    let values = [names.timed(&call)];
+                    scrape.close_histogram(&LATENCY, Subject::Cgroup(call.cgroup), values, distribution(&total));
+                }
+            }
+        }
+        self.read_losses(scrape)
+    }
+
+    /// Exports what the kernel could not put where it belongs.
+    fn read_losses(&self, scrape: &mut Scrape) -> Result<(), bpf::Error> {
+        let mut all = Loss::default();
+        for loss in self.losses.get(0)? {
+            all.calls += loss.calls;
+            all.errors += loss.errors;
+            all.busy += loss.busy;
+            all.stale += loss.stale;
+            all.latency.add(&loss.latency);
+        }
+        if all.calls > 0 {
+            scrape.record(&COUNT, Subject::Overflow, [""].map(Text::from), all.calls);
+        }
+        if all.errors > 0 {
+            scrape.record(&ERRORS, Subject::Overflow, ["", ""].map(Text::from), all.errors);
+        }
+        if all.latency.count() > 0 {
+            scrape.record_histogram(&LATENCY, Subject::Overflow, [""].map(Text::from), distribution(&all.latency));
+        }
+        for (map, events) in [("calls", all.calls), ("errors", all.errors), ("latency", all.latency.count())] {
+            scrape.record(&MAP_OVERFLOW, Subject::Node, [map.into()], events);
+        }
+        for (reason, events) in [("start_busy", all.busy), ("start_stale", all.stale)] {
+            let values = [DESCRIPTOR.name.into(), reason.into()];
+            scrape.record(&EVENTS_LOST, Subject::Node, values, events);
+        }
+        Ok(())
+    }
+}
+
+fn sum(cells: &[Hist]) -> Hist {
+    let mut total = Hist::default();
+    for cell in cells {
+        total.add(cell);
+    }
+    total
+}
+
+fn distribution(hist: &Hist) -> Distribution<'_> {
+    const { assert!(HIST_SLOTS < 64, "more slots than a 64-bit value has powers of two") };
+    Distribution { sum: hist.sum, zero: hist.zero, scale: 0, first: HIST_FIRST, counts: &hist.slots }
+}
+
+impl names::Names {
+    fn failure(&mut self, failure: &Failure) -> [Text; 2] {
+        [self.call(u32::from(failure.abi), failure.nr), names::error(failure.number)]
+    }
+
+    /// Names the call of a histogram; all calls together have no name.
+    fn timed(&mut self, call: &Call) -> Text {
+        if call.nr == NR_ALL { "".into() } else { self.call(call.abi, call.nr) }
+    }
+}
