@@ -11,10 +11,14 @@ use std::time::{Duration, Instant};
 
 use model::Answer;
 
+use crate::cgroup::Walk;
 use crate::identity::Identities;
 use crate::stats::{Counters, Reason};
 
 const SHARDS: usize = 16;
+
+/// How long a cgroup that no walk finds is waited for: the report of its making may still be on its way.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// What is known of a cgroup's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,15 +177,9 @@ impl Cache {
     }
 
     /// Takes over what a walk found. What a complete walk did not find is gone, unless it was reported since `mark`.
-    pub(crate) fn compare(
-        &self,
-        found: &[(u64, String)],
-        complete: bool,
-        mark: u64,
-        identities: &Identities,
-        now: Instant,
-    ) {
-        for (id, path) in found {
+    /// Gives when to walk again for the sake of cgroups that were asked for just now and not found.
+    pub(crate) fn compare(&self, walk: &Walk, mark: u64, identities: &Identities, now: Instant) -> Option<Instant> {
+        for (id, path) in &walk.found {
             let mut journal = self.journal();
             let before = self.read(*id).get(id).map(|entry| (entry.life, entry.changed > mark, entry.path.is_some()));
             match before {
@@ -190,10 +188,7 @@ impl Cache {
                 _ => self.put(&mut journal, *id, path, identities, now),
             }
         }
-        if complete {
-            let found: HashSet<u64, BuildHasherDefault<Spread>> = found.iter().map(|(id, _)| *id).collect();
-            self.bury(&found, mark, identities, now);
-        }
+        if walk.complete { self.bury(walk, mark, identities, now) } else { None }
     }
 
     /// Takes the nameless cgroups, by the cgroup above them.
@@ -234,17 +229,26 @@ impl Cache {
         shard.insert(id, Entry { life: Life::Alive, since: now, changed, path: Some(path.into()), answer });
     }
 
-    fn bury(&self, found: &HashSet<u64, BuildHasherDefault<Spread>>, mark: u64, identities: &Identities, now: Instant) {
+    fn bury(&self, walk: &Walk, mark: u64, identities: &Identities, now: Instant) -> Option<Instant> {
+        let found: HashSet<u64, BuildHasherDefault<Spread>> = walk.found.iter().map(|(id, _)| *id).collect();
+        let mut again: Option<Instant> = None;
         for shard in &self.shards {
             let mut journal = self.journal();
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             for (&id, entry) in shard.iter_mut() {
-                if found.contains(&id) || entry.changed > mark || entry.life == Life::Gone {
+                if found.contains(&id) || entry.life == Life::Gone {
                     continue;
                 }
                 if entry.life == Life::Asked {
+                    let patience = entry.since + GRACE;
+                    if entry.changed > mark || now < patience {
+                        again = Some(again.map_or(patience, |again| again.min(patience)));
+                        continue;
+                    }
                     entry.answer = identities.unknown(id, Reason::NotFound);
                     self.generation.fetch_add(1, Relaxed);
+                } else if entry.changed > mark {
+                    continue;
                 } else {
                     journal.absent += 1;
                 }
@@ -252,6 +256,7 @@ impl Cache {
                 journal.gone.push_back((now, id, entry.changed));
             }
         }
+        again
     }
 
     fn journal(&self) -> MutexGuard<'_, Journal> {

@@ -61,10 +61,11 @@ impl Workloads {
             stop: AtomicBool::new(false),
             hierarchy,
         });
-        shared.walk().map_err(|source| Error::Unreadable { path: shared.hierarchy.mount.clone(), source })?;
+        let again =
+            shared.walk().map_err(|source| Error::Unreadable { path: shared.hierarchy.mount.clone(), source })?;
         let worker = Arc::clone(&shared);
         let thread = thread::Builder::new().name("enrich-cgroups".into());
-        let thread = thread.spawn(move || worker.work()).map_err(|source| Error::Thread { source })?;
+        let thread = thread.spawn(move || worker.work(again)).map_err(|source| Error::Thread { source })?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -175,15 +176,16 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Does what is wanted until it is told to stop.
-    fn work(&self) {
+    /// Does what is wanted until it is told to stop; `again` is when the next walk is due at the latest.
+    fn work(&self, mut again: Instant) {
         let mut walked = Instant::now();
-        while let Some(wanted) = self.wait(walked) {
+        while let Some(wanted) = self.wait(walked, again) {
             if wanted.walk {
-                if let Err(error) = self.walk() {
+                again = self.walk().unwrap_or_else(|error| {
                     add(&self.counters.incomplete_scans);
                     warn!(mount = %self.hierarchy.mount.display(), %error, "cannot read the cgroup hierarchy");
-                }
+                    Instant::now() + self.rescan
+                });
                 walked = Instant::now();
             }
             self.name_orphans();
@@ -191,29 +193,27 @@ impl Shared {
         }
     }
 
-    /// Waits until there is something to do; a walk is also due once per `rescan`. Nothing means stop.
-    fn wait(&self, walked: Instant) -> Option<Wanted> {
+    /// Waits until there is something to do; nothing means stop.
+    fn wait(&self, walked: Instant, again: Instant) -> Option<Wanted> {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if self.stop.load(Relaxed) {
                 return None;
             }
-            let rested = walked.elapsed();
-            if wanted.orphans || wanted.walk && rested >= PAUSE {
-                let now = Wanted { walk: wanted.walk && rested >= PAUSE, orphans: wanted.orphans };
-                *wanted = Wanted { walk: wanted.walk && !now.walk, orphans: false };
-                return Some(now);
+            let now = Instant::now();
+            let due = if wanted.walk { again.min(walked + PAUSE) } else { again }.max(walked + PAUSE);
+            let walk = now >= due;
+            if walk || wanted.orphans {
+                let next = Wanted { walk, orphans: wanted.orphans };
+                *wanted = Wanted { walk: wanted.walk && !walk, orphans: false };
+                return Some(next);
             }
-            if rested >= self.rescan {
-                wanted.walk = true;
-            }
-            let left = if wanted.walk { PAUSE } else { self.rescan }.saturating_sub(rested);
-            wanted = self.wake.wait_timeout(wanted, left).unwrap_or_else(PoisonError::into_inner).0;
+            wanted = self.wake.wait_timeout(wanted, due - now).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Compares the file system with the cache.
-    fn walk(&self) -> std::io::Result<()> {
+    /// Compares the file system with the cache; gives when to do so again at the latest.
+    fn walk(&self) -> std::io::Result<Instant> {
         let mark = self.cache.mark();
         let walk = self.hierarchy.walk(|| !self.stop.load(Relaxed))?;
         add(&self.counters.scans);
@@ -221,8 +221,9 @@ impl Shared {
             add(&self.counters.incomplete_scans);
         }
         debug!(cgroups = walk.found.len(), complete = walk.complete, "looked through the cgroup hierarchy");
-        self.cache.compare(&walk.found, walk.complete, mark, &self.identities, Instant::now());
-        Ok(())
+        let now = Instant::now();
+        let again = self.cache.compare(&walk, mark, &self.identities, now);
+        Ok(again.unwrap_or(now + self.rescan).min(now + self.rescan))
     }
 
     /// Finds the names of cgroups that were reported without one, each directory above them read once.

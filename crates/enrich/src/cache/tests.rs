@@ -18,8 +18,8 @@ fn path_of(cache: &Cache, id: u64) -> String {
     }
 }
 
-fn found(all: &[(u64, &str)]) -> Vec<(u64, String)> {
-    all.iter().map(|&(id, path)| (id, path.to_owned())).collect()
+fn found(all: &[(u64, &str)]) -> Walk {
+    Walk { found: all.iter().map(|&(id, path)| (id, path.to_owned())).collect(), complete: true }
 }
 
 #[test]
@@ -77,7 +77,11 @@ fn a_walk_finds_and_buries() {
     cache.made(2, "/old", &identities, now);
     assert!(cache.ask(3, now) && cache.ask(4, now));
     let mark = cache.mark();
-    cache.compare(&found(&[(1, "/"), (3, "/asked")]), true, mark, &identities, now);
+    let again = cache.compare(&found(&[(1, "/"), (3, "/asked")]), mark, &identities, now);
+    assert_eq!((path_of(&cache, 4), again), ("Pending".into(), Some(now + GRACE)), "its report may be on its way");
+    let mark = cache.mark();
+    let again = cache.compare(&found(&[(1, "/"), (3, "/asked")]), mark, &identities, now + GRACE);
+    assert_eq!(again, None);
     assert_eq!(path_of(&cache, 2), "/old");
     assert_eq!(cache.life(2).map(|(life, _)| life), Some(Life::Gone));
     assert_eq!(path_of(&cache, 3), "/asked");
@@ -89,7 +93,8 @@ fn a_walk_finds_and_buries() {
 fn an_incomplete_walk_buries_nothing() {
     let (cache, identities, _, now) = parts(10);
     cache.made(2, "/old", &identities, now);
-    cache.compare(&found(&[(1, "/")]), false, cache.mark(), &identities, now);
+    let walk = Walk { complete: false, ..found(&[(1, "/")]) };
+    cache.compare(&walk, cache.mark(), &identities, now);
     assert_eq!(cache.life(2).map(|(life, _)| life), Some(Life::Alive));
 }
 
@@ -104,7 +109,7 @@ fn a_walk_does_not_undo_what_was_reported_meanwhile() {
     assert!(cache.ask(5, now));
     assert_eq!(path_of(&cache, 4), "cgroup_unnamed 4");
     let walk = found(&[(1, "/"), (2, "/removed"), (4, "/brief"), (5, "/asked")]);
-    cache.compare(&walk, true, mark, &identities, now);
+    cache.compare(&walk, mark, &identities, now);
     assert_eq!(cache.life(2).map(|(life, _)| life), Some(Life::Gone));
     assert_eq!(cache.life(3).map(|(life, _)| life), Some(Life::Alive));
     assert_eq!((path_of(&cache, 4), cache.life(4).map(|(life, _)| life)), ("/brief".into(), Some(Life::Gone)));
@@ -116,7 +121,7 @@ fn a_renamed_cgroup_gets_its_new_name() {
     let (cache, identities, _, now) = parts(10);
     cache.made(2, "/old", &identities, now);
     let generation = cache.generation();
-    cache.compare(&found(&[(2, "/new")]), true, cache.mark(), &identities, now);
+    cache.compare(&found(&[(2, "/new")]), cache.mark(), &identities, now);
     assert_eq!(path_of(&cache, 2), "/new");
     assert!(cache.generation() > generation);
 }
