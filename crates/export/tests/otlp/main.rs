@@ -1,0 +1,14 @@
+//! The OTLP reader against receivers that others wrote: opentelemetry-proto decodes, tonic and hyper serve.
+
+extern crate telesonde_export as export;
+
+mod collector;
+mod data;
+mod delta;
+mod deliver;
+mod encode;
+mod flat;
+mod outage;
+mod retry;
+mod tls;
+mod web;

@@ -1,0 +1,16 @@
+//! The Prometheus reader from outside: its bytes, and its server over real sockets.
+
+#[path = "prometheus/client.rs"]
+mod client;
+#[path = "prometheus/encode.rs"]
+mod encode;
+#[path = "prometheus/fixture.rs"]
+mod fixture;
+#[path = "prometheus/native.rs"]
+mod native;
+#[path = "prometheus/server.rs"]
+mod server;
+#[path = "prometheus/speed.rs"]
+mod speed;
+#[path = "prometheus/tls.rs"]
+mod tls;
