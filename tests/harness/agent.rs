@@ -24,7 +24,7 @@ pub struct Agent {
 pub struct Wish<'w> {
     /// The section of the syscalls collector, in YAML's flow style without the braces.
     pub syscalls: &'w str,
-    /// Where to push OTLP over HTTP, every 500 ms.
+    /// Where to push OTLP over HTTP, every second.
     pub otlp: Option<SocketAddr>,
     /// How long the final flush may take; empty for the default.
     pub shutdown_timeout: &'w str,
@@ -36,7 +36,7 @@ impl Agent {
         let directory = directory("agent");
         let otlp = wish.otlp.map_or_else(String::new, |address| {
             format!(
-                "  otlp:\n    test: {{endpoint: \"http://{address}\", protocol: http/protobuf, interval: 500ms, compression: none}}\n"
+                "  otlp:\n    test: {{endpoint: \"http://{address}\", protocol: http/protobuf, interval: 1s, compression: none}}\n"
             )
         });
         let timeout = match wish.shutdown_timeout {
