@@ -106,7 +106,10 @@ impl Own {
             tracing::warn!("the agent's own metrics: {error}");
             return Vec::new();
         }
-        self.fold.families(&self.data, moment)
+        let mut families = self.fold.families(&self.data, moment);
+        // The agent's own scope comes first: it goes on where the collectors' shared metrics ended.
+        families.sort_by(|a, b| (a.scope.name != SCOPE, &a.scope.name).cmp(&(b.scope.name != SCOPE, &b.scope.name)));
+        families
     }
 }
 
@@ -169,3 +172,6 @@ impl Instruments {
 pub(crate) fn collector(name: &'static str) -> KeyValue {
     KeyValue::new("collector", name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,7 +116,8 @@ impl Group {
         self.entries.get_mut(at as usize).and_then(Option::as_mut)
     }
 
-    /// Removes the series whose workload ended `ttl` nanoseconds ago and whose final value every receiver has.
+    /// Removes the series whose workload ended `ttl` nanoseconds ago, but before this gather, so that its final value
+    /// was seen, and whose final value every receiver has.
     pub fn expire(&mut self, now: u64, ttl: u64, acknowledged: u64) {
         for at in 0..self.entries.len() as u32 {
             if self.overflow == Some(at) {
@@ -124,7 +125,7 @@ impl Group {
             }
             let over = self.entries[at as usize].as_ref().is_some_and(|entry| {
                 entry.cells == 0
-                    && entry.died.is_some_and(|died| now.saturating_sub(died) >= ttl)
+                    && entry.died.is_some_and(|died| died < now && now - died >= ttl)
                     && entry.changed <= acknowledged
             });
             if over {

@@ -267,3 +267,35 @@ fn subjects_that_are_gone_are_forgotten() {
     }
     assert!(bench.store.cells.len() < 10, "{} cells", bench.store.cells.len());
 }
+
+#[test]
+fn of_two_rounds_in_one_gather_the_later_gauge_counts() {
+    let mut bench = Bench::new(100, 1000);
+    bench.names.set(1, named("a"));
+    let moment = Moment { number: 1, now: 100, before: 0 };
+    bench.store.begin(moment, &bench.names);
+    for (superseded, calls_now, open_now) in [(true, 10, 3), (false, 12, 4)] {
+        let mut scrape = Scrape::default();
+        calls(&mut scrape, 1, calls_now);
+        scrape.record(&OPEN, Subject::Cgroup(1), [], open_now);
+        bench.store.merge(Origin { superseded, ..ORIGIN }, &scrape, moment, &bench.names).unwrap();
+    }
+    let families = bench.store.finish(moment, u64::MAX);
+    assert_eq!((values(&families, "calls"), values(&families, "open")), (vec![12], vec![4]));
+}
+
+#[test]
+fn collectors_that_share_a_metric_add_up() {
+    let mut bench = Bench::new(100, 1000);
+    bench.names.set(1, named("a"));
+    for (number, first, second) in [(1, 10, 100), (2, 11, 102)] {
+        let moment = Moment { number, now: number * 100, before: 0 };
+        bench.store.begin(moment, &bench.names);
+        for (collector, value) in [(0, first), (1, second)] {
+            let mut scrape = Scrape::default();
+            calls(&mut scrape, 1, value);
+            bench.store.merge(Origin { collector, ..ORIGIN }, &scrape, moment, &bench.names).unwrap();
+        }
+        assert_eq!(values(&bench.store.finish(moment, u64::MAX), "calls"), [first + second]);
+    }
+}
