@@ -138,12 +138,12 @@ fn ensure(needs: &[Need]) -> Result<()> {
         .into());
     };
     let packages: Vec<&str> = missing.iter().flat_map(|need| need.packages[index]).copied().collect();
-    eprintln!("This machine lacks {names}: installing {}.", packages.join(" "));
     let install: Vec<&str> = manager.install.iter().copied().chain(packages).collect();
     let by_hand = || format!("sudo {} {}", manager.program, install.join(" "));
     let Some(raise) = process::raise() else {
-        return Err(ByHand::new(format!("installing {names} needs root"), by_hand()).into());
+        return Err(ByHand::new(format!("this machine lacks {names}, and installing needs root"), by_hand()).into());
     };
+    eprintln!("This machine lacks {names}.");
     if !manager.refresh.is_empty() {
         process::must(raised(&raise, manager).args(manager.refresh))?;
     }
