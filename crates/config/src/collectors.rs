@@ -1,0 +1,155 @@
+//! The sections of collectors: open to this crate, described by whoever has the collectors.
+
+use serde_json::Value;
+
+use crate::error::{Problem, Warning};
+use crate::node::{Data, Entry, Node};
+use crate::place::{Key, Place};
+use crate::switch::Enabled;
+
+/// The collectors that documents name, whether or not this build has them.
+pub(crate) const DOCUMENTED: [&str; 8] =
+    ["syscalls", "network", "file_io", "scheduler", "memory", "tcp", "dns", "http"];
+
+/// The collector behind the `cilium` block.
+const HUBBLE: &str = "hubble";
+
+/// What the configuration must know of one collector.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// The collector's name, the key of its section.
+    pub name: &'static str,
+    /// A map of its keys with their defaults; `enabled` is not among them.
+    pub defaults: Value,
+    /// The JSON Schema of that map, with the doc comments as descriptions.
+    pub schema: Value,
+    /// Judges what a schema cannot. A message that begins with one of the section's keys and a colon is placed at that key.
+    pub check: fn(&Value) -> Result<(), String>,
+}
+
+/// What the configuration says of one collector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selection {
+    /// The collector's name.
+    pub name: &'static str,
+    /// Whether it runs; false for all where `integrations.ebpf.enabled` is.
+    pub enabled: Enabled,
+    /// Its merged section, without `enabled`.
+    pub section: Value,
+}
+
+/// Returns the short form of `collectors.NAME.enabled`.
+pub(crate) fn short_form(name: &str) -> String {
+    if name == "tcp" { "collect_tcp_events".to_owned() } else { format!("collect_{name}") }
+}
+
+/// Returns the names of all collectors that have a section or are documented, those of this build first.
+pub(crate) fn names(sections: &[Section]) -> Vec<&'static str> {
+    let own = sections.iter().map(|section| section.name).filter(|name| *name != HUBBLE);
+    let absent = DOCUMENTED.iter().copied().filter(|name| !sections.iter().any(|section| section.name == *name));
+    own.chain(absent).collect()
+}
+
+pub(crate) fn is_present(name: &str, sections: &[Section]) -> bool {
+    sections.iter().any(|section| section.name == name)
+}
+
+/// Turns the short forms of one layer into the long ones, so that a later layer wins whichever form it uses.
+pub(crate) fn unfold(root: &mut Node, sections: &[Section], problems: &mut Vec<Problem>) {
+    let Some(ebpf) = root.get_mut("integrations").and_then(|node| node.get_mut("ebpf")) else { return };
+    for name in names(sections) {
+        let short = short_form(name);
+        let Some(value) = ebpf.take(&short) else { continue };
+        let long = ["collectors".to_owned(), name.to_owned(), "enabled".to_owned()];
+        match ebpf.at(&Key(long.to_vec())) {
+            None => ebpf.put(&long, value),
+            Some(other) if agree(&other.data, &value.data) => {}
+            Some(other) => problems.push(Problem::Conflict {
+                place: value.place.clone(),
+                key: format!("integrations.ebpf.{short}"),
+                reason: format!(
+                    "it contradicts collectors.{name}.enabled ({}); keep one of the two",
+                    other.place.origin()
+                ),
+            }),
+        }
+    }
+}
+
+/// `collect_x: true` and `enabled: require` do not contradict each other.
+fn agree(long: &Data, short: &Data) -> bool {
+    matches!(long, Data::Bool(false)) == matches!(short, Data::Bool(false))
+}
+
+/// Returns the default layer's collectors: all of this build, each with its own defaults.
+pub(crate) fn defaults(sections: &[Section]) -> Node {
+    let entries = sections.iter().filter(|section| section.name != HUBBLE).map(|section| {
+        let mut node = Node::from_json(&section.defaults, &Place::Default);
+        node.take("enabled");
+        node.put(&["enabled".to_owned()], Node::new(Place::Default, Data::Bool(true)));
+        Entry { key: section.name.to_owned(), place: Place::Default, value: node }
+    });
+    Node::new(Place::Default, Data::Map(entries.collect()))
+}
+
+/// Reads the merged tree: what is selected, what is refused, and what is asked for but not in this build.
+pub(crate) fn select(
+    root: &Node,
+    sections: &[Section],
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<Warning>,
+) -> Vec<Selection> {
+    let Some(ebpf) = root.find("integrations.ebpf") else { return Vec::new() };
+    let running = !matches!(ebpf.get("enabled").map(|node| &node.data), Some(Data::Bool(false)));
+    absent(ebpf, sections, problems, warnings);
+    let mut selections = Vec::with_capacity(sections.len());
+    for section in sections {
+        let path = if section.name == HUBBLE { "cilium".to_owned() } else { format!("collectors.{}", section.name) };
+        let Some(mut node) = ebpf.find(&path).cloned() else { continue };
+        let enabled = match node.take("enabled").map(|node| node.data) {
+            Some(Data::Bool(false)) => Enabled::False,
+            Some(Data::Text(_)) => Enabled::Require,
+            _ => Enabled::True,
+        };
+        let value = node.json();
+        if let Err(reason) = (section.check)(&value) {
+            let (key, reason) = match reason.split_once(": ") {
+                Some((key, reason)) if node.find(key).is_some() => (format!(".{key}"), reason.to_owned()),
+                _ => (String::new(), reason),
+            };
+            let at = if key.is_empty() { Some(&node) } else { node.find(&key[1..]) };
+            let place = at.map_or(Place::Default, |node| node.place.clone());
+            problems.push(Problem::Conflict { place, key: format!("integrations.ebpf.{path}{key}"), reason });
+        }
+        let enabled = if running { enabled } else { Enabled::False };
+        selections.push(Selection { name: section.name, enabled, section: value });
+    }
+    selections
+}
+
+/// Collectors that are switched on by name although this build has none of that name.
+fn absent(ebpf: &Node, sections: &[Section], problems: &mut Vec<Problem>, warnings: &mut Vec<Warning>) {
+    let mut judge = |node: Option<&Node>, key: String, what: &str| {
+        let Some(node) = node.filter(|node| !node.is_default()) else { return };
+        match &node.data {
+            Data::Bool(false) => {}
+            Data::Text(_) => problems.push(Problem::Conflict {
+                place: node.place.clone(),
+                key,
+                reason: format!("{what} is required but is not in this version yet; write true, or remove it"),
+            }),
+            _ => warnings.push(Warning {
+                place: node.place.clone(),
+                key,
+                message: "accepted, but what it controls is not in this version yet".to_owned(),
+            }),
+        }
+    };
+    for name in DOCUMENTED.iter().filter(|name| !is_present(name, sections)) {
+        let path = format!("collectors.{name}.enabled");
+        judge(ebpf.find(&path), format!("integrations.ebpf.{path}"), &format!("the collector {name}"));
+    }
+    if !is_present(HUBBLE, sections) {
+        judge(ebpf.find("cilium.enabled"), "integrations.ebpf.cilium.enabled".to_owned(), "hubble");
+    }
+}

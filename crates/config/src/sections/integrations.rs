@@ -1,0 +1,127 @@
+//! What is collected: the keys of the kernel integration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::cilium::Cilium;
+
+/// What is collected.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Integrations {
+    /// The kernel, by eBPF.
+    pub ebpf: Ebpf,
+}
+
+/// The kernel, by eBPF.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Ebpf {
+    /// Whether anything is collected from the kernel.
+    pub enabled: bool,
+    /// A directory of programs that replace the built-in ones; empty for the built-in ones.
+    #[schemars(extend("x-kind" = "file"))]
+    pub programs_path: PathBuf,
+    /// Where maps and links are pinned, on a BPF file system.
+    #[schemars(extend("x-kind" = "file"))]
+    pub pin_path: PathBuf,
+    /// The OTLP interval where an endpoint gives none, and the period of the collectors' own housekeeping.
+    #[serde(with = "crate::duration")]
+    #[schemars(schema_with = "crate::duration::second")]
+    pub scrape_interval: Duration,
+    /// What one set of series stands for.
+    pub granularity: Granularity,
+    /// The collectors, by name; `collect_NAME` is the short form of NAME.enabled.
+    pub collectors: BTreeMap<String, serde_json::Value>,
+    /// Only processes with these names are observed; empty for all.
+    pub process_filter: Vec<String>,
+    /// Only containers with these names are observed; empty for all.
+    pub container_filter: Vec<String>,
+    /// Only pods of these namespaces are observed; empty for all.
+    pub namespace_filter: Vec<String>,
+    /// Processes with these names are not observed.
+    pub exclude_processes: Vec<String>,
+    /// The percentage of events that are taken.
+    #[schemars(range(min = 1, max = 100))]
+    pub sample_rate: u8,
+    /// The bytes of each ring buffer.
+    #[serde(with = "crate::size")]
+    #[schemars(schema_with = "crate::size::buffer")]
+    pub ring_buffer_size: u64,
+    /// The bytes of each perf buffer, per CPU.
+    #[serde(with = "crate::size")]
+    #[schemars(schema_with = "crate::size::buffer")]
+    pub perf_buffer_size: u64,
+    /// How the kernel hands over events.
+    pub events: EventTransport,
+    /// The most frames of a stack trace.
+    #[schemars(range(min = 1, max = 127))]
+    pub max_stack_depth: u32,
+    /// A BTF file of the running kernel; empty for /sys/kernel/btf/vmlinux.
+    #[schemars(extend("x-kind" = "file"))]
+    pub btf_path: PathBuf,
+    /// Network flows of Cilium, from Hubble.
+    pub cilium: Cilium,
+}
+
+impl Default for Ebpf {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            programs_path: PathBuf::new(),
+            pin_path: PathBuf::from("/sys/fs/bpf/telesonde"),
+            scrape_interval: Duration::from_secs(15),
+            granularity: Granularity::default(),
+            collectors: BTreeMap::new(),
+            process_filter: Vec::new(),
+            container_filter: Vec::new(),
+            namespace_filter: Vec::new(),
+            exclude_processes: Vec::new(),
+            sample_rate: 100,
+            ring_buffer_size: 65_536,
+            perf_buffer_size: 8_192,
+            events: EventTransport::default(),
+            max_stack_depth: 20,
+            btf_path: PathBuf::new(),
+            cilium: Cilium::default(),
+        }
+    }
+}
+
+/// What one set of series stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Granularity {
+    /// The whole node.
+    Node,
+    /// A workload: a container, a systemd unit or a cgroup.
+    #[default]
+    Container,
+    /// An executable within a workload.
+    Process,
+}
+
+/// How the kernel hands over events.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct EventTransport {
+    /// auto: a ring buffer where the kernel has one, else perf buffers.
+    pub buffer: Buffer,
+}
+
+/// A kind of buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Buffer {
+    /// The best that the kernel has.
+    #[default]
+    Auto,
+    /// One ring for all CPUs.
+    Ring,
+    /// One buffer per CPU.
+    Perf,
+}
