@@ -125,6 +125,12 @@ impl Facts {
         }
     }
 
+    /// Says whether this kernel needs the `NAME_legacy` build of an object: before 5.12 tracing programs have no task
+    /// storage, no `bpf_get_current_task_btf` and no atomic operation but addition.
+    pub fn is_legacy(&self) -> bool {
+        self.version < (5, 12) || !self.has_map("task_storage")
+    }
+
     /// Says whether the kernel has a map type of [`Facts::maps`].
     pub fn has_map(&self, name: &str) -> bool {
         self.maps.iter().any(|&(known, supported)| known == name && supported)

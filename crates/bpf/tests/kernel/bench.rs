@@ -20,6 +20,11 @@ pub fn facts() -> &'static Facts {
     &FACTS
 }
 
+/// Gives the builds of the syscalls object that this kernel can run, the best one first.
+pub fn builds() -> &'static [&'static str] {
+    if facts().is_legacy() { &["syscalls_legacy"] } else { &["syscalls", "syscalls_legacy"] }
+}
+
 /// Gives the kernel's types, or nothing, with the reason printed, where eBPF is refused.
 pub fn ready() -> Option<Types> {
     let attempt = Types::load(None).and_then(|types| {
