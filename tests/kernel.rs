@@ -3,4 +3,6 @@
 mod churn;
 mod counts;
 mod life;
+mod limits;
+mod names;
 mod quantiles;

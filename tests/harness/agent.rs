@@ -24,8 +24,10 @@ pub struct Agent {
 pub struct Wish<'w> {
     /// The section of the syscalls collector, in YAML's flow style without the braces.
     pub syscalls: &'w str,
-    /// Where to push OTLP over HTTP, every second.
+    /// Where to push OTLP over HTTP.
     pub otlp: Option<SocketAddr>,
+    /// How the endpoint is set beyond that, in YAML's flow style without the braces; empty for a push every second.
+    pub endpoint: &'w str,
     /// How long the final flush may take; empty for the default.
     pub shutdown_timeout: &'w str,
 }
@@ -34,9 +36,10 @@ impl Agent {
     /// Starts an agent and waits until it is ready.
     pub fn start(wish: Wish<'_>) -> Self {
         let directory = directory("agent");
+        let endpoint = if wish.endpoint.is_empty() { "interval: 1s" } else { wish.endpoint };
         let otlp = wish.otlp.map_or_else(String::new, |address| {
             format!(
-                "  otlp:\n    test: {{endpoint: \"http://{address}\", protocol: http/protobuf, interval: 1s, compression: none}}\n"
+                "  otlp:\n    test: {{endpoint: \"http://{address}\", protocol: http/protobuf, compression: none, {endpoint}}}\n"
             )
         });
         let timeout = match wish.shutdown_timeout {
@@ -87,6 +90,14 @@ impl Agent {
     /// Scrapes until something is there.
     pub fn until<T>(&self, what: &str, mut look: impl FnMut(&Scrape) -> Option<T>) -> T {
         eventually(what, || look(&self.scrape()))
+    }
+
+    /// Gives how many entries of a kernel map of the syscalls collector are in use.
+    pub fn map_entries(&self, map: &str) -> u64 {
+        let status = self.status().unwrap();
+        let named = |list: &Value, name: &str| list.as_array()?.iter().find(|item| item["name"] == name).cloned();
+        let map = named(&status["integrations"], "syscalls").and_then(|collector| named(&collector["maps"], map));
+        map.and_then(|map| map["entries"].as_u64()).unwrap_or_else(|| panic!("no such map: {status}"))
     }
 
     /// Gives the agent's process id.

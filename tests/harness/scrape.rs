@@ -19,7 +19,7 @@ pub struct Sample {
 }
 
 /// All samples of a scrape.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scrape(pub Vec<Sample>);
 
 impl Scrape {
@@ -41,6 +41,17 @@ impl Scrape {
         let found: Vec<_> = self.all(name, labels).collect();
         assert!(found.len() <= 1, "{name}{labels:?} is not one series: {found:?}");
         found.first().map(|sample| sample.value)
+    }
+
+    /// Gives the counters that are less than they were in an earlier scrape.
+    pub fn fallen(&self, earlier: &Self) -> Vec<(Sample, f64)> {
+        let counters = |scrape: &'_ Self| scrape.0.clone().into_iter().filter(|sample| sample.name.ends_with("_total"));
+        let before: BTreeMap<_, _> = counters(earlier).map(|s| ((s.name, s.labels), s.value)).collect();
+        let fallen = counters(self).filter_map(|sample| {
+            let before = *before.get(&(sample.name.clone(), sample.labels.clone()))?;
+            (sample.value < before).then_some((sample, before))
+        });
+        fallen.collect()
     }
 
     /// Gives the sum over all samples with a name and at least these labels.

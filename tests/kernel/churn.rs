@@ -22,14 +22,19 @@ fn brief_cgroups_are_all_accounted_for() {
     let agent = Agent::start(Wish::default());
     let cgroup = Cgroup::new("churn");
     let mut child = stimulus::start(&cgroup, &["churn=500:20"]);
+    let mut before = agent.scrape();
     while child.try_wait().unwrap().is_none() {
         let scrape = agent.scrape();
         assert!((0..500).filter_map(|number| getppids(&scrape, &cgroup, number)).all(|count| count <= 20.0));
+        assert_eq!(scrape.fallen(&before), [], "a counter never falls");
+        before = scrape;
     }
     stimulus::finish(child);
     agent.until("all brief cgroups have their names", |scrape| {
         (0..500).all(|number| getppids(scrape, &cgroup, number).is_some()).then_some(())
     });
+    let peak = agent.map_entries("calls");
+    assert!(peak >= 500, "{peak} entries");
     // Long enough for the dead cgroups' entries to be taken out of the kernel's maps, which must not change a sum.
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(15) {
@@ -38,10 +43,15 @@ fn brief_cgroups_are_all_accounted_for() {
         assert!(wrong.is_empty(), "not 20 calls: {wrong:?}");
         let inside = |path: &String| path.starts_with(cgroup.path());
         let all = scrape.all(COUNT, &[("syscall", "getppid")]);
-        let sum: f64 = all.filter(|sample| sample.labels.get("cgroup_path").is_some_and(inside)).map(|s| s.value).sum();
+        let all = all.filter(|sample| sample.labels.get("cgroup_path").is_some_and(inside));
+        let sum: f64 = all.map(|sample| sample.value).sum();
         assert_eq!(sum, 10_000.0);
+        assert_eq!(scrape.fallen(&before), [], "a counter never falls");
+        before = scrape;
         std::thread::sleep(Duration::from_millis(500));
     }
+    let left = agent.map_entries("calls");
+    assert!(left + 500 <= peak, "{left} of {peak} entries are left");
     agent.stop();
 }
 

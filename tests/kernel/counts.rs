@@ -19,7 +19,7 @@ fn count(scrape: &Scrape, cgroup: &Cgroup, syscall: &str) -> Option<f64> {
 fn check(agent: &Agent, cgroup: &Cgroup, expected: &[(&str, f64)]) {
     let scrape = agent.until("the workload is seen", |scrape| {
         count(scrape, cgroup, expected[0].0)?;
-        Some(Scrape(scrape.0.clone()))
+        Some(scrape.clone())
     });
     for &(syscall, number) in expected {
         assert_eq!(count(&scrape, cgroup, syscall), Some(number), "{syscall}: {}", seen(&scrape, cgroup));
@@ -138,10 +138,12 @@ fn a_32_bit_program_has_its_own_table() {
 #[test]
 fn sixty_four_threads_lose_nothing() {
     let _kernel = live!();
-    let agent = Agent::start(Wish { syscalls: "latency: all", ..Wish::default() });
+    let agent = Agent::start(Wish { syscalls: "latency: all, latency_by_syscall: [getppid]", ..Wish::default() });
     let cgroup = Cgroup::new("threads");
     stimulus::run(&cgroup, &["parallel=64:5000"]);
     check(&agent, &cgroup, &[("getppid", 320_000.0)]);
+    let labels = [("cgroup_path", cgroup.path()), ("syscall", "getppid")];
+    assert_eq!(agent.scrape().value("ebpf_syscall_latency_ns_count", &labels), Some(320_000.0));
     agent.stop();
 }
 

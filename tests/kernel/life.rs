@@ -4,7 +4,9 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::harness::agent::{Agent, Wish};
-use crate::harness::{eventually, live};
+use crate::harness::cgroup::Cgroup;
+use crate::harness::otlp::Receiver;
+use crate::harness::{eventually, live, stimulus};
 
 fn loaded(ids: &[u32]) -> Vec<u32> {
     let loaded = aya::programs::loaded_programs().flatten().map(|program| program.id());
@@ -34,12 +36,28 @@ fn nothing_stays_attached_after_a_crash() {
 }
 
 #[test]
+fn the_last_calls_are_flushed() {
+    let _kernel = live!();
+    let receiver = Receiver::start();
+    let (otlp, endpoint) = (Some(receiver.address()), "interval: 1h");
+    let agent = Agent::start(Wish { otlp, endpoint, ..Wish::default() });
+    let cgroup = Cgroup::new("flush");
+    stimulus::run(&cgroup, &["getppid=4321"]);
+    agent.stop();
+    let labels = [("cgroup.path", cgroup.path()), ("syscall", "getppid")];
+    assert_eq!(receiver.number("ebpf_syscall_count", &labels), Some(4321.0));
+}
+
+#[test]
 fn the_second_signal_ends_it_at_once() {
     let _kernel = live!();
     // An endpoint that accepts and never answers keeps the final flush waiting.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let otlp = Some(listener.local_addr().unwrap());
     let mut agent = Agent::start(Wish { otlp, shutdown_timeout: "50s", ..Wish::default() });
+    let begin = Instant::now();
+    agent.scrape();
+    assert!(begin.elapsed() < Duration::from_secs(30), "such an endpoint does not delay a scrape");
     let begin = Instant::now();
     agent.signal("TERM");
     std::thread::sleep(Duration::from_secs(1));

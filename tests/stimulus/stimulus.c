@@ -52,6 +52,14 @@ static void getppids(long count)
 		syscall(SYS_getppid);
 }
 
+// A call that hardly any other program makes.
+static void rare_calls(long count)
+{
+	struct timespec interval;
+	for (long i = 0; i < count; i++)
+		syscall(SYS_sched_rr_get_interval, 0, &interval);
+}
+
 static void missing_files(long count)
 {
 	for (long i = 0; i < count; i++)
@@ -258,6 +266,8 @@ int main(int argc, char **argv)
 		const char *action = argv[i];
 		if (!strcmp(action, "getppid"))
 			getppids(n);
+		else if (!strcmp(action, "sched_rr_get_interval"))
+			rare_calls(n);
 		else if (!strcmp(action, "openat_enoent"))
 			missing_files(n);
 		else if (!strcmp(action, "nanosleep"))
