@@ -13,6 +13,7 @@ use export::otlp;
 use model::{Points, Series, Snapshot};
 use runtime::Manager;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::cli::Format;
 use crate::exit::{Exit, Failure};
@@ -22,8 +23,8 @@ use crate::table::Table;
 pub struct Admin {
     /// The integration manager.
     pub manager: Arc<Manager>,
-    /// The OTLP endpoints by name.
-    pub endpoints: Vec<(String, otlp::Status)>,
+    /// How each OTLP endpoint fares.
+    pub endpoints: Vec<watch::Receiver<otlp::Status>>,
     /// The addresses that are listened on, by purpose.
     pub listeners: BTreeMap<&'static str, String>,
     /// Enrichment's counts.
@@ -88,7 +89,7 @@ impl Admin {
             })
         });
         let endpoints: serde_json::Map<String, Value> =
-            self.endpoints.iter().map(|(name, status)| (name.clone(), endpoint(status))).collect();
+            self.endpoints.iter().map(|status| endpoint(&status.borrow())).collect();
         let stats = self.workloads.stats();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -108,14 +109,16 @@ impl Admin {
     }
 }
 
-fn endpoint(status: &otlp::Status) -> Value {
-    let state = status.state();
-    json!({
-        "connected": state.connected,
-        "last_success": state.last_success.map(seconds),
-        "last_error": state.last_error,
-        "consecutive_failures": state.consecutive_failures,
-    })
+fn endpoint(status: &otlp::Status) -> (String, Value) {
+    let how = json!({
+        "url": status.url,
+        "connected": status.connected,
+        "last_success": status.last_success.map(seconds),
+        "last_failure": status.last_failure.map(seconds),
+        "last_error": status.last_error,
+        "consecutive_failures": status.consecutive_failures,
+    });
+    (status.name.clone(), how)
 }
 
 /// Gives enrichment's misses by reason.

@@ -37,7 +37,12 @@ struct Verdict {
 }
 
 /// Examines the host and tries every collector; gives the report and the exit code.
-pub fn check(registry: &[&'static Descriptor], loaded: &Loaded, platform: &Arc<Platform>, format: Format) -> (String, Exit) {
+pub fn check(
+    registry: &[&'static Descriptor],
+    loaded: &Loaded,
+    platform: &Arc<Platform>,
+    format: Format,
+) -> (String, Exit) {
     let facts = &platform.facts;
     let findings = findings(facts);
     let workloads = workloads(facts);
@@ -65,7 +70,8 @@ pub fn obstacle(facts: &Facts) -> Option<String> {
 
 fn findings(facts: &Facts) -> Vec<Finding> {
     let good = |what, found: String| Finding { what, found, grade: Grade::Good, fix: String::new() };
-    let lacks = |what, found: &str, grade, fix: &str| Finding { what, found: found.to_owned(), grade, fix: fix.to_owned() };
+    let lacks =
+        |what, found: &str, grade, fix: &str| Finding { what, found: found.to_owned(), grade, fix: fix.to_owned() };
     let mut all = Vec::new();
     all.push(if facts.version >= (5, 10) {
         good("kernel", facts.release.clone())
@@ -86,9 +92,10 @@ fn findings(facts: &Facts) -> Vec<Finding> {
     all.push(capabilities(facts));
     all.push(match &facts.bpffs {
         Some(path) => good("bpffs", path.display().to_string()),
-        None => lacks("bpffs", "not mounted", Grade::Less, "mount -t bpf bpf /sys/fs/bpf; without it nothing can be pinned"),
+        None => good("bpffs", "not mounted; not needed".to_owned()),
     });
-    let tracefs = facts.tracefs.as_ref().map_or("not mounted; not needed".to_owned(), |path| path.display().to_string());
+    let tracefs =
+        facts.tracefs.as_ref().map_or("not mounted; not needed".to_owned(), |path| path.display().to_string());
     all.push(good("tracefs", tracefs));
     all.push(match facts.lockdown.as_deref() {
         Some("confidentiality") => {
@@ -110,7 +117,12 @@ fn findings(facts: &Facts) -> Vec<Finding> {
     };
     all.push(match &facts.cgroups.mount {
         Some(mount) => good("cgroups", format!("{mode}; workloads by {primary} at {}", mount.display())),
-        None => lacks("cgroups", "not mounted", Grade::Bad, "mount cgroup2 at /sys/fs/cgroup (in a container: mount the host's)"),
+        None => lacks(
+            "cgroups",
+            "not mounted",
+            Grade::Bad,
+            "mount cgroup2 at /sys/fs/cgroup (in a container: mount the host's)",
+        ),
     });
     all.push(match facts.memlock {
         Memlock::Cgroup => good("map memory", "charged to the agent's cgroup".to_owned()),
@@ -206,7 +218,9 @@ fn json_report(findings: &[Finding], verdicts: &[Verdict], workloads: usize, exi
         .collect();
     let collectors: Vec<Value> = verdicts
         .iter()
-        .map(|v| json!({"name": v.name, "state": v.state, "why": v.why, "map_bytes": v.map_bytes, "samples": v.samples}))
+        .map(
+            |v| json!({"name": v.name, "state": v.state, "why": v.why, "map_bytes": v.map_bytes, "samples": v.samples}),
+        )
         .collect();
     let report = json!({"exit_code": exit as u8, "host": host, "collectors": collectors, "workloads": workloads});
     crate::documents::pretty(&report)

@@ -28,7 +28,8 @@ pub fn resource(given: &Given) -> Attributes {
     let node = if given.node_name.is_empty() { host.clone() } else { given.node_name.clone() };
     let host_id = host_id();
     // Stable on the node and different on every other: derived from the machine id where there is one.
-    let instance = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("telesonde/{}", host_id.as_deref().unwrap_or(&node)).as_bytes());
+    let instance =
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("telesonde/{}", host_id.as_deref().unwrap_or(&node)).as_bytes());
     let mut pairs: Vec<(Text, Text)> = vec![
         ("service.name".into(), "telesonde".into()),
         ("service.version".into(), env!("CARGO_PKG_VERSION").into()),

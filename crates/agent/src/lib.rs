@@ -67,8 +67,9 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "telesonde", &mut std::io::stdout());
         }
-        Command::Gen { out } => documents::generate(registry, out)
-            .map_err(|error| Failure::new(Exit::Failure, format!("{error:#}")))?,
+        Command::Gen { out } => {
+            documents::generate(registry, out).map_err(|error| Failure::new(Exit::Failure, format!("{error:#}")))?
+        }
     }
     Ok(Exit::Success)
 }

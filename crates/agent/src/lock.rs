@@ -23,7 +23,8 @@ impl Lock {
         let path = path(socket);
         let at = path.display();
         let unable = |error: std::io::Error| {
-            let exit = if error.kind() == std::io::ErrorKind::PermissionDenied { Exit::Privileges } else { Exit::Listen };
+            let exit =
+                if error.kind() == std::io::ErrorKind::PermissionDenied { Exit::Privileges } else { Exit::Listen };
             Failure::new(exit, format!("cannot make the lock file {at}: {error}; see the key admin.socket"))
         };
         if let Some(directory) = path.parent() {
@@ -37,7 +38,9 @@ impl Lock {
             let holder = if holder.is_empty() { "another process".to_owned() } else { holder.trim().to_owned() };
             return Err(Failure::new(
                 Exit::AlreadyRunning,
-                format!("telesonde runs on this host already: {holder} holds {at}; stop it first, or give this one another admin.socket"),
+                format!(
+                    "telesonde runs on this host already: {holder} holds {at}; stop it first, or give this one another admin.socket"
+                ),
             ));
         }
         let holder = format!("pid {}, version {}\n", std::process::id(), env!("CARGO_PKG_VERSION"));

@@ -52,7 +52,8 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let (options, selections) = (wiring::options(config), wiring::selections(&loaded, registry));
     let resolver = Arc::clone(&workloads) as Arc<dyn model::Resolver>;
     let handle = Handle::current();
-    let started = tokio::task::block_in_place(|| Manager::start(options, selections, &platform, resolver, own, &handle));
+    let started =
+        tokio::task::block_in_place(|| Manager::start(options, selections, &platform, resolver, own, &handle));
     let manager = Arc::new(started.map_err(|error| Failure::new(Exit::Required, error.to_string()))?);
 
     let (stop, stopping) = watch::channel(false);
@@ -80,7 +81,7 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     signals.next().await;
     tracing::info!("stopping: final gather and flush within {:?}", config.shutdown_timeout);
     signals.exit_on_next();
-    drop(stop.send(true));
+    let _ = stop.send(true);
     let flushed = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(config.shutdown_timeout, flushed).await.is_err() {
         tracing::warn!("some exporter did not finish within {:?}", config.shutdown_timeout);
@@ -174,7 +175,7 @@ impl Outlets<'_> {
             let endpoint = otlp::Endpoint::new(options, Arc::clone(&source), self.meter)
                 .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
             places.push(format!("push {name} to {url} every {interval:?}"));
-            endpoints.push((name, endpoint.status()));
+            endpoints.push(endpoint.status());
             let (stopping, deadline) = (stopping.clone(), config.shutdown_timeout);
             tasks.spawn(endpoint.run(stopped(stopping), flush_time(deadline)));
         }

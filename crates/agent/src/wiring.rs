@@ -161,7 +161,8 @@ pub fn endpoints(config: &Config) -> Vec<otlp::Options> {
             Compression::Gzip => otlp::Compression::Gzip,
             Compression::Zstd => otlp::Compression::Zstd,
         };
-        options.headers = endpoint.headers.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect();
+        options.headers =
+            endpoint.headers.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect();
         options.histogram = match endpoint.histogram {
             Histogram::Exponential => otlp::Histogram::Exponential,
             Histogram::Explicit => otlp::Histogram::Explicit,

@@ -142,6 +142,7 @@ impl Manager {
         *manager.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         // Without an answer the gather thread is gone, and the states below say that nothing is attached.
         let _ = made.recv();
+        platform.forget_types();
         let lacking = manager.status().into_iter().find(|status| status.required && !status.state.is_attached());
         if let Some(Status { name, state, .. }) = lacking {
             manager.stop();

@@ -60,9 +60,14 @@ impl Worker {
         // Linux shows 15 bytes of a thread's name.
         let thread = std::thread::Builder::new().name(format!("c/{}", descriptor.name));
         thread.spawn(move || {
+            let tried = std::cell::Cell::new(false);
             let make = || {
                 let mut setup = Setup::new(descriptor.name, section.clone(), Arc::clone(&platform), runtime.clone());
                 let made = catch_unwind(AssertUnwindSafe(|| (descriptor.make)(&mut setup)));
+                // The first time the manager does it, when all collectors have been made.
+                if tried.replace(true) {
+                    platform.forget_types();
+                }
                 (made.unwrap_or_else(|panic| Err(MakeError::Failed(panic_message(&*panic)))), setup)
             };
             Life { inbox, runtime: &runtime, report: &report, incarnation: 0 }.live(make);
