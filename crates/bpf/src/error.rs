@@ -113,7 +113,9 @@ impl Error {
     /// Says whether the kernel refused for want of a privilege, or because it is locked down.
     pub fn is_refused(&self) -> bool {
         match self {
-            Self::Load { hint, .. } | Self::Verify { hint, .. } | Self::Attach { hint, .. } => *hint == REFUSED,
+            Self::Load { hint, .. } | Self::Verify { hint, .. } | Self::Attach { hint, .. } => {
+                [REFUSED, LOCKED].contains(hint)
+            }
             Self::Map { source, .. } => source.raw_os_error() == Some(libc::EPERM),
             _ => false,
         }
@@ -121,6 +123,7 @@ impl Error {
 }
 
 const REFUSED: &str = "; run as root or with CAP_BPF and CAP_PERFMON, and see /sys/kernel/security/lockdown";
+const LOCKED: &str = "; the kernel is locked down (confidentiality) and bars programs from reading its memory";
 const MEMORY: &str = "; raise RLIMIT_MEMLOCK or the memory limit of the agent's cgroup";
 
 /// Gives the advice for a system error, or nothing.
@@ -130,6 +133,12 @@ pub(crate) fn hint(error: Option<i32>) -> &'static str {
         Some(libc::ENOMEM) => MEMORY,
         _ => "",
     }
+}
+
+/// Gives the advice for a program that was refused with this log.
+pub(crate) fn refusal_hint(error: Option<i32>, log: &str) -> &'static str {
+    // aya knows the helper by its older name where its own probe of the newer one was refused.
+    if log.contains("unknown func bpf_probe_read") { LOCKED } else { hint(error) }
 }
 
 /// Finds the system error among an error's causes.

@@ -11,7 +11,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::cost::{Tally, Watch};
-use crate::error::{Error, chain, hint, os_error};
+use crate::error::{Error, chain, hint, os_error, refusal_hint};
 use crate::probe;
 use crate::ring::Ring;
 use crate::sys::RawMap;
@@ -245,6 +245,7 @@ fn refusal(program: &str, hook: &str, error: &ProgramError) -> Error {
     // The very last lines are the verifier's statistics.
     let end = lines.iter().rposition(|line| !line.starts_with("processed ")).map_or(0, |last| last + 1);
     let tail = &lines[end.saturating_sub(LOG_LINES)..end];
+    let hint = refusal_hint(os_error(error), &log);
     let log = if tail.is_empty() { String::new() } else { format!("; the verifier says: {}", tail.join(" | ")) };
-    Error::Verify { program: program.to_owned(), hook: hook.to_owned(), reason, hint: hint(os_error(error)), log }
+    Error::Verify { program: program.to_owned(), hook: hook.to_owned(), reason, hint, log }
 }

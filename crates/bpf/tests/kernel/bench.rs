@@ -25,6 +25,11 @@ pub fn builds() -> &'static [&'static str] {
     if facts().is_legacy() { &["syscalls_legacy"] } else { &["syscalls", "syscalls_legacy"] }
 }
 
+/// Says whether programs may not read kernel memory.
+pub fn is_locked() -> bool {
+    facts().lockdown.as_deref() == Some("confidentiality")
+}
+
 /// Gives the kernel's types, or nothing, with the reason printed, where eBPF is refused.
 pub fn ready() -> Option<Types> {
     let attempt = Types::load(None).and_then(|types| {

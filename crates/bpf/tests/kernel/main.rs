@@ -3,7 +3,7 @@
 
 mod bench;
 
-use bench::{Cgroup, Work, builds, facts, ready};
+use bench::{Cgroup, Work, builds, facts, is_locked, ready};
 use bpf::abi::cgroup::{CHANGE_MADE, CHANGE_REMOVED, Change};
 use bpf::abi::syscalls::{
     ABI_NATIVE, COMM_EXCLUDE, COMM_INCLUDE, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss, NR_ALL, NR_LIMIT,
@@ -153,7 +153,8 @@ fn only_listed_calls_are_counted() {
 #[test]
 fn processes_are_chosen_by_their_name() {
     let Some(types) = ready() else { return };
-    for &name in builds() {
+    // The legacy build reads the name of another task.
+    for &name in builds().iter().filter(|name| !(is_locked() && name.ends_with("_legacy"))) {
         for (rule, counted) in [(COMM_INCLUDE, [100, 0]), (COMM_EXCLUDE, [0, 100])] {
             let loader = loader(name, TIME_NONE).constant("comm_filter", &rule);
             let mut object = loader.load(&types).expect("the object loads");
@@ -207,12 +208,18 @@ fn a_table_is_read_in_batches_and_entries_are_taken() {
 #[tokio::test]
 async fn cgroups_are_reported_with_their_paths() {
     let Some(types) = ready() else { return };
-    for programs in [["cgroup_mkdir", "cgroup_rmdir"], ["cgroup_mkdir__id", "cgroup_rmdir__id"]] {
+    for programs in [["cgroup_mkdir__id", "cgroup_rmdir__id"], ["cgroup_mkdir", "cgroup_rmdir"]] {
+        let with_path = !programs[0].ends_with("__id");
         let mut object = Loader::new("cgroup")
             .constant("hierarchy_id", &facts().cgroups.hierarchy_id)
             .load(&types)
             .expect("the object loads");
         let mut ring = object.ring("changes").expect("changes");
+        if with_path && is_locked() {
+            let error = object.attach(programs[0], &types).expect_err("locked down");
+            assert!(error.is_refused(), "{error}");
+            return;
+        }
         for program in programs {
             object.attach(program, &types).expect("the program attaches");
         }
@@ -229,7 +236,6 @@ async fn cgroups_are_reported_with_their_paths() {
             let (change, found) = next.expect("an event in time").expect("readable");
             if change.id == id {
                 assert_eq!(change.parent, parent);
-                let with_path = !programs[0].ends_with("__id");
                 assert_eq!(found.as_deref(), with_path.then_some(path.as_str()));
                 kinds.push(change.kind);
             }
