@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::error::{Problem, Warning};
+use crate::inert::NOT_YET;
 use crate::node::{Data, Entry, Node};
 use crate::place::{Key, Place};
 use crate::switch::Enabled;
@@ -113,18 +114,39 @@ pub(crate) fn select(
         };
         let value = node.json();
         if let Err(reason) = (section.check)(&value) {
-            let (key, reason) = match reason.split_once(": ") {
-                Some((key, reason)) if node.find(key).is_some() => (format!(".{key}"), reason.to_owned()),
-                _ => (String::new(), reason),
-            };
-            let at = if key.is_empty() { Some(&node) } else { node.find(&key[1..]) };
-            let place = at.map_or(Place::Default, |node| node.place.clone());
-            problems.push(Problem::Conflict { place, key: format!("integrations.ebpf.{path}{key}"), reason });
+            problems.push(blame(section, &node, &format!("integrations.ebpf.{path}"), reason));
         }
         let enabled = if running { enabled } else { Enabled::False };
         selections.push(Selection { name: section.name, enabled, section: value });
     }
     selections
+}
+
+/// Finds the key that a section's own check complains of: the one it names, or the one without which it is content.
+fn blame(section: &Section, node: &Node, path: &str, reason: String) -> Problem {
+    let named = reason.split_once(": ").filter(|(key, _)| node.find(key).is_some());
+    let (key, reason) = match named {
+        Some((key, reason)) => (Some(key.to_owned()), reason.to_owned()),
+        None => {
+            let innocent = |key: &str| {
+                let mut value = node.json();
+                let default = section.defaults.get(key).cloned();
+                let Some((map, default)) = value.as_object_mut().zip(default) else { return false };
+                map.insert(key.to_owned(), default);
+                (section.check)(&value).is_ok()
+            };
+            let guilty = node.entries().iter().find(|entry| innocent(&entry.key));
+            (guilty.map(|entry| entry.key.clone()), reason)
+        }
+    };
+    let at = key.as_ref().and_then(|key| node.find(key)).unwrap_or(node);
+    // Of a list the item that the message quotes is the place.
+    let item = match &at.data {
+        Data::List(items) => items.iter().find(|item| item.text().is_some_and(|text| reason.contains(text))),
+        _ => None,
+    };
+    let place = item.unwrap_or(at).place.clone();
+    Problem::Conflict { place, key: key.map_or_else(|| path.to_owned(), |key| format!("{path}.{key}")), reason }
 }
 
 /// Collectors that are switched on by name although this build has none of that name.
@@ -138,11 +160,7 @@ fn absent(ebpf: &Node, sections: &[Section], problems: &mut Vec<Problem>, warnin
                 key,
                 reason: format!("{what} is required but is not in this version yet; write true, or remove it"),
             }),
-            _ => warnings.push(Warning {
-                place: node.place.clone(),
-                key,
-                message: "accepted, but what it controls is not in this version yet".to_owned(),
-            }),
+            _ => warnings.push(Warning { place: node.place.clone(), key, message: NOT_YET.to_owned() }),
         }
     };
     for name in DOCUMENTED.iter().filter(|name| !is_present(name, sections)) {

@@ -8,6 +8,7 @@ mod collectors;
 mod duration;
 mod environment;
 mod error;
+mod inert;
 mod layers;
 mod listen;
 mod nearest;
@@ -74,6 +75,7 @@ pub fn load(sources: &Sources, sections: &[Section]) -> Result<Loaded, Errors> {
         follow(&mut root);
         collectors = collectors::select(&root, sections, &mut problems, &mut warnings);
         rules::judge(&root, &mut problems, &mut warnings);
+        inert::judge(&root, &mut warnings);
     }
     if !problems.is_empty() {
         return Err(Errors(problems));

@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use crate::check::{choices, expected, values};
 use crate::collectors::Section;
+use crate::inert;
 use crate::layers::{self, Sources};
 use crate::node::{Data, Node};
 use crate::place::{Key, Place};
 use crate::print::{inline, ordered, text};
-use crate::rules::INERT;
 use crate::schema::schema;
 
 const HEAD: &str = "\
@@ -45,10 +45,7 @@ impl Writer<'_> {
                 self.out.push('\n');
             }
             let value = node.get(name).cloned();
-            let inert = INERT.iter().any(|(inert, _)| own.to_string() == format!("integrations.ebpf.{inert}"));
-            let listed =
-                value.as_ref().is_some_and(|value| matches!(&value.data, Data::List(items) if items.is_empty()));
-            let off = off || value.is_none() || (inert && !listed);
+            let off = off || value.is_none() || inert::is_written_off(&own.to_string());
             let value = value.unwrap_or_else(|| optional(name, of));
             self.comment(of, own.0.len() - 1);
             self.value(name, &value, of, &own, off);

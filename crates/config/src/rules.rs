@@ -14,7 +14,6 @@ pub(crate) fn judge(root: &Node, problems: &mut Vec<Problem>, warnings: &mut Vec
     rules.events();
     rules.hubble();
     rules.listeners();
-    rules.inert();
 }
 
 struct Rules<'a> {
@@ -181,45 +180,4 @@ impl Rules<'_> {
             taken.push((key, address));
         }
     }
-
-    /// Keys that documents name and whose effect is not in this version.
-    fn inert(&mut self) {
-        let root = self.root;
-        for (key, when) in INERT {
-            let key = format!("integrations.ebpf.{key}");
-            if let Some(node) = root.find(&key).filter(|node| !node.is_default() && when(&node.data)) {
-                self.warnings.push(Warning {
-                    place: node.place.clone(),
-                    key,
-                    message: "accepted, but what it controls is not in this version yet".to_owned(),
-                });
-            }
-        }
-    }
 }
-
-fn filled(data: &Data) -> bool {
-    match data {
-        Data::Text(text) => !text.is_empty(),
-        Data::List(items) => !items.is_empty(),
-        _ => true,
-    }
-}
-
-fn sampled(data: &Data) -> bool {
-    *data != Data::Integer(100)
-}
-
-/// Tells whether a value asks for something.
-type Matters = fn(&Data) -> bool;
-
-/// Keys without effect so far, and the values at which that matters.
-pub(crate) const INERT: [(&str, Matters); 7] = [
-    ("programs_path", filled),
-    ("max_stack_depth", filled),
-    ("sample_rate", sampled),
-    ("process_filter", filled),
-    ("container_filter", filled),
-    ("namespace_filter", filled),
-    ("exclude_processes", filled),
-];

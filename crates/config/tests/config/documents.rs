@@ -28,8 +28,8 @@ fn the_first_sample_loads_unchanged() {
         "collectors.file_io.enabled",
         "collectors.tcp.enabled",
         "programs_path",
+        "pin_path",
         "max_stack_depth",
-        "exclude_processes",
     ]
     .iter()
     .map(|key| format!("integrations.ebpf.{key}: {NOT_YET}"))

@@ -76,7 +76,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "integrations: {ebpf: {collectors: {syscalls: {syscalls: [raed]}}}}\n",
-        "f.yaml:1:57: integrations.ebpf.collectors.syscalls.syscalls: raed is not a system call; did you mean read?",
+        "f.yaml:1:58: integrations.ebpf.collectors.syscalls.syscalls: raed is not a system call; did you mean read?",
     ),
     (
         "integrations: {ebpf: {collect_syscalls: true, collectors: {syscalls: {enabled: false}}}}\n",

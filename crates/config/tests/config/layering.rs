@@ -137,18 +137,18 @@ fn common_variables_are_taken_and_strange_values_passed_over() {
 #[test]
 fn lists_and_maps_of_the_environment() {
     let env = [
-        ("TELESONDE_ENRICH__KUBERNETES__LABELS", "app, team"),
+        ("TELESONDE_ENRICH__ATTRIBUTES__DROP", "app, team"),
         ("TELESONDE_EXPORTERS__OTLP__MAIN__HEADERS", "X-Tenant=7,authorization=Bearer abc"),
-        ("TELESONDE_LIMITS__MAP_MEMORY", "64MiB"),
+        ("TELESONDE_EXPORTERS__PROMETHEUS__LIMITS__HEADER_SIZE", "64KiB"),
         ("TELESONDE_ENRICH__KUBERNETES__ENABLED", "false"),
         ("TELESONDE_SERVICE_HOST", "10.0.0.1"),
         ("TELESONDE_PORT", "tcp://10.0.0.1:9464"),
     ];
     let loaded = from(&[], &env, &[]).expect("loads");
-    assert_eq!(loaded.config.enrich.kubernetes.labels, ["app", "team"]);
+    assert_eq!(loaded.config.enrich.attributes.drop, ["app", "team"]);
     assert_eq!(loaded.config.enrich.kubernetes.enabled, config::Switch::False);
     assert_eq!(loaded.config.exporters.otlp["main"].headers["X-Tenant"].expose(), "7");
-    assert_eq!(loaded.config.limits.map_memory, 64 << 20);
+    assert_eq!(loaded.config.exporters.prometheus.limits.header_size, 64 << 10);
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     assert_eq!(pairs(&env).len(), 6);
 }

@@ -35,7 +35,7 @@ impl Drop for Directory {
 pub fn sections() -> Vec<Section> {
     fn judge(section: &Value) -> Result<(), String> {
         match section["syscalls"].as_array().into_iter().flatten().find(|name| *name == "raed") {
-            Some(_) => Err("syscalls: raed is not a system call; did you mean read?".to_owned()),
+            Some(_) => Err("raed is not a system call; did you mean read?".to_owned()),
             None => Ok(()),
         }
     }

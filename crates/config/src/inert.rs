@@ -1,0 +1,79 @@
+//! Keys that are accepted and whose effect is still to come: one warning each, where somebody asks for that effect.
+
+use serde_json::Value;
+
+use crate::error::Warning;
+use crate::node::{Data, Node};
+use crate::sections::Config;
+use crate::size;
+
+/// What is said of all of them.
+pub(crate) const NOT_YET: &str = "accepted, but what it controls is not in this version yet";
+
+/// When a value asks for an effect that is not there.
+#[derive(Clone, Copy)]
+enum When {
+    /// Whenever it is written.
+    Written,
+    /// When it is not the default.
+    Differs,
+    /// When it is this.
+    Is(&'static str),
+    /// When it names something, other than the default.
+    Names,
+}
+
+const KEYS: [(&str, When); 21] = [
+    ("agent.privileges", When::Differs),
+    ("integrations.ebpf.programs_path", When::Differs),
+    ("integrations.ebpf.pin_path", When::Differs),
+    ("integrations.ebpf.granularity", When::Is("process")),
+    ("integrations.ebpf.namespace_filter", When::Differs),
+    ("integrations.ebpf.sample_rate", When::Differs),
+    ("integrations.ebpf.ring_buffer_size", When::Differs),
+    ("integrations.ebpf.perf_buffer_size", When::Differs),
+    ("integrations.ebpf.events.buffer", When::Differs),
+    ("integrations.ebpf.max_stack_depth", When::Written),
+    ("exporters.events.otlp", When::Names),
+    ("exporters.events.stdout", When::Differs),
+    ("exporters.events.queue", When::Differs),
+    ("exporters.events.batch", When::Differs),
+    ("exporters.events.schedule_delay", When::Differs),
+    ("exporters.events.export_timeout", When::Differs),
+    ("enrich.kubernetes.enabled", When::Is("true")),
+    ("enrich.kubernetes.kubeconfig", When::Differs),
+    ("enrich.kubernetes.labels", When::Differs),
+    ("enrich.kubernetes.annotations", When::Differs),
+    ("limits.map_memory", When::Differs),
+];
+
+/// Tells whether the very mention of a key gives a warning.
+pub(crate) fn is_written_off(key: &str) -> bool {
+    KEYS.iter().any(|(inert, when)| *inert == key && matches!(when, When::Written))
+}
+
+/// Adds one warning for each such key that is set.
+pub(crate) fn judge(root: &Node, warnings: &mut Vec<Warning>) {
+    let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
+    for (key, when) in KEYS {
+        let Some(node) = root.find(key).filter(|node| !node.is_default()) else { continue };
+        let default = defaults.pointer(&format!("/{}", key.replace('.', "/"))).unwrap_or(&Value::Null);
+        let differs = !same(&node.json(), default);
+        let asks = match when {
+            When::Written => true,
+            When::Differs => differs,
+            When::Is(value) => node.text() == Some(value) || (value == "true" && node.data == Data::Bool(true)),
+            When::Names => differs && node.text().is_some_and(|text| !text.is_empty()),
+        };
+        if asks {
+            let (place, key) = (node.place.clone(), key.to_owned());
+            warnings.push(Warning { place, key, message: NOT_YET.to_owned() });
+        }
+    }
+}
+
+/// Compares two values; a size may be a number or text.
+fn same(a: &Value, b: &Value) -> bool {
+    let bytes = |value: &Value| value.as_u64().or_else(|| size::parse(value.as_str()?).ok());
+    a == b || (bytes(a).is_some() && bytes(a) == bytes(b))
+}
