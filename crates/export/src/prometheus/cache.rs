@@ -14,7 +14,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use super::{Counts, Format, Style, encode_with};
 
 /// How long an encoding that nobody asks for keeps its memory.
-const KEPT: Duration = Duration::from_secs(300);
+const KEPT: Duration = Duration::from_mins(5);
 
 /// Encoded bytes whose memory comes back when the last response is sent.
 #[derive(Clone)]

@@ -52,7 +52,7 @@ pub(super) fn boundary(exponent: i8, float: bool) -> String {
     let scientific = format!("{:e}", f64::from(exponent).exp2());
     let (mantissa, power) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let power: i32 = power.parse().unwrap_or(0);
-    if power < -4 || power >= 6 {
+    if !(-4..6).contains(&power) {
         let sign = if power < 0 { '-' } else { '+' };
         return format!("{mantissa}e{sign}{:02}", power.abs());
     }
