@@ -20,6 +20,6 @@ mod table;
 
 pub use cost::Watch;
 pub use error::Error;
-pub use object::{Loader, Object, Types, objects};
+pub use object::{Loader, Object, Types, objects, trim_memory};
 pub use ring::Ring;
 pub use table::{Cells, PerCpuCells, PerCpuTable, Table};

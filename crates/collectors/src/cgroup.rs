@@ -20,14 +20,20 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     metrics: &[&EVENTS_LOST],
     needs: &[Need::Btf, Need::Tracepoint("cgroup_mkdir"), Need::Tracepoint("cgroup_rmdir")],
     section: Section::of::<Empty>(),
-    plan: |_, _| Plan { maps: vec![("changes", RING_BYTES)], samples_per_workload: 0 },
+    plan: |_, _| Plan { maps: vec![("changes", u64::from(ring_bytes(DEFAULT_RING)))], samples_per_workload: 1 },
     make,
 };
 
-/// As `bpf/cgroup.bpf.c` declares it: 512 changes with paths of half its size.
-const RING_BYTES: u64 = 256 * 1024;
+/// The default of `ring_buffer_size`: some 600 changes.
+const DEFAULT_RING: u32 = 64 * 1024;
 /// How long a round waits until the changes so far have been passed on.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The kernel wants a power of two of whole pages.
+fn ring_bytes(asked: u32) -> u32 {
+    const LARGEST_PAGE: u32 = 64 * 1024;
+    asked.clamp(LARGEST_PAGE, 1 << 30).next_power_of_two()
+}
 
 struct Cgroup {
     _object: Object,
@@ -40,7 +46,12 @@ struct Cgroup {
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let types = setup.types()?;
     let platform = Arc::clone(setup.platform());
-    let load = || Loader::new("cgroup").constant("hierarchy_id", &platform.facts.cgroups.hierarchy_id).load(&types);
+    let load = || {
+        Loader::new("cgroup")
+            .constant("hierarchy_id", &platform.facts.cgroups.hierarchy_id)
+            .max_entries("changes", ring_bytes(platform.ring_bytes))
+            .load(&types)
+    };
     let mut object = load().map_err(crate::refused)?;
     let with_paths = object.attach("cgroup_mkdir", &types).and_then(|()| object.attach("cgroup_rmdir", &types));
     if let Err(error) = with_paths {
