@@ -5,4 +5,5 @@ mod counts;
 mod life;
 mod limits;
 mod names;
+mod outage;
 mod quantiles;

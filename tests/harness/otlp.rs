@@ -1,14 +1,19 @@
-//! A receiver of OTLP metrics over HTTP/protobuf that keeps the latest point of each series.
+//! A receiver of OTLP metrics over HTTP/protobuf that keeps each series: the latest point, or the sum of the deltas.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
-use opentelemetry_proto::tonic::metrics::v1::{ExponentialHistogramDataPoint, metric::Data, number_data_point};
+use opentelemetry_proto::tonic::metrics::v1::{
+    AggregationTemporality, ExponentialHistogramDataPoint, metric::Data, number_data_point,
+};
 use prost::Message;
+
+const DELTA: i32 = AggregationTemporality::Delta as i32;
 
 /// A metric's name and a point's attributes.
 pub type Key = (String, BTreeMap<String, String>);
@@ -22,27 +27,42 @@ pub enum Point {
     Exponential(Box<ExponentialHistogramDataPoint>),
 }
 
-type Latest = Arc<Mutex<BTreeMap<Key, Point>>>;
+#[derive(Default)]
+struct Shared {
+    series: Mutex<BTreeMap<Key, Point>>,
+    refusing: AtomicBool,
+    refused: AtomicU64,
+}
 
 /// A running receiver; it ends with the process.
 pub struct Receiver {
     address: SocketAddr,
-    latest: Latest,
+    shared: Arc<Shared>,
 }
 
 impl Receiver {
     /// Listens on a free port.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, latest) = (listener.local_addr().unwrap(), Latest::default());
-        let shared = Arc::clone(&latest);
+        let (address, shared) = (listener.local_addr().unwrap(), Arc::<Shared>::default());
+        let state = Arc::clone(&shared);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let latest = Arc::clone(&shared);
-                std::thread::spawn(move || while serve(&stream, &latest).is_some() {});
+                let state = Arc::clone(&state);
+                std::thread::spawn(move || while serve(&stream, &state).is_some() {});
             }
         });
-        Self { address, latest }
+        Self { address, shared }
+    }
+
+    /// Answers from now on that it is unavailable, or takes everything again.
+    pub fn refuse(&self, refusing: bool) {
+        self.shared.refusing.store(refusing, Ordering::SeqCst);
+    }
+
+    /// Gives how many requests were answered that it is unavailable.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::SeqCst)
     }
 
     /// Gives the address to send to.
@@ -52,11 +72,11 @@ impl Receiver {
 
     /// Gives the latest point of the one series with a name and at least these attributes.
     pub fn point(&self, name: &str, attributes: &[(&str, &str)]) -> Option<Point> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = self.shared.series.lock().unwrap_or_else(PoisonError::into_inner);
         let has = |set: &BTreeMap<String, String>| {
             attributes.iter().all(|&(key, value)| set.get(key).is_some_and(|found| found == value))
         };
-        let found: Vec<_> = latest.iter().filter(|((metric, set), _)| metric == name && has(set)).collect();
+        let found: Vec<_> = series.iter().filter(|((metric, set), _)| metric == name && has(set)).collect();
         assert!(found.len() <= 1, "{name}{attributes:?} is not one series: {found:?}");
         found.first().map(|(_, point)| (*point).clone())
     }
@@ -79,7 +99,7 @@ impl Receiver {
 }
 
 /// Answers one request; nothing when the connection has ended.
-fn serve(mut stream: &TcpStream, latest: &Latest) -> Option<()> {
+fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut length = 0;
     for number in 0.. {
@@ -100,23 +120,29 @@ fn serve(mut stream: &TcpStream, latest: &Latest) -> Option<()> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    keep(ExportMetricsServiceRequest::decode(body.as_slice()).unwrap(), latest);
-    let answer = "HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: 0\r\n\r\n";
-    stream.write_all(answer.as_bytes()).ok()
+    let status = if shared.refusing.load(Ordering::SeqCst) {
+        shared.refused.fetch_add(1, Ordering::SeqCst);
+        "503 Service Unavailable"
+    } else {
+        keep(ExportMetricsServiceRequest::decode(body.as_slice()).unwrap(), shared);
+        "200 OK"
+    };
+    let headers = "Content-Type: application/x-protobuf\r\nContent-Length: 0";
+    write!(stream, "HTTP/1.1 {status}\r\n{headers}\r\n\r\n").ok()
 }
 
-fn keep(request: ExportMetricsServiceRequest, latest: &Latest) {
-    let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
+fn keep(request: ExportMetricsServiceRequest, shared: &Shared) {
+    let mut series = shared.series.lock().unwrap_or_else(PoisonError::into_inner);
     let scopes = request.resource_metrics.into_iter().flat_map(|resource| resource.scope_metrics);
     for metric in scopes.flat_map(|scope| scope.metrics) {
         let key = |attributes: Vec<KeyValue>| (metric.name.clone(), attributes.into_iter().map(pair).collect());
-        let numbers = match metric.data {
-            Some(Data::Sum(sum)) => sum.data_points,
-            Some(Data::Gauge(gauge)) => gauge.data_points,
+        let (numbers, delta) = match metric.data {
+            Some(Data::Sum(sum)) => (sum.data_points, sum.aggregation_temporality == DELTA),
+            Some(Data::Gauge(gauge)) => (gauge.data_points, false),
             Some(Data::ExponentialHistogram(histogram)) => {
                 for mut point in histogram.data_points {
                     let attributes = std::mem::take(&mut point.attributes);
-                    latest.insert(key(attributes), Point::Exponential(Box::new(point)));
+                    series.insert(key(attributes), Point::Exponential(Box::new(point)));
                 }
                 continue;
             }
@@ -128,7 +154,12 @@ fn keep(request: ExportMetricsServiceRequest, latest: &Latest) {
                 Some(number_data_point::Value::AsDouble(value)) => value,
                 None => continue,
             };
-            latest.insert(key(point.attributes), Point::Number(value));
+            let key = key(point.attributes);
+            let before = match series.get(&key) {
+                Some(Point::Number(before)) if delta => *before,
+                _ => 0.0,
+            };
+            series.insert(key, Point::Number(before + value));
         }
     }
 }

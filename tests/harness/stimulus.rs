@@ -7,7 +7,6 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use super::cgroup::Cgroup;
-use super::directory;
 
 /// Makes calls within a cgroup, to the end; gives what the program says it did.
 pub fn run(cgroup: &Cgroup, actions: &[&str]) -> Value {
@@ -47,12 +46,18 @@ fn program() -> &'static Path {
 
 fn compile(source: &str, flags: &[&str], compilers: &[&str]) -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stimulus").join(source);
-    let output = directory("stimulus").join(source.file_stem().unwrap());
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let output = directory.join(source.file_stem().unwrap());
+    // Made beside its place, so that another run of the tests never starts half a program.
+    let made = directory.join(format!("stimulus-{}", std::process::id()));
     let mut reasons = Vec::new();
     for compiler in compilers {
-        match Command::new(compiler).args(flags).arg(&source).arg("-o").arg(&output).output() {
-            Ok(made) if made.status.success() => return Ok(output),
-            Ok(made) => reasons.push(format!("{compiler}: {}", String::from_utf8_lossy(&made.stderr))),
+        match Command::new(compiler).args(flags).arg(&source).arg("-o").arg(&made).output() {
+            Ok(run) if run.status.success() => {
+                std::fs::rename(&made, &output).map_err(|error| error.to_string())?;
+                return Ok(output);
+            }
+            Ok(run) => reasons.push(format!("{compiler}: {}", String::from_utf8_lossy(&run.stderr))),
             Err(error) => reasons.push(format!("{compiler}: {error}")),
         }
     }

@@ -70,7 +70,7 @@ static void missing_files(long count)
 // The clock is read right before and after each call, so the sum is never less than what the kernel measures.
 static long long timed_sleep(long nanoseconds)
 {
-	struct timespec length = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+	struct timespec length = { nanoseconds / 1000000000, nanoseconds % 1000000000 };
 	long long begin = now();
 	if (syscall(SYS_nanosleep, &length, NULL) != 0)
 		die("nanosleep");
@@ -169,7 +169,7 @@ static void parallel(long workers, long calls)
 		workers = 256;
 	pthread_barrier_init(&barrier, NULL, workers);
 	for (long i = 0; i < workers; i++) {
-		arguments[i] = (struct worker){calls, i % cpus};
+		arguments[i] = (struct worker){ calls, i % cpus };
 		if (pthread_create(&all[i], NULL, worker, &arguments[i]))
 			die("pthread_create");
 	}
@@ -187,7 +187,7 @@ static void handle(int signal)
 
 static void signals(long count)
 {
-	struct sigaction action = {.sa_handler = handle};
+	struct sigaction action = { .sa_handler = handle };
 	sigaction(SIGUSR1, &action, NULL);
 	for (long i = 0; i < count; i++)
 		kill(getpid(), SIGUSR1);
