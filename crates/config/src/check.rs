@@ -12,7 +12,7 @@ use crate::nearest::nearest;
 use crate::node::{Data, Entry, Node};
 use crate::place::Key;
 
-pub(crate) use expected::{choices, expected, found};
+pub(crate) use expected::{brief, choices, expected, found};
 
 /// Returns the typed value without nulls, or None where it is a null or wrong.
 pub(crate) fn check(node: &Node, schema: &Value, key: &Key, problems: &mut Vec<Problem>) -> Option<Node> {

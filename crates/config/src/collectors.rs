@@ -125,19 +125,18 @@ pub(crate) fn select(
 /// Finds the key that a section's own check complains of: the one it names, or the one without which it is content.
 fn blame(section: &Section, node: &Node, path: &str, reason: String) -> Problem {
     let named = reason.split_once(": ").filter(|(key, _)| node.find(key).is_some());
-    let (key, reason) = match named {
-        Some((key, reason)) => (Some(key.to_owned()), reason.to_owned()),
-        None => {
-            let innocent = |key: &str| {
-                let mut value = node.json();
-                let default = section.defaults.get(key).cloned();
-                let Some((map, default)) = value.as_object_mut().zip(default) else { return false };
-                map.insert(key.to_owned(), default);
-                (section.check)(&value).is_ok()
-            };
-            let guilty = node.entries().iter().find(|entry| innocent(&entry.key));
-            (guilty.map(|entry| entry.key.clone()), reason)
-        }
+    let (key, reason) = if let Some((key, reason)) = named {
+        (Some(key.to_owned()), reason.to_owned())
+    } else {
+        let innocent = |key: &str| {
+            let mut value = node.json();
+            let default = section.defaults.get(key).cloned();
+            let Some((map, default)) = value.as_object_mut().zip(default) else { return false };
+            map.insert(key.to_owned(), default);
+            (section.check)(&value).is_ok()
+        };
+        let guilty = node.entries().iter().find(|entry| innocent(&entry.key));
+        (guilty.map(|entry| entry.key.clone()), reason)
     };
     let at = key.as_ref().and_then(|key| node.find(key)).unwrap_or(node);
     // Of a list the item that the message quotes is the place.

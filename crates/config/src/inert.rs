@@ -52,6 +52,11 @@ pub(crate) fn is_written_off(key: &str) -> bool {
     KEYS.iter().any(|(inert, when)| *inert == key && matches!(when, When::Written))
 }
 
+/// Returns the keys that have no effect whatever their value.
+pub(crate) fn silent() -> impl Iterator<Item = &'static str> {
+    KEYS.into_iter().filter(|(_, when)| !matches!(when, When::Is(_))).map(|(key, _)| key)
+}
+
 /// Adds one warning for each such key that is set.
 pub(crate) fn judge(root: &Node, warnings: &mut Vec<Warning>) {
     let defaults = serde_json::to_value(Config::default()).unwrap_or_default();
@@ -76,4 +81,29 @@ pub(crate) fn judge(root: &Node, warnings: &mut Vec<Warning>) {
 fn same(a: &Value, b: &Value) -> bool {
     let bytes = |value: &Value| value.as_u64().or_else(|| size::parse(value.as_str()?).ok());
     a == b || (bytes(a).is_some() && bytes(a) == bytes(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::place::Place;
+
+    #[test]
+    fn each_key_exists_and_warns_once_when_it_asks_for_something() {
+        let defaults = serde_json::to_value(Config::default()).expect("json");
+        for (key, when) in KEYS {
+            let default = defaults.pointer(&format!("/{}", key.replace('.', "/")));
+            assert!(default.is_some(), "{key} is no key");
+            let asks = match when {
+                When::Is("true") => Data::Bool(true),
+                When::Is(value) => Data::Text(value.to_owned()),
+                When::Written | When::Differs | When::Names => Data::Text("something".to_owned()),
+            };
+            let mut root = Node::empty(Place::Set);
+            root.put(&crate::place::Key::of(key).0, Node::new(Place::Set, asks));
+            let mut warnings = Vec::new();
+            judge(&root, &mut warnings);
+            assert_eq!(warnings.iter().map(|warning| warning.key.as_str()).collect::<Vec<_>>(), [key]);
+        }
+    }
 }

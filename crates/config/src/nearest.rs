@@ -2,11 +2,16 @@
 
 /// Returns the candidate nearest to `word`, where one is near enough to be a slip of the hand.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    within(usize::MAX, word, candidates)
+}
+
+/// Returns the same, at most so many letters away: for long names, of which many are alike.
+pub(crate) fn within<'a>(most: usize, word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = fold(word);
     candidates
         .into_iter()
         .map(|candidate| (distance(&folded, &fold(candidate)), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len().max(word.len()) / 3).max(1))
+        .filter(|(distance, candidate)| *distance <= (candidate.len().max(word.len()) / 3).clamp(1, most))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::check;
 use crate::error::{Problem, Warning};
+use crate::nearest::within;
 use crate::node::{Data, Node};
 use crate::place::{Key, Place};
 
@@ -36,6 +37,7 @@ pub(crate) fn collect(
     warnings: &mut Vec<Warning>,
 ) -> Node {
     let mut reading = Reading { env, schema, above, root: Node::empty(Place::Default), problems, warnings };
+    reading.misspelt();
     reading.inapplicable();
     reading.direct();
     reading.resource();
@@ -88,6 +90,20 @@ impl Reading<'_> {
             {
                 self.warn(variable.name, format!("not applicable: {why}"));
             }
+        }
+    }
+
+    /// Names that nearly are one of the table's; those of languages and other tools begin the same way and differ by more.
+    fn misspelt(&mut self) {
+        let names = || OTEL_VARIABLES.iter().map(|variable| variable.name);
+        let slips: Vec<(&str, &str)> = self
+            .env
+            .iter()
+            .filter(|(name, _)| name.starts_with("OTEL_") && !names().any(|known| known == name))
+            .filter_map(|(name, _)| Some((name.as_str(), within(2, name, names())?)))
+            .collect();
+        for (name, near) in slips {
+            self.warn(name, format!("no variable has this name, so it is ignored; did you mean {near}?"));
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use crate::check::{choices, expected, values};
+use crate::check::{brief, values};
 use crate::collectors::Section;
 use crate::inert;
 use crate::layers::{self, Sources};
@@ -44,6 +44,10 @@ impl Writer<'_> {
             if own.0.len() == 1 && !self.out.ends_with("\n\n") {
                 self.out.push('\n');
             }
+            // The short forms, which stand below, name collectors of later versions.
+            if of.get("x-absent").is_some() {
+                continue;
+            }
             let value = node.get(name).cloned();
             let off = off || value.is_none() || inert::is_written_off(&own.to_string());
             let value = value.unwrap_or_else(|| optional(name, of));
@@ -79,9 +83,8 @@ impl Writer<'_> {
     fn comment(&mut self, schema: &Value, depth: usize) {
         let mut words =
             schema.get("description").and_then(Value::as_str).unwrap_or_default().replace('\n', " ").replace('`', "");
-        let bounded = ["minimum", "maximum", "x-minimum"].iter().any(|word| schema.get(word).is_some());
-        if choices(schema).is_some() || (bounded && schema.get("x-minimum") != Some(&Value::from("0s"))) {
-            let _ = write!(words, " ({})", expected(schema));
+        if let Some(brief) = brief(schema) {
+            let _ = write!(words, " ({brief})");
         }
         let width = 116_usize.saturating_sub(depth * 2);
         let mut line = String::new();

@@ -4,7 +4,10 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::collectors::{self, Section};
+use crate::inert;
 use crate::sections::Config;
+
+const WITHOUT_EFFECT: &str = " Without effect in this version.";
 
 /// Returns the JSON Schema (draft 2020-12) of a configuration file, with the collectors' sections in their places.
 pub fn schema(sections: &[Section]) -> Value {
@@ -26,10 +29,11 @@ pub fn schema(sections: &[Section]) -> Value {
         for name in names {
             ebpf.insert(
                 collectors::short_form(name),
-                json!({"type": "boolean", "description": format!("Short form of collectors.{name}.enabled.")}),
+                json!({"type": "boolean", "description": format!("Short form of collectors.{name}.enabled.{}", later(name, sections))}),
             );
         }
     }
+    annotate(&mut root, sections);
     close(&mut root);
     root
 }
@@ -37,6 +41,22 @@ pub fn schema(sections: &[Section]) -> Value {
 fn enabled() -> Value {
     json!({"enum": [true, false, "require"], "default": true,
         "description": "true: if this kernel can; require: an unmet need is fatal."})
+}
+
+/// What there is to say of collectors that this build lacks.
+fn later(name: &str, sections: &[Section]) -> &'static str {
+    if collectors::is_present(name, sections) { "" } else { WITHOUT_EFFECT }
+}
+
+/// Says in the descriptions which keys have no effect so far.
+fn annotate(root: &mut Value, sections: &[Section]) {
+    let hubble = Some("integrations.ebpf.cilium").filter(|_| !later("hubble", sections).is_empty());
+    for key in inert::silent().chain(hubble) {
+        let pointer = format!("/properties/{}/description", key.replace('.', "/properties/"));
+        if let Some(Value::String(words)) = root.pointer_mut(&pointer) {
+            words.push_str(WITHOUT_EFFECT);
+        }
+    }
 }
 
 fn absent(name: &str) -> Value {
@@ -60,6 +80,10 @@ fn own(section: &Section) -> Value {
     if let Some(schema) = schema.as_object_mut() {
         for word in ["$schema", "$defs", "title", "required", "additionalProperties"] {
             schema.shift_remove(word);
+        }
+        // A section of nothing but `enabled` has nothing to describe.
+        if properties.len() == 1 {
+            schema.shift_remove("description");
         }
         schema.insert("type".to_owned(), json!("object"));
         schema.insert("properties".to_owned(), Value::Object(properties));

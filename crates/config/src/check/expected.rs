@@ -78,6 +78,23 @@ pub(crate) fn expected(schema: &Value) -> String {
     join(&names)
 }
 
+/// Names the choices or bounds of a schema in as few words as a comment has room for.
+pub(crate) fn brief(schema: &Value) -> Option<String> {
+    if choices(schema).is_some() {
+        return Some(expected(schema));
+    }
+    let size = schema.get("x-kind").is_some_and(|kind| kind == "size");
+    let bound = |key: &str| {
+        let bound = schema.get(key)?;
+        Some(if size { crate::size::format(bound.as_u64()?) } else { bare(bound) })
+    };
+    match (bound("minimum").or_else(|| bound("x-minimum")), bound("maximum")) {
+        (Some(low), Some(high)) => Some(format!("{low} to {high}")),
+        (Some(low), None) if low != "0s" => Some(format!("at least {low}")),
+        _ => None,
+    }
+}
+
 fn bounds(schema: &Value) -> String {
     let bound = |key: &str| schema.get(key).filter(|bound| bound.is_number()).map(Value::to_string);
     match (bound("minimum").or_else(|| bound("exclusiveMinimum")), bound("maximum")) {
@@ -125,7 +142,7 @@ pub(crate) fn found(node: &Node, secret: bool) -> String {
         Data::Text(_) | Data::Raw(_) if secret => "what is given".to_owned(),
         Data::Bool(value) => value.to_string(),
         Data::Integer(value) => format!("the number {value}"),
-        Data::Float(value) => format!("the number {value}"),
+        Data::Float(value) => format!("the number {value:?}"),
         Data::Text(text) | Data::Raw(text) => {
             let short: String = text.chars().take(60).collect();
             let more = if short.len() < text.len() { "…" } else { "" };

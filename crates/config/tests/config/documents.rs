@@ -63,6 +63,10 @@ fn the_reference_is_the_defaults() {
 
 fn keys(schema: &Value, path: &str, out: &mut Vec<(String, bool)>) {
     for (name, of) in schema["properties"].as_object().into_iter().flatten() {
+        // Collectors that this build lacks are named by their short forms alone.
+        if of["x-absent"] == true {
+            continue;
+        }
         let path = format!("{path}.{name}");
         keys(of, &path, out);
         keys(&of["additionalProperties"], &path, out);

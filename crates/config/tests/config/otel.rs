@@ -199,3 +199,19 @@ fn strange_values_are_passed_over_and_bad_urls_are_not() {
     let loaded = from(&[], &[("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")], &[]).expect("loads");
     assert!(loaded.config.exporters.otlp.is_empty() && warnings(&loaded)[0].contains("no OTLP endpoint"));
 }
+
+#[test]
+fn misspelt_names_are_told_and_those_of_others_are_not() {
+    let env = [
+        ("OTEL_EXPORTER_OTLP_ENDPIONT", "http://c:4317"),
+        ("OTEL_PYTHON_LOG_LEVEL", "debug"),
+        ("OTEL_JAVAAGENT_ENABLED", "true"),
+    ];
+    let loaded = from(&[], &env, &[]).expect("loads");
+    assert_eq!(
+        warnings(&loaded),
+        [
+            "OTEL_EXPORTER_OTLP_ENDPIONT: no variable has this name, so it is ignored; did you mean OTEL_EXPORTER_OTLP_ENDPOINT?"
+        ]
+    );
+}
