@@ -155,7 +155,8 @@ fn verdict(descriptor: &'static Descriptor, loaded: &Loaded, platform: &Arc<Plat
         return Verdict { name, state: "disabled", why, map_bytes: 0, samples: 0 };
     }
     let plan = (descriptor.plan)(&selection.section, platform.facts.possible_cpus);
-    let map_bytes = plan.maps.iter().map(|(_, bytes)| bytes).sum();
+    let full: u64 = plan.maps.iter().map(|(_, bytes)| bytes).sum();
+    let map_bytes = (full as f64 * platform.map_scale) as u64;
     let samples = plan.samples_per_workload * workloads;
     let runtime = tokio::runtime::Handle::current();
     let mut setup = Setup::new(name, selection.section.clone(), Arc::clone(platform), runtime);

@@ -52,7 +52,7 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
             let loaded = wiring::load(cli, registry)?;
             let _runtime = tokio_runtime()?;
             let _guard = _runtime.enter();
-            let platform = platform(&loaded.config)?;
+            let platform = platform(&loaded, registry)?;
             let (report, exit) = check::check(registry, &loaded, &platform, *format);
             print!("{report}");
             return Ok(exit);
@@ -95,8 +95,8 @@ fn tokio_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 /// Gives the platform that `check` tries collectors on. Without a readable cgroup hierarchy nothing can be tried.
-fn platform(config: &config::Config) -> Result<Arc<Platform>, Failure> {
+fn platform(loaded: &config::Loaded, registry: &[&'static Descriptor]) -> Result<Arc<Platform>, Failure> {
     let facts = bpf::probe::Facts::gather();
-    let workloads = wiring::workloads(config, &facts)?;
-    Ok(wiring::platform(config, facts, &workloads, Own::new().provider()))
+    let workloads = wiring::workloads(&loaded.config, &facts)?;
+    Ok(wiring::platform(loaded, registry, facts, &workloads, Own::new().provider()))
 }

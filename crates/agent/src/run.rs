@@ -48,7 +48,7 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let meters = own.provider();
     let meter = meters.meter(SCOPE);
     observe(&meter, &facts, &workloads);
-    let platform = wiring::platform(config, facts, &workloads, meters);
+    let platform = wiring::platform(&loaded, registry, facts, &workloads, meters);
     let (options, selections) = (wiring::options(config), wiring::selections(&loaded, registry));
     let resolver = Arc::clone(&workloads) as Arc<dyn model::Resolver>;
     let handle = Handle::current();

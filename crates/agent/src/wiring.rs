@@ -89,13 +89,33 @@ pub fn workloads(config: &Config, facts: &Facts) -> Result<Arc<Workloads>, Failu
 }
 
 /// Gives what all collectors share.
-pub fn platform(config: &Config, facts: Facts, workloads: &Arc<Workloads>, meters: SdkMeterProvider) -> Arc<Platform> {
+pub fn platform(
+    loaded: &Loaded,
+    registry: &[&'static Descriptor],
+    facts: Facts,
+    workloads: &Arc<Workloads>,
+    meters: SdkMeterProvider,
+) -> Arc<Platform> {
+    let config = &loaded.config;
     let ebpf = &config.integrations.ebpf;
+    let plan = |selection: &Selection| (selection.descriptor.plan)(&selection.section, facts.possible_cpus).maps;
+    let running = selections(loaded, registry).into_iter().filter(|selection| selection.enabled);
+    let planned: u64 = running.flat_map(|selection| plan(&selection)).map(|(_, bytes)| bytes).sum();
+    let map_scale = (config.limits.map_memory as f64 / planned.max(1) as f64).min(1.0);
+    if map_scale < 1.0 {
+        tracing::warn!(
+            "kernel maps would take {planned} bytes when full: they get {:.0} % of their entries to keep within \
+             limits.map_memory ({} bytes)",
+            map_scale * 100.0,
+            config.limits.map_memory
+        );
+    }
     Arc::new(Platform {
         facts,
         census: Arc::clone(workloads) as Arc<dyn model::Census>,
         btf_path: given(&ebpf.btf_path),
         types: std::sync::Mutex::default(),
+        map_scale,
         ring_bytes: u32::try_from(ebpf.ring_buffer_size).unwrap_or(u32::MAX),
         process_filter: ebpf.process_filter.clone(),
         exclude_processes: ebpf.exclude_processes.clone(),

@@ -141,9 +141,9 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
         .constant("count_listed", &count_listed)
         .constant("time_listed", &time_listed)
         .constant("comm_filter", &comm_filter)
-        .max_entries("calls", config.max_calls)
-        .max_entries("errors", config.max_errors)
-        .max_entries("latency", config.max_latencies);
+        .max_entries("calls", platform.scaled(config.max_calls))
+        .max_entries("errors", platform.scaled(config.max_errors))
+        .max_entries("latency", platform.scaled(config.max_latencies));
     let mut object = loader.load(types).map_err(crate::refused)?;
     list(config, &object)?;
     filter(platform, &object)?;

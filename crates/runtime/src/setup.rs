@@ -18,6 +18,9 @@ pub struct Platform {
     pub btf_path: Option<PathBuf>,
     /// The kernel's types while collectors attach; the manager forgets them afterwards.
     pub types: Mutex<Option<bpf::Types>>,
+    /// What collectors multiply the entries of their maps with, at most 1, so that all maps together keep within
+    /// `limits.map_memory`.
+    pub map_scale: f64,
     /// The size of each ring buffer in bytes.
     pub ring_bytes: u32,
     /// The commands that collectors must count only for these processes (empty: all).
@@ -29,6 +32,11 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// Gives how many entries a map may have that the configuration gives `entries`.
+    pub fn scaled(&self, entries: u32) -> u32 {
+        ((f64::from(entries) * self.map_scale) as u32).clamp(1, entries.max(1))
+    }
+
     /// Frees the kernel's types, some 20 MB, once everything is attached.
     pub(crate) fn forget_types(&self) {
         *self.types.lock().unwrap_or_else(PoisonError::into_inner) = None;

@@ -66,6 +66,7 @@ fn start_with(options: Options, selections: Vec<Selection>, own: Own) -> Result<
         census: Arc::new(NoCgroups),
         btf_path: None,
         types: Mutex::default(),
+        map_scale: 1.0,
         ring_bytes: 4096,
         process_filter: Vec::new(),
         exclude_processes: Vec::new(),
