@@ -198,3 +198,28 @@ fn every_key_of_the_wrong_type_gives_one_error_with_key_and_line() {
     }
     assert!(tried > 100, "{tried}");
 }
+
+/// Damages the reference in many reproducible ways: whatever comes of it, it is a configuration or a list of errors.
+#[test]
+fn damaged_files_never_panic() {
+    let reference = config::reference(&sections());
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut next = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let splinters = [
+        "\t", ":", "{", "}", "[", "]", "&a", "*a", "!!int ", "\"", "'", "|\n", "%", "- ", "? ", "#", "\u{0}", "é", "\n",
+    ];
+    for _ in 0..100 {
+        let mut text: Vec<char> = reference.chars().collect();
+        for _ in 0..=next(4) {
+            let at = next(text.len());
+            text.splice(at..(at + next(20)).min(text.len()), splinters[next(splinters.len())].chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(errors) = crate::support::text(&text) {
+            assert!(!errors.is_empty() && errors.iter().all(|error| !error.contains('\n')), "{errors:?}");
+        }
+    }
+}
