@@ -26,9 +26,12 @@ use super::tls::Material;
 /// A connection that is ready for requests. Dropping it closes it.
 pub(super) struct Connection {
     sender: Sender,
-    driver: JoinHandle<()>,
+    driver: JoinHandle<Result<(), hyper::Error>>,
     expires: Instant,
 }
+
+/// What a connection gets to end after a request on it has failed.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 enum Sender {
     Http1(http1::SendRequest<Full<Bytes>>),
@@ -49,6 +52,15 @@ impl Connection {
             Sender::Http2(sender) => sender.is_closed(),
         };
         !closed && Instant::now() < self.expires
+    }
+
+    /// Describes why a request failed. The connection may know more than the request.
+    pub async fn explain(mut self, target: &Target, error: hyper::Error) -> Failure {
+        let end = tokio::time::timeout(LAST_WORDS, &mut self.driver).await;
+        match end {
+            Ok(Ok(Err(cause))) => broken(target, &cause),
+            _ => broken(target, &error),
+        }
     }
 
     /// Sends a request and waits for the head of its response.
@@ -130,17 +142,16 @@ fn shuffle(mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     addresses
 }
 
-async fn shake<S>(target: &Target, stream: S) -> Result<(Sender, JoinHandle<()>), Failure>
+async fn shake<S>(target: &Target, stream: S) -> Result<(Sender, JoinHandle<Result<(), hyper::Error>>), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let io = TokioIo::new(stream);
-    let failed = |error: hyper::Error| Failure::retry(broken(target.protocol, &error));
-    // A connection's own error reaches the request that it breaks.
+    let failed = |error: hyper::Error| broken(target, &error);
     Ok(match target.protocol {
         Protocol::Http => {
             let (sender, connection) = http1::handshake(io).await.map_err(failed)?;
-            (Sender::Http1(sender), tokio::spawn(async move { drop(connection.await) }))
+            (Sender::Http1(sender), tokio::spawn(connection))
         }
         Protocol::Grpc => {
             let (sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -151,44 +162,40 @@ where
                 .handshake(io)
                 .await
                 .map_err(failed)?;
-            (Sender::Http2(sender), tokio::spawn(async move { drop(connection.await) }))
+            (Sender::Http2(sender), tokio::spawn(connection))
         }
     })
 }
 
 /// Describes a connection that broke.
-pub(super) fn broken(protocol: Protocol, error: &hyper::Error) -> String {
-    let fix = tls_error(error).map_or_else(
-        || match protocol {
-            Protocol::Grpc => "check that the port speaks gRPC (OTLP/HTTP needs protocol: http) and if it wants https",
-            Protocol::Http => "check that the port speaks HTTP (OTLP/gRPC needs protocol: grpc) and if it wants https",
-        },
-        tls_fix,
-    );
-    format!("the connection broke: {}; {fix}", chain(error))
+fn broken(target: &Target, error: &hyper::Error) -> Failure {
+    let cause = chain(error);
+    // A TLS 1.3 server judges the client only after the handshake, and HTTP/2 keeps no more than the error's text.
+    if cause.contains("fatal alert: CertificateRequired") {
+        return Failure::retry(format!("TLS failed: {cause}; {WANTS_CLIENT}"));
+    }
+    if cause.contains("fatal alert:") {
+        return Failure::retry(format!("TLS failed: {cause}; see the receiver's log; it may not trust tls.cert"));
+    }
+    let protocol = match target.protocol {
+        Protocol::Grpc => "check that the port speaks gRPC (OTLP/HTTP needs protocol: http)",
+        Protocol::Http => "check that the port speaks HTTP (OTLP/gRPC needs protocol: grpc)",
+    };
+    let wants = if target.tls { WANTS_CLIENT } else { "the receiver may want https" };
+    Failure::retry(format!("the connection broke: {cause}; {protocol}; {wants}"))
 }
+
+const WANTS_CLIENT: &str = "the receiver may want a client certificate: set tls.cert and tls.key";
 
 fn tls_failure(error: &io::Error) -> Failure {
-    let fix = tls_error(error).map_or("check that the port speaks TLS (else write http:// in the URL)", tls_fix);
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let fix = tls.map_or("check that the port speaks TLS (else write http:// in the URL)", tls_fix);
     Failure::retry(format!("TLS failed: {}; {fix}", chain(error)))
-}
-
-/// Finds the TLS error that is at the bottom of another.
-fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if let Some(found) = inner.and_then(|inner| inner.downcast_ref()) {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
 }
 
 fn tls_fix(error: &rustls::Error) -> &'static str {
     match error {
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "set tls.ca to the authority that signed the server's certificate"
         }
         rustls::Error::InvalidCertificate(
@@ -201,9 +208,6 @@ fn tls_fix(error: &rustls::Error) -> &'static str {
             | CertificateError::NotValidYetContext { .. },
         ) => "renew the server's certificate, and check the clocks of both sides",
         rustls::Error::InvalidCertificate(_) => "check the server's certificate",
-        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "the receiver wants a client certificate: set tls.cert and tls.key"
-        }
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
             "the port does not speak this protocol: change the endpoint's protocol or port"
         }

@@ -124,17 +124,22 @@ impl Courier {
     }
 
     async fn exchange(&mut self, body: &Bytes) -> Result<Accepted, Failure> {
-        let mut connection = match self.connection.take().filter(Connection::is_usable) {
-            Some(connection) => connection,
-            None => dial::dial(&self.target, self.tls.as_ref(), self.timeout, self.max_connection_age).await?,
+        let mut connection = if let Some(usable) = self.connection.take().filter(Connection::is_usable) {
+            usable
+        } else {
+            // Boxed: handshakes are large and rare.
+            let dial = dial::dial(&self.target, self.tls.as_ref(), self.timeout, self.max_connection_age);
+            Box::pin(dial).await?
         };
         let protocol = self.target.protocol;
         let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.uri.clone();
         *request.headers_mut() = self.target.headers.clone();
-        let broken = |error: hyper::Error| Failure::retry(dial::broken(protocol, &error));
-        let (head, body) = connection.send(request).await.map_err(broken)?.into_parts();
+        let (head, body) = match connection.send(request).await {
+            Ok(response) => response.into_parts(),
+            Err(error) => return Err(connection.explain(&self.target, error).await),
+        };
         let body = Limited::new(body, ANSWER_LIMIT)
             .collect()
             .await

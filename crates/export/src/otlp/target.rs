@@ -158,7 +158,7 @@ mod tests {
     fn urls_are_taken_apart() {
         let grpc = target(Protocol::Grpc, "https://otel.example").unwrap();
         assert_eq!((grpc.host.as_str(), grpc.port, grpc.tls), ("otel.example", 443, true));
-        assert_eq!(grpc.uri, format!("https://otel.example{EXPORT}"));
+        assert_eq!(grpc.uri, *format!("https://otel.example{EXPORT}"));
         let http = target(Protocol::Http, "http://[::1]:4318/v1/metrics?tenant=7").unwrap();
         assert_eq!((http.host.as_str(), http.port, http.tls), ("::1", 4318, false));
         assert_eq!(http.uri, "/v1/metrics?tenant=7");

@@ -39,7 +39,7 @@ impl World {
     /// Makes a world of some workloads with two syscalls each.
     pub fn new(workloads: usize) -> Self {
         let syscalls = [attributes(&[("syscall", "openat")]), attributes(&[("syscall", "read")])];
-        let none = attributes(&[]);
+        let nothing = attributes(&[]);
         let entities: Vec<_> = (0..workloads)
             .map(|at| {
                 attributes(&[
@@ -59,7 +59,7 @@ impl World {
             pairs.map(|(entity, syscall)| series(entity, syscall)).collect::<Vec<_>>()
         };
         let (calls, latencies) = (by_syscall(), by_syscall());
-        let node = (0..2).map(|_| series(&none, &none)).collect();
+        let node = (0..2).map(|_| series(&nothing, &nothing)).collect();
         let resource = attributes(&[("host.name", "node-a"), ("service.name", "telesonde")]);
         Self { resource, scopes: [scope("telesonde.syscalls"), scope("telesonde.self")], calls, latencies, node }
     }
@@ -71,7 +71,7 @@ impl World {
                 series.iter().map(|series| NumberPoint { series: series.clone(), value: value(series.id) }).collect(),
             )
         };
-        let grown = |id: u64| if id % 3 == 0 { number / 2 * id } else { number * id };
+        let grown = |id: u64| if id.is_multiple_of(3) { number / 2 * id } else { number * id };
         let mut points = Vec::new();
         let mut counts = Vec::new();
         for series in &self.latencies {
@@ -90,7 +90,7 @@ impl World {
                 len: 6,
             });
         }
-        let huge = |id: u64| if id == 1 { Value::U64(u64::MAX - 10 + number) } else { Value::U64(grown(id)) };
+        let huge = |id: u64| if id == 1 { Value::U64(u64::MAX - (1 << 30) + number) } else { Value::U64(grown(id)) };
         let family = |metric, scope: usize, points| Family {
             metric: MetricRef::Static(metric),
             scope: self.scopes[scope].clone(),

@@ -4,8 +4,8 @@ extern crate telesonde_export as export;
 
 mod collector;
 mod data;
-mod delta;
 mod deliver;
+mod delta;
 mod encode;
 mod flat;
 mod outage;

@@ -1,0 +1,173 @@
+//! TLS: authorities, client certificates, their renewal, and what is said when they do not fit.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use export::otlp::{Endpoint, Options, Tls};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+
+use crate::collector::{Collector, Log, Running, meter, options};
+use crate::data::Clock;
+
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate in PEM and DER, and its key in PEM.
+struct Signed {
+    pem: String,
+    der: Vec<u8>,
+    key: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    fn sign(&self, name: &str) -> Signed {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        Signed { pem: certificate.pem(), der: certificate.der().to_vec(), key: key.serialize_pem() }
+    }
+
+    /// The settings of a server with a certificate for `name` that wants clients to have one.
+    fn server(&self, name: &str) -> ServerTlsConfig {
+        let signed = self.sign(name);
+        let identity = Identity::from_pem(&signed.pem, &signed.key);
+        ServerTlsConfig::new().identity(identity).client_ca_root(Certificate::from_pem(self.pem()))
+    }
+}
+
+/// A directory of its own for one test's files.
+struct Files(PathBuf);
+
+impl Files {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("telesonde-otlp-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn client(&self, authority: &Authority, signed: &Signed) -> Tls {
+        Tls {
+            ca: Some(self.write("ca.pem", &authority.pem())),
+            cert: Some(self.write("cert.pem", &signed.pem)),
+            key: Some(self.write("key.pem", &signed.key)),
+            ..Tls::default()
+        }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn start(tls: ServerTlsConfig) -> Collector {
+    Collector::start_at("127.0.0.1:0".parse().unwrap(), Log::default(), Some(tls)).await
+}
+
+fn secure(collector: &Collector, tls: Tls) -> Options {
+    Options { tls, ..options(format!("https://{}", collector.address)) }
+}
+
+#[tokio::test]
+async fn renewed_client_certificates_are_used_without_a_restart() {
+    let authority = Authority::new();
+    let files = Files::new("renewal");
+    let (first, second) = (authority.sign("agent-1"), authority.sign("agent-2"));
+    let collector = start(authority.server("127.0.0.1")).await;
+    let clock = Clock::new(2);
+    let settings = secure(&collector, files.client(&authority, &first));
+    let mut running = Running::start(settings, &clock, Duration::from_secs(20));
+    running.exports(&clock, 2).await;
+    // For a moment the key does not fit the certificate: the endpoint goes on with what it has.
+    files.write("cert.pem", &second.pem);
+    running.exports(&clock, 2).await;
+    files.write("key.pem", &second.key);
+    running.exports(&clock, 2).await;
+    running.stop().await;
+    let peers: Vec<_> = collector.log.received().into_iter().map(|at| at.peer.unwrap()).collect();
+    assert_eq!(peers[0], first.der);
+    assert_eq!(peers.last().unwrap(), &second.der);
+    let changes = peers.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert_eq!(changes, 1);
+}
+
+#[tokio::test]
+async fn a_new_authority_is_trusted_without_a_restart() {
+    let (old, new) = (Authority::new(), Authority::new());
+    let files = Files::new("authority");
+    let collector = start(old.server("127.0.0.1")).await;
+    let clock = Clock::new(2);
+    let settings = secure(&collector, files.client(&old, &old.sign("agent")));
+    let mut running = Running::start(settings, &clock, Duration::from_secs(20));
+    running.exports(&clock, 1).await;
+    let (address, log) = collector.stop();
+    let _collector = Collector::start_at(address, log, Some(new.server("127.0.0.1"))).await;
+    running.until(|status| status.last_error.as_ref().is_some_and(|error| error.contains("tls.ca"))).await;
+    files.client(&new, &new.sign("agent"));
+    running.exports(&clock, 1).await;
+    running.stop().await;
+}
+
+async fn outcome(settings: Options) -> Result<(), String> {
+    let clock = Clock::new(1);
+    let mut running = Running::start(settings, &clock, Duration::from_secs(20));
+    let status = running.until(|status| status.last_success.is_some() || status.consecutive_failures > 0).await;
+    running.stop().await;
+    if status.last_success.is_some() { Ok(()) } else { Err(status.last_error.unwrap()) }
+}
+
+#[tokio::test]
+async fn names_and_authorities_are_checked_unless_told_otherwise() {
+    let authority = Authority::new();
+    let files = Files::new("names");
+    let collector = start(authority.server("otel.example")).await;
+    let good = files.client(&authority, &authority.sign("agent"));
+    let error = outcome(secure(&collector, good.clone())).await.unwrap_err();
+    assert!(error.contains("tls.server_name"), "{error}");
+    let named = Tls { server_name: Some("otel.example".to_owned()), ..good.clone() };
+    outcome(secure(&collector, named.clone())).await.unwrap();
+    let error = outcome(secure(&collector, Tls { ca: None, ..named.clone() })).await.unwrap_err();
+    assert!(error.contains("tls.ca"), "{error}");
+    let blind = Tls { ca: None, server_name: None, insecure_skip_verify: true, ..good.clone() };
+    outcome(secure(&collector, blind)).await.unwrap();
+    let error = outcome(secure(&collector, Tls { cert: None, key: None, ..named })).await.unwrap_err();
+    assert!(error.contains("tls.cert"), "{error}");
+}
+
+#[test]
+fn unusable_files_are_named() {
+    let files = Files::new("unusable");
+    let authority = Authority::new();
+    let (one, other) = (authority.sign("one"), authority.sign("other"));
+    let good = files.client(&authority, &one);
+    let path = |path: &Path| Some(path.to_owned());
+    let cases = [
+        (Tls { ca: path(Path::new("/nonexistent/ca.pem")), ..good.clone() }, "/nonexistent/ca.pem"),
+        (Tls { ca: path(&files.write("empty.pem", "")), ..good.clone() }, "holds no PEM certificate"),
+        (Tls { key: path(&files.write("other.pem", &other.key)), ..good.clone() }, "not usable with the certificate"),
+        (Tls { key: None, ..good.clone() }, "set tls.key as well"),
+        (Tls { cert: None, ..good.clone() }, "set tls.cert as well"),
+        (Tls { server_name: Some("a b".to_owned()), ..good }, "`a b` is neither"),
+    ];
+    for (tls, wanted) in cases {
+        let settings = Options { tls, ..options("https://localhost:4317".to_owned()) };
+        let error = Endpoint::new(settings, Clock::new(1), &meter()).err().unwrap().to_string();
+        assert!(error.contains("endpoint main") && error.contains(wanted), "{error}");
+    }
+}
