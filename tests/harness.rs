@@ -6,6 +6,7 @@ pub mod otlp;
 pub mod scrape;
 pub mod stimulus;
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,9 +25,9 @@ pub fn kernel() -> Result<MutexGuard<'static, ()>, String> {
         return Err("the kernel has no BTF".to_owned());
     }
     if let Some(Err(error)) = aya::programs::loaded_programs().next() {
-        return Err(format!("BPF is refused: {error}"));
+        return Err(format!("BPF is refused: {}", error.source().map_or(error.to_string(), ToString::to_string)));
     }
-    cgroup::mount()?;
+    cgroup::permitted()?;
     Ok(guard)
 }
 

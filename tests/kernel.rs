@@ -1,4 +1,4 @@
-//! What the agent says of calls whose exact number is known.
+//! What the agent says of things that are known to have happened, on the live kernel.
 
 mod churn;
 mod counts;
@@ -7,3 +7,37 @@ mod limits;
 mod names;
 mod outage;
 mod quantiles;
+
+use crate::harness::agent::{Agent, Wish};
+use crate::harness::cgroup::Cgroup;
+use crate::harness::{live, stimulus};
+
+/// How to make the kernel do what a collector watches, and which metric of the workload must move.
+pub struct Stimulus {
+    /// The collector's name.
+    pub collector: &'static str,
+    /// What to do within a new cgroup.
+    pub actions: &'static [&'static str],
+    /// The sample as it stands in a scrape.
+    pub sample: &'static str,
+}
+
+/// One line for each collector.
+pub const STIMULI: &[Stimulus] = &[
+    // It measures nothing itself: the new cgroup's name on any metric is what it gives.
+    Stimulus { collector: "cgroup", actions: &["getppid=1"], sample: "ebpf_syscall_count_total" },
+    Stimulus { collector: "syscalls", actions: &["openat_enoent=1"], sample: "ebpf_syscall_errors_total" },
+];
+
+#[test]
+fn every_collector_sees_what_it_watches() {
+    let _kernel = live!();
+    let agent = Agent::start(Wish::default());
+    for stimulus in STIMULI {
+        let cgroup = Cgroup::new(stimulus.collector);
+        stimulus::run(&cgroup, stimulus.actions);
+        let labels = [("cgroup_path", cgroup.path())];
+        agent.until(stimulus.sample, |scrape| (scrape.sum(stimulus.sample, &labels) > 0.0).then_some(()));
+    }
+    agent.stop();
+}

@@ -1,6 +1,7 @@
-//! The integration tests: the agent's binary on the live kernel.
+//! The integration tests: the agent's binary on the live kernel, and what holds the workspace together.
 
 #![expect(clippy::float_cmp, reason = "counts are whole numbers, which doubles hold exactly")]
 
 mod harness;
 mod kernel;
+mod registry;

@@ -22,6 +22,14 @@ pub fn mount() -> Result<PathBuf, String> {
     unified.ok_or_else(|| "no cgroup hierarchy is mounted".to_owned())
 }
 
+/// Says why no cgroup can be made here, if that is so.
+pub fn permitted() -> Result<(), String> {
+    let probe = mount()?.join(format!("telesonde-test-{}-probe", std::process::id()));
+    fs::create_dir(&probe).map_err(|error| format!("cannot make a cgroup: {error}"))?;
+    remove(&probe);
+    Ok(())
+}
+
 /// A cgroup that is removed, with all below it, when the test is done.
 pub struct Cgroup {
     directory: PathBuf,

@@ -140,10 +140,17 @@ fn sixty_four_threads_lose_nothing() {
     let _kernel = live!();
     let agent = Agent::start(Wish { syscalls: "latency: all, latency_by_syscall: [getppid]", ..Wish::default() });
     let cgroup = Cgroup::new("threads");
-    stimulus::run(&cgroup, &["parallel=64:5000"]);
-    check(&agent, &cgroup, &[("getppid", 320_000.0)]);
+    let mut child = stimulus::start(&cgroup, &["parallel=64:20000"]);
+    let mut before = agent.scrape();
+    while child.try_wait().unwrap().is_none() {
+        let scrape = agent.scrape();
+        assert_eq!(scrape.fallen(&before), [], "a counter never falls");
+        before = scrape;
+    }
+    stimulus::finish(child);
+    check(&agent, &cgroup, &[("getppid", 1_280_000.0)]);
     let labels = [("cgroup_path", cgroup.path()), ("syscall", "getppid")];
-    assert_eq!(agent.scrape().value("ebpf_syscall_latency_ns_count", &labels), Some(320_000.0));
+    assert_eq!(agent.scrape().value("ebpf_syscall_latency_ns_count", &labels), Some(1_280_000.0));
     agent.stop();
 }
 
