@@ -15,10 +15,10 @@ fn nothing_is_lost_or_counted_twice() {
         let agent = Agent::start(Wish { otlp, endpoint: &endpoint, ..Wish::default() });
         let cgroup = Cgroup::new("outage");
         let labels = [("cgroup.path", cgroup.path()), ("syscall", "getppid")];
-        let received = || receiver.number("ebpf_syscall_count", &labels).unwrap_or_default();
+        let arrived = || receiver.number("ebpf_syscall_count", &labels).unwrap_or_default();
         let until = |expected: f64| {
             eventually("the calls are received", || {
-                let count = received();
+                let count = arrived();
                 assert!(count <= expected, "{temporality}: {count} of {expected}");
                 (count == expected).then_some(())
             });
@@ -31,11 +31,11 @@ fn nothing_is_lost_or_counted_twice() {
             stimulus::run(&cgroup, &["getppid=1000"]);
             eventually("an export is refused", || (receiver.refused() > before).then_some(()));
         }
-        assert_eq!(received(), 100.0);
+        assert_eq!(arrived(), 100.0);
         receiver.refuse(false);
         stimulus::run(&cgroup, &["getppid=11"]);
         until(3111.0);
         agent.stop();
-        assert_eq!(received(), 3111.0, "{temporality}: the last flush repeats nothing");
+        assert_eq!(arrived(), 3111.0, "{temporality}: the last flush repeats nothing");
     }
 }
