@@ -59,6 +59,13 @@ impl Cgroup {
         Self(path)
     }
 
+    /// Makes a cgroup below this one.
+    pub fn nest(&self, name: &str) -> Self {
+        let path = self.0.join(name);
+        fs::create_dir(&path).expect("a cgroup can be made");
+        Self(path)
+    }
+
     /// Gives its id.
     pub fn id(&self) -> u64 {
         fs::metadata(&self.0).expect("it exists").ino()
@@ -113,8 +120,10 @@ impl Drop for Cgroup {
 /// What a child does, each so many times.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Work {
-    /// `getppid` calls.
+    /// `getppid` calls of each thread.
     pub getppid: u64,
+    /// Threads beside the first that call `getppid`.
+    pub threads: u64,
     /// `openat` calls of a file that is not there.
     pub missing: u64,
     /// Sleeps of a millisecond.
@@ -125,7 +134,8 @@ pub struct Work {
 
 impl std::fmt::Display for Work {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} {} {}", self.getppid, self.missing, self.naps, self.comm.unwrap_or_default())
+        let comm = self.comm.unwrap_or_default();
+        write!(f, "{} {} {} {} {comm}", self.getppid, self.threads, self.missing, self.naps)
     }
 }
 
@@ -141,15 +151,23 @@ fn child() {
     let Ok(work) = std::env::var("TELESONDE_WORK") else { return };
     let mut words = work.split(' ');
     let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).expect("a number");
-    let (getppid, missing, naps) = (number(), number(), number());
+    let (getppid, threads, missing, naps) = (number(), number(), number(), number());
     if let Some(comm) = words.next().filter(|comm| !comm.is_empty()) {
         fs::write("/proc/self/comm", comm).expect("a name");
     }
     println!("waiting");
     std::io::stdin().read_line(&mut String::new()).expect("a word");
-    for _ in 0..getppid {
-        std::hint::black_box(parent_id());
-    }
+    let call = || {
+        for _ in 0..getppid {
+            std::hint::black_box(parent_id());
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(call);
+        }
+        call();
+    });
     for _ in 0..missing {
         assert!(fs::File::open("/nonexistent/file").is_err());
     }

@@ -97,6 +97,24 @@ fn with_every_call_timed_the_histogram_counts_every_call() {
 }
 
 #[test]
+fn threads_that_share_a_slot_lose_no_time() {
+    let Some(types) = ready() else { return };
+    for &name in builds() {
+        let loader = loader(name, TIME_EVERY).constant("time_listed", &1_u32);
+        let loader = loader.constant("starts_mask", &0_u32).max_entries("starts", 1);
+        let object = attach(loader, TIME_EVERY, &types);
+        let mut listed = object.cells::<u32>("listed").expect("listed");
+        listed.set(libc::SYS_getppid as u32, &LISTED_TIME).expect("writable");
+        let cgroup = Cgroup::make("shared");
+        cgroup.run(Work { getppid: 20_000, threads: 7, ..Work::default() });
+        let getppid = call(cgroup.id(), libc::SYS_getppid);
+        assert_eq!(total(&object, getppid), 160_000, "{name}");
+        assert_eq!(latency(&object, getppid).count(), 160_000, "{name}");
+        assert_eq!(losses(&object), Loss::default());
+    }
+}
+
+#[test]
 fn samples_are_a_sixteenth_of_the_calls() {
     let Some(types) = ready() else { return };
     for &name in builds() {
@@ -244,6 +262,44 @@ async fn cgroups_are_reported_with_their_paths() {
         let drops: u64 = object.per_cpu_cells::<u64>("drops").expect("drops").get(0).expect("readable").iter().sum();
         assert_eq!(drops, 0);
     }
+}
+
+#[tokio::test]
+async fn a_path_that_is_too_long_is_left_out() {
+    let Some(types) = ready() else { return };
+    if is_locked() {
+        return;
+    }
+    let loader = Loader::new("cgroup").constant("hierarchy_id", &facts().cgroups.hierarchy_id);
+    let mut object = loader.load(&types).expect("the object loads");
+    object.attach("cgroup_mkdir", &types).expect("the program attaches");
+    let mut ring = object.ring("changes").expect("changes");
+    let outer = Cgroup::make("long");
+    let (inner, innermost) = (outer.nest(&"a".repeat(250)), outer.nest(&format!("{0}/{0}", "a".repeat(250))));
+    let mut paths = std::collections::HashMap::new();
+    ring.drain(|record| {
+        let (change, path) = Change::decode(record).expect("a whole record");
+        paths.insert(change.id, (change.parent, path.map(str::len)));
+    });
+    let id = outer.id();
+    assert_eq!(paths[&inner.id()], (id, Some(outer.path().len() + 251)));
+    assert_eq!(paths[&innermost.id()], (inner.id(), None));
+    drop(innermost);
+    drop(inner);
+}
+
+#[tokio::test]
+async fn what_a_full_ring_cannot_hold_is_counted() {
+    let Some(types) = ready() else { return };
+    let loader = Loader::new("cgroup").constant("hierarchy_id", &facts().cgroups.hierarchy_id);
+    let mut object = loader.max_entries("changes", 4096).load(&types).expect("the object loads");
+    object.attach("cgroup_mkdir__id", &types).expect("the program attaches");
+    let mut ring = object.ring("changes").expect("changes");
+    let cgroups: Vec<Cgroup> = (0..200).map(|index| Cgroup::make(&format!("ring{index}"))).collect();
+    let received = ring.drain(|_| ()) as u64;
+    let dropped: u64 = object.per_cpu_cells::<u64>("drops").expect("drops").get(0).expect("readable").iter().sum();
+    assert!(dropped > 0);
+    assert!(received + dropped >= cgroups.len() as u64, "{received} received, {dropped} dropped");
 }
 
 #[test]
