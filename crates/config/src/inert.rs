@@ -23,14 +23,13 @@ enum When {
     Names,
 }
 
-const KEYS: [(&str, When); 21] = [
+const KEYS: [(&str, When); 19] = [
     ("agent.privileges", When::Differs),
     ("integrations.ebpf.programs_path", When::Differs),
     ("integrations.ebpf.pin_path", When::Differs),
     ("integrations.ebpf.granularity", When::Is("process")),
     ("integrations.ebpf.namespace_filter", When::Differs),
     ("integrations.ebpf.sample_rate", When::Differs),
-    ("integrations.ebpf.ring_buffer_size", When::Differs),
     ("integrations.ebpf.perf_buffer_size", When::Differs),
     ("integrations.ebpf.events.buffer", When::Differs),
     ("integrations.ebpf.max_stack_depth", When::Written),
@@ -44,7 +43,6 @@ const KEYS: [(&str, When); 21] = [
     ("enrich.kubernetes.kubeconfig", When::Differs),
     ("enrich.kubernetes.labels", When::Differs),
     ("enrich.kubernetes.annotations", When::Differs),
-    ("limits.map_memory", When::Differs),
 ];
 
 /// Tells whether the very mention of a key gives a warning.

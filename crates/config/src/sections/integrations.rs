@@ -37,13 +37,13 @@ pub struct Ebpf {
     pub granularity: Granularity,
     /// The collectors, by name; `collect_NAME` is the short form of NAME.enabled.
     pub collectors: BTreeMap<String, serde_json::Value>,
-    /// Only processes with these names are observed; empty for all.
+    /// Only processes with these commands (their first 15 bytes) are observed; empty for all.
     pub process_filter: Vec<String>,
-    /// Only containers with these names are observed; empty for all.
+    /// Only containers whose id begins with one of these are observed; empty for all.
     pub container_filter: Vec<String>,
     /// Only pods of these namespaces are observed; empty for all.
     pub namespace_filter: Vec<String>,
-    /// Processes with these names are not observed.
+    /// Processes with these commands (their first 15 bytes) are not observed.
     pub exclude_processes: Vec<String>,
     /// The percentage of events that are taken.
     #[schemars(range(min = 1, max = 100))]
