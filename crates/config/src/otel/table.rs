@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::inert;
+
 /// One standard variable.
 #[derive(Clone, Copy, Debug)]
 pub struct OtelVariable {
@@ -232,6 +234,7 @@ pub fn otel_table() -> String {
     );
     for variable in OTEL_VARIABLES {
         let (status, detail) = match variable.status {
+            Status::Honoured(key) if is_silent(key) => ("honoured", format!("`{key}`, without effect in this version")),
             Status::Honoured(key) => ("honoured", format!("`{key}`")),
             Status::NotApplicable(why) => ("not applicable because", why.to_owned()),
         };
@@ -239,6 +242,12 @@ pub fn otel_table() -> String {
         let _ = writeln!(text, "| `{}` | {status} | {detail} | `{}` |", variable.name, variable.example);
     }
     text
+}
+
+/// Tells keys whose effect is still to come; what concerns logs waits for events as a whole.
+fn is_silent(key: &str) -> bool {
+    let events = inert::silent().any(|silent| silent == "exporters.events.otlp");
+    inert::silent().any(|silent| silent == key) || (events && key.starts_with("exporters.otlp.logs."))
 }
 
 /// Reads `a=b,c=d` with percent-encoded values; the message never repeats a value, which may be secret.
