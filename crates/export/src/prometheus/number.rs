@@ -1,5 +1,7 @@
 //! Numbers as the text expositions write them.
 
+use std::sync::OnceLock;
+
 use model::Value;
 
 /// Integers of a double below this magnitude are exact, and are written without exponent.
@@ -46,18 +48,28 @@ pub(super) fn timestamp(out: &mut Vec<u8>, nanoseconds: u64) {
     }
 }
 
+/// Boundaries as text, by exponent: those that were asked for once.
+static TEXT: [OnceLock<String>; 256] = [const { OnceLock::new() }; 256];
+/// The same for OpenMetrics.
+static OPEN: [OnceLock<String>; 256] = [const { OnceLock::new() }; 256];
+
 /// Gives the boundary 2^`exponent` as Go's `%g` writes it, since Prometheus compares `le` as text; OpenMetrics wants
 /// it to look like a float.
-pub(super) fn boundary(exponent: i8, float: bool) -> String {
-    let scientific = format!("{:e}", f64::from(exponent).exp2());
+pub(super) fn boundary(exponent: i8, open: bool) -> &'static str {
+    let known = if open { &OPEN } else { &TEXT };
+    known[usize::from(exponent as u8)].get_or_init(|| write_boundary(f64::from(exponent).exp2(), open))
+}
+
+fn write_boundary(boundary: f64, open: bool) -> String {
+    let scientific = format!("{boundary:e}");
     let (mantissa, power) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let power: i32 = power.parse().unwrap_or(0);
     if !(-4..6).contains(&power) {
         let sign = if power < 0 { '-' } else { '+' };
         return format!("{mantissa}e{sign}{:02}", power.abs());
     }
-    let plain = format!("{}", f64::from(exponent).exp2());
-    if float && !plain.contains('.') { format!("{plain}.0") } else { plain }
+    let plain = format!("{boundary}");
+    if open && !plain.contains('.') { format!("{plain}.0") } else { plain }
 }
 
 #[cfg(test)]

@@ -31,7 +31,9 @@ impl Scrapes {
 
     async fn scrape(&self, headers: &HeaderMap) -> Response {
         let began = Instant::now();
-        let deadline = deadline(headers).unwrap_or(Duration::MAX).min(self.options.limits.request_time);
+        // The connection is cut at the limit: an answer that says why comes a little earlier.
+        let limit = self.options.limits.request_time.mul_f64(0.9);
+        let deadline = deadline(headers).unwrap_or(limit).min(limit);
         let Ok(response) = tokio::time::timeout(deadline, self.metrics(headers, began)).await else {
             self.instruments.scrape("timeout");
             let body = format!("the metrics were not gathered within {} s\n", deadline.as_secs_f64());

@@ -117,8 +117,8 @@ impl Names {
         self.bounds.clear();
         self.ends.clear();
         let bounds = metric.bounds.iter().map(|&exponent| number::boundary(exponent, dialect.open));
-        for bound in bounds.chain(["+Inf".to_owned()]) {
-            for part in ["le=\"", &bound, "\"} "] {
+        for bound in bounds.chain(["+Inf"]) {
+            for part in ["le=\"", bound, "\"} "] {
                 self.bounds.extend_from_slice(part.as_bytes());
             }
             self.ends.push(self.bounds.len());

@@ -106,7 +106,7 @@ impl Source for Gathers {
     fn snapshot(&self, max_age: Duration) -> Pending<'_> {
         Box::pin(async move {
             let before = self.taken.load(Ordering::SeqCst);
-            if before > 0 && max_age >= Duration::from_secs(3600) {
+            if before > 0 && max_age >= Duration::from_hours(1) {
                 return Arc::new(Snapshot { number: before, ..self.snapshot.clone() });
             }
             if before >= self.most {

@@ -55,7 +55,7 @@ impl Running {
 /// Reads until the other side closes, in whatever way it does.
 async fn read_all(stream: &mut TcpStream) -> Vec<u8> {
     let mut all = Vec::new();
-    let mut chunk = [0; 65536];
+    let mut chunk = vec![0; 65536];
     while let Ok(read @ 1..) = stream.read(&mut chunk).await {
         all.extend_from_slice(&chunk[..read]);
     }
@@ -161,7 +161,7 @@ async fn max_age_decides_whether_a_scrape_gathers() {
     }
     assert_eq!(source.taken.load(Ordering::SeqCst), 2);
     let source = Gathers::new(everything(), u64::MAX);
-    let server = start_with(Options { max_age: Duration::from_secs(3600), ..options() }, source.clone());
+    let server = start_with(Options { max_age: Duration::from_hours(1), ..options() }, source.clone());
     let mut bodies = Vec::new();
     for _ in 0..2 {
         bodies.push(server.ask("GET", "/metrics", "").await.1);
