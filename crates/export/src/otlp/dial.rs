@@ -47,11 +47,15 @@ impl Drop for Connection {
 impl Connection {
     /// Says whether another request may go over the connection.
     pub fn is_usable(&self) -> bool {
-        let closed = match &self.sender {
+        self.is_open() && Instant::now() < self.expires
+    }
+
+    /// Says whether neither side has closed the connection.
+    pub fn is_open(&self) -> bool {
+        !match &self.sender {
             Sender::Http1(sender) => sender.is_closed(),
             Sender::Http2(sender) => sender.is_closed(),
-        };
-        !closed && Instant::now() < self.expires
+        }
     }
 
     /// Describes why a request failed. The connection may know more than the request.

@@ -64,6 +64,13 @@ impl Courier {
     /// When the URL, a header or a file is unusable.
     pub fn new(options: &Options) -> Result<Self, Error> {
         let target = Target::new(options)?;
+        let endpoint = &options.name;
+        if target.tls && options.tls.insecure_skip_verify {
+            tracing::warn!(endpoint, "tls.insecure_skip_verify is set: anyone can pose as the receiver");
+        }
+        if !target.tls && options.tls != super::Tls::default() {
+            tracing::warn!(endpoint, "the tls settings have no effect: the URL begins with http://");
+        }
         let tls =
             target.tls.then(|| tls::load(&options.name, &options.tls, &target.host, target.protocol)).transpose()?;
         Ok(Self {
@@ -84,7 +91,7 @@ impl Courier {
 
     /// Says whether there is a connection.
     pub fn is_connected(&self) -> bool {
-        self.connection.as_ref().is_some_and(Connection::is_usable)
+        self.connection.as_ref().is_some_and(Connection::is_open)
     }
 
     /// Reads the certificates again; changed ones take effect with a new connection.
@@ -117,7 +124,7 @@ impl Courier {
             let took = self.timeout;
             Err(Failure::retry(format!("no answer within {took:?}; check the receiver's load, or raise the timeout")))
         });
-        if self.connection.as_ref().is_some_and(|connection| !connection.is_usable()) {
+        if !self.is_connected() {
             self.connection = None;
         }
         result
@@ -127,6 +134,9 @@ impl Courier {
         let mut connection = if let Some(usable) = self.connection.take().filter(Connection::is_usable) {
             usable
         } else {
+            if let Err(error) = self.renew_certificates().await {
+                tracing::debug!(endpoint = self.name, %error, "connecting with the certificates that were read before");
+            }
             // Boxed: handshakes are large and rare.
             let dial = dial::dial(&self.target, self.tls.as_ref(), self.timeout, self.max_connection_age);
             Box::pin(dial).await?

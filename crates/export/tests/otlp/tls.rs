@@ -1,14 +1,22 @@
 //! TLS: authorities, client certificates, their renewal, and what is said when they do not fit.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use export::otlp::{Endpoint, Options, Tls};
+use export::otlp::{Endpoint, Options, Protocol, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 use crate::collector::{Collector, Log, Running, meter, options};
 use crate::data::Clock;
+use crate::web::Web;
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -122,6 +130,30 @@ async fn a_new_authority_is_trusted_without_a_restart() {
     files.client(&new, &new.sign("agent"));
     running.exports(&clock, 1).await;
     running.stop().await;
+}
+
+#[tokio::test]
+async fn http_posts_over_mutual_tls() {
+    let authority = Authority::new();
+    let files = Files::new("http");
+    let server = authority.sign("127.0.0.1");
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(ring::default_provider());
+    let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(server.pem.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(server.key.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    let web = Web::start_with([], Some(TlsAcceptor::from(Arc::new(config)))).await;
+    let tls = files.client(&authority, &authority.sign("agent"));
+    outcome(Options { tls, protocol: Protocol::Http, ..options(web.url.clone()) }).await.unwrap();
+    assert!(!web.received().is_empty());
 }
 
 async fn outcome(settings: Options) -> Result<(), String> {

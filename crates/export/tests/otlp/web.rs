@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use prost::Message;
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::flat::{Flat, received};
 
@@ -51,8 +52,13 @@ pub struct Web {
 
 impl Web {
     pub async fn start(script: impl IntoIterator<Item = Reply>) -> Self {
+        Self::start_with(script, None).await
+    }
+
+    pub async fn start_with(script: impl IntoIterator<Item = Reply>, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/v1/metrics?tenant=7", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}/v1/metrics?tenant=7", listener.local_addr().unwrap());
         let received: Arc<Mutex<Vec<Post>>> = Arc::default();
         let script = Arc::new(Mutex::new(script.into_iter().collect::<VecDeque<_>>()));
         let (log, replies) = (received.clone(), script);
@@ -72,7 +78,18 @@ impl Web {
                         Ok::<_, Infallible>(reply.unwrap_or_else(|| reply_with(200, &[], b"")))
                     }
                 });
-                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                let tls = tls.clone();
+                tokio::spawn(async move {
+                    let http = http1::Builder::new();
+                    // A client that hangs up is its own business.
+                    let _ = match tls {
+                        None => http.serve_connection(TokioIo::new(stream), service).await,
+                        Some(tls) => {
+                            let stream = tls.accept(stream).await.unwrap();
+                            http.serve_connection(TokioIo::new(stream), service).await
+                        }
+                    };
+                });
             }
         });
         Self { url, received }
