@@ -55,6 +55,30 @@ fn brief_cgroups_are_all_accounted_for() {
     agent.stop();
 }
 
+/// An agent that is stopped cannot hear of cgroups: some have no name later, but none of their calls is lost.
+#[test]
+fn lost_reports_lose_no_counts() {
+    let _kernel = live!();
+    let agent = Agent::start(Wish { syscalls: "syscalls: [sched_rr_get_interval]", ..Wish::default() });
+    let cgroup = Cgroup::new("lost");
+    agent.signal("STOP");
+    stimulus::run(&cgroup, &["churn=900:20"]);
+    let late = cgroup.child("late");
+    stimulus::run(&late, &["sched_rr_get_interval=7"]);
+    agent.signal("CONT");
+    let scrape = agent.until("all calls are counted", |scrape| {
+        let sum = scrape.sum(COUNT, &[]);
+        assert!(sum <= 18_007.0, "{sum} calls");
+        (sum == 18_007.0).then(|| scrape.clone())
+    });
+    let lost = scrape.sum("telesonde_events_lost_total", &[("collector", "cgroup")]);
+    let nameless = scrape.0.iter().filter(|sample| sample.name == COUNT && sample.labels.contains_key("cgroup_id"));
+    let nameless = nameless.count() as f64;
+    assert!(0.0 < nameless && nameless <= lost, "{nameless} have no name after {lost} lost reports");
+    assert_eq!(scrape.value(COUNT, &[("cgroup_path", late.path())]), Some(7.0), "what still exists has its name");
+    agent.stop();
+}
+
 #[test]
 fn a_restarted_workload_is_one_series() {
     let _kernel = live!();

@@ -210,6 +210,7 @@ static void churn(long cgroups, long calls)
 			if (write(pipes[1], &byte, 1) != 1)
 				_exit(1);
 			getppids(calls);
+			rare_calls(calls);
 			_exit(0);
 		}
 		if (pid < 0)
