@@ -229,7 +229,8 @@ pub fn otel_table() -> String {
         `otlp`; `logs` when a variable of logs differs. The generic endpoint gets `/v1/metrics` appended under `http/protobuf`, the one\n\
         of a signal is used as it is. A bare `HOST:PORT` is taken for gRPC, with TLS unless `INSECURE` is `true`. The default protocol is\n\
         `grpc`. An unknown word or a bad number is ignored with a warning, as the specification asks; a bad URL or header list is an error.\n\
-        A variable that is set and not applicable gives one warning, those of traces none.\n\n\
+        A variable that is set and not applicable gives one warning, those of traces none. The temporality `lowmemory` means\n\
+        `cumulative`: an endpoint has one temporality, and kernel series are what the specification calls asynchronous.\n\n\
         | variable | status | key or reason | example |\n|---|---|---|---|\n",
     );
     for variable in OTEL_VARIABLES {
