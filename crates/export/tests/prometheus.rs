@@ -8,6 +8,8 @@ mod encode;
 mod fixture;
 #[path = "prometheus/native.rs"]
 mod native;
+#[path = "prometheus/own.rs"]
+mod own;
 #[path = "prometheus/server.rs"]
 mod server;
 #[path = "prometheus/speed.rs"]
