@@ -76,7 +76,7 @@ fn findings(facts: &Facts) -> Vec<Finding> {
     all.push(if facts.version >= (5, 10) {
         good("kernel", facts.release.clone())
     } else {
-        let fix = "boot Linux 5.10 or newer: older kernels lack sleepable iterators, ring buffers and BTF of modules";
+        let fix = "boot Linux 5.10 or newer: older ones lack BPF ring buffers (5.8) or BTF tracing programs (5.5)";
         lacks("kernel", &facts.release, Grade::Bad, fix)
     });
     all.push(match facts.arch.as_str() {

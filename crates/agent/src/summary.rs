@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use model::{Attributes, Points, Snapshot};
+use model::{Attributes, Points, Snapshot, Source};
 use runtime::{Manager, State};
 
 /// The counter by which workloads are ranked.
@@ -19,7 +19,7 @@ const WORKLOADS: usize = 5;
 type Totals = HashMap<Arc<Attributes>, f64>;
 
 /// Shows the summary until the future is dropped: redrawn in place on a terminal, as plain lines elsewhere.
-/// It looks at the snapshots that readers caused and never gathers on its own.
+/// Where nobody looks on it makes do with the snapshots that readers caused.
 pub async fn show(manager: Arc<Manager>, places: Vec<String>) {
     let terminal = std::io::stdout().is_terminal();
     let mut before: Option<(Instant, Totals)> = None;
@@ -27,6 +27,9 @@ pub async fn show(manager: Arc<Manager>, places: Vec<String>) {
     print(&heading(&manager, &places).join("\n"));
     loop {
         tokio::time::sleep(if terminal { ON_TERMINAL } else { IN_LOG }).await;
+        if terminal {
+            manager.snapshot(ON_TERMINAL / 2).await;
+        }
         let Some((taken, snapshot)) = manager.latest() else { continue };
         if before.as_ref().is_some_and(|(then, _)| *then == taken) {
             continue;
