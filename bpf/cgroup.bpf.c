@@ -10,9 +10,10 @@
 
 const volatile s32 hierarchy_id = 0; /* of the primary hierarchy, as in /proc/cgroups; 0: v2 */
 
+/* Some 1,500 changes with paths of usual length. */
 RING(changes, 256 * 1024);
 MAP(PERCPU_ARRAY, drops, u32, u64, 1, 0);
-/* Where a change is put together before it goes out at its real length. */
+/* 544 B for each CPU: where a change is put together before it goes out at its real length. */
 MAP(PERCPU_ARRAY, scratch, u32, struct change, 1, 0);
 
 static __always_inline int report(struct cgroup *cgroup, const char *path, u8 kind)

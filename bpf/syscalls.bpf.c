@@ -17,13 +17,14 @@ const volatile u32 count_listed = 0; /* count only what is listed */
 const volatile u32 time_listed = 0;  /* time per system call what is listed */
 const volatile u32 comm_filter = 0;  /* COMM_INCLUDE: only those; COMM_EXCLUDE: all but those */
 
-/* 112 B an entry and 8 B for each CPU. */
+/* A full map takes 112 B an entry and 8 B for each CPU. */
 MAP(PERCPU_HASH, calls, struct call, u64, 16384, ON_DEMAND);
 MAP(PERCPU_HASH, errors, struct failure, u64, 8192, ON_DEMAND);
-/* 160 B an entry for each CPU. */
+/* 112 B an entry and 160 B for each CPU. */
 MAP(PERCPU_HASH, latency, struct call, struct hist, 2048, ON_DEMAND);
-/* 8 B a cell. */
+/* 24 KiB: marks by table and number, read only where a list is configured. */
 MAP(ARRAY, listed, u32, u32, 3 * NR_LIMIT, 0);
+/* 24 KiB: names of processes, read only where a filter is configured. */
 MAP(HASH, comms, u64[2], u32, 256, 0);
 
 SEC("tp_btf/sys_enter")

@@ -25,13 +25,13 @@ const volatile u32 timing = TIME_NONE;
 const volatile u32 sample_span = 31;    /* one call in N: 2 N - 1 */
 const volatile u32 starts_mask = 16383; /* entries of starts - 1 */
 
-/* One cell: what did not go where it belongs. */
+/* One cell of 192 B for each CPU. */
 MAP(PERCPU_ARRAY, losses, u32, struct loss, 1, 0);
 /* The calls to let pass before the next sample. */
 MAP(PERCPU_ARRAY, gaps, u32, u32, 1, 0);
-/* Starts of calls: 16 B a slot, chosen by the thread's id. */
+/* 256 KiB: starts of calls, 16 B a slot, chosen by the thread's id. */
 MAP(ARRAY, starts, u32, struct start, 16384, 0);
-/* Starts of calls whose slot another thread holds, where every call is timed. */
+/* Starts of calls that find no slot where every call is timed: 8 B in the task, or 72 B in a hash. */
 #ifdef LEGACY
 MAP(HASH, inflight, u32, u64, 32768, 0);
 #else

@@ -75,7 +75,7 @@ impl Watch {
 }
 
 /// No whole read has happened.
-const UNKNOWN: u64 = u64::MAX;
+pub(crate) const UNKNOWN: u64 = u64::MAX;
 
 #[derive(Debug)]
 struct MapTally {

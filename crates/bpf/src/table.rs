@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::cost::UNKNOWN;
 use crate::error::Error;
 use crate::sys::{Progress, RawMap, kind};
 
@@ -130,9 +131,12 @@ impl<K: Plain, V: Plain> PerCpuTable<K, V> {
         self.map.raw.update(key.as_bytes(), values.as_bytes()).map_err(self.map.failed("write"))
     }
 
-    /// Gives the number of entries that the last [`for_each`](Self::for_each) found.
+    /// Gives the number of entries that the last [`for_each`](Self::for_each) found; 0 before the first.
     pub fn len(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        match self.used.load(Ordering::Relaxed) {
+            UNKNOWN => 0,
+            used => used,
+        }
     }
 
     /// Says whether the last [`for_each`](Self::for_each) found nothing.
