@@ -17,8 +17,6 @@ use crate::exit::{Exit, Failure};
 use crate::identity::{self, Given};
 use crate::logging::LogFormat;
 
-/// Where the configuration is looked for when no `--config` is given.
-const DEFAULT_FILE: &str = "/etc/telesonde/telesonde.yaml";
 /// The semantic conventions whose keys the attributes are.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
 /// How long a gather waits for one collector.
@@ -40,7 +38,7 @@ pub fn sections(registry: &[&'static Descriptor]) -> Vec<config::Section> {
 /// # Errors
 /// Fails with everything that is wrong, a line each.
 pub fn load(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Loaded, Failure> {
-    let default_file = cli.config.is_empty().then(|| PathBuf::from(DEFAULT_FILE));
+    let default_file = cli.config.is_empty().then(|| PathBuf::from(config::DEFAULT_FILE));
     let env = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
     let sources = Sources { files: cli.config.clone(), default_file, env: env.collect(), set: cli.set.clone() };
     config::load(&sources, &sections(registry)).map_err(|errors| Failure::new(Exit::Configuration, errors.to_string()))
