@@ -101,7 +101,7 @@ fn observe(meter: &Meter, facts: &Facts, workloads: &Arc<Workloads>) {
     info.extend(option_env!("TELESONDE_REVISION").map(|revision| KeyValue::new("revision", revision)));
     meter
         .u64_observable_gauge("telesonde_info")
-        .with_unit("1")
+        .with_unit("{agent}")
         .with_description("1, with what runs here as attributes.")
         .with_callback(move |observer| observer.observe(1, &info))
         .build();

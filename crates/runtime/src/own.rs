@@ -142,7 +142,11 @@ impl Instruments {
             meter.u64_gauge(name).with_unit(unit).with_description(help).build()
         };
         Self {
-            load_status: gauge("telesonde_bpf_load_status", "1", "1 when the collector is attached, 0 when it failed."),
+            load_status: gauge(
+                "telesonde_bpf_load_status",
+                "{collector}",
+                "1 when the collector is attached, 0 when it failed.",
+            ),
             load_attempts: counter("telesonde_bpf_load_attempts", "{attempt}", "Attempts to attach the collector."),
             load_duration: meter
                 .f64_gauge("telesonde_bpf_load_duration_seconds")
@@ -156,7 +160,11 @@ impl Instruments {
                 .with_description("How long the collector took to give its readings.")
                 .build(),
             collector_errors: counter("telesonde_collector_errors", "{error}", "Rounds that the collector failed."),
-            collector_state: gauge("telesonde_collector_state", "1", "1 for the state that the collector is in."),
+            collector_state: gauge(
+                "telesonde_collector_state",
+                "{collector}",
+                "1 for the state that the collector is in.",
+            ),
             series: gauge("telesonde_series", "{series}", "Series of the metric, the overflow series aside."),
             series_folded: counter(
                 "telesonde_series_folded",
