@@ -63,12 +63,14 @@ impl Report {
 ///
 /// # Errors
 /// Fails when something cannot be built or started.
-pub fn run(keep: bool, only: &[String]) -> Result<ExitCode> {
-    run::build()?;
+pub fn run(options: &crate::Proof) -> Result<ExitCode> {
+    if !options.no_build {
+        run::build()?;
+    }
     let dir = peers::work_dir()?;
-    let mut report = Report { only: only.to_vec(), passed: 0, failed: 0, skipped: 0 };
+    let mut report = Report { only: options.only.clone(), passed: 0, failed: 0, skipped: 0 };
     let result = prove(&Peers::prepare(dir.clone())?, &mut report);
-    peers::clean(&dir, keep || result.is_err() || report.failed > 0);
+    peers::clean(&dir, options.keep || result.is_err() || report.failed > 0);
     println!("\n{} passed, {} failed, {} skipped", report.passed, report.failed, report.skipped);
     result?;
     Ok(ExitCode::from(u8::from(report.failed > 0)))
@@ -142,7 +144,10 @@ fn promtool(peers: &Peers) -> Result<String> {
 /// What happened just before SIGTERM is delivered, the agent exits with 0, and the kernel has none of its programs left.
 fn shutdown(peers: &Peers, agent: Program) -> Result<String> {
     const CALLS: u64 = 777;
-    let programs = programs_of(agent.id());
+    let programs = programs_of(agent.id())?;
+    if programs.is_empty() {
+        bail!("the agent holds no program");
+    }
     let workload = Workload::start("last", CALLS, Duration::from_millis(20))?.finish()?;
     let status = agent.stop(END)?;
     if !status.success() {
@@ -159,32 +164,33 @@ fn shutdown(peers: &Peers, agent: Program) -> Result<String> {
         })?;
         flushed += 1;
     }
-    let left: Vec<u64> = match (&programs, all_programs()) {
-        (Some(ours), Some(all)) => ours.iter().filter(|id| all.contains_key(id)).copied().collect(),
-        _ => Vec::new(),
-    };
-    if !left.is_empty() {
-        bail!("bpftool still shows the programs {left:?}");
-    }
-    let detached = match programs {
-        Some(programs) if !programs.is_empty() => format!("{} programs detached", programs.len()),
-        Some(_) => bail!("bpftool showed none of our programs while the agent ran"),
-        None => "programs not looked for: bpftool is not installed".to_owned(),
+    let detached = match all_programs() {
+        Some(all) => {
+            let left: Vec<&u64> = programs.intersection(&all).collect();
+            if !left.is_empty() {
+                bail!("bpftool still shows the programs {left:?}");
+            }
+            format!("{} programs gone", programs.len())
+        }
+        None => format!("{} programs not looked for, as bpftool is not installed", programs.len()),
     };
     Ok(format!("{flushed} endpoints have the last {CALLS} calls; {detached}"))
 }
 
-fn programs_of(pid: u32) -> Option<Vec<u64>> {
-    let ours = |pids: &Vec<u64>| pids.contains(&u64::from(pid));
-    Some(all_programs()?.into_iter().filter(|(_, pids)| ours(pids)).map(|(id, _)| id).collect())
+/// Returns the ids of the programs that a process holds, directly or by their links.
+fn programs_of(pid: u32) -> Result<BTreeSet<u64>> {
+    let mut programs = BTreeSet::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).context("cannot look into the agent")? {
+        let text = std::fs::read_to_string(entry?.path()).unwrap_or_default();
+        let ids = text.lines().filter_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u64>().ok());
+        programs.extend(ids);
+    }
+    Ok(programs)
 }
 
-/// Returns the kernel's programs with the processes that hold them.
-fn all_programs() -> Option<BTreeMap<u64, Vec<u64>>> {
+/// Returns the ids of all programs in the kernel.
+fn all_programs() -> Option<BTreeSet<u64>> {
     let text = process::output(Command::new(process::find("bpftool")?).args(["-j", "prog", "show"]))?;
     let programs: serde_json::Value = serde_json::from_str(&text).ok()?;
-    let pids = |program: &serde_json::Value| {
-        program["pids"].as_array().into_iter().flatten().filter_map(|holder| holder["pid"].as_u64()).collect()
-    };
-    Some(programs.as_array()?.iter().filter_map(|program| Some((program["id"].as_u64()?, pids(program)))).collect())
+    Some(programs.as_array()?.iter().filter_map(|program| program["id"].as_u64()).collect())
 }

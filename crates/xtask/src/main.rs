@@ -27,6 +27,20 @@ struct Cli {
     command: Command,
 }
 
+/// What to prove, and how.
+#[derive(clap::Args)]
+pub struct Proof {
+    /// Keep the working directory (configuration, logs, received data).
+    #[arg(long)]
+    keep: bool,
+    /// Use the release binary that is there.
+    #[arg(long)]
+    no_build: bool,
+    /// Run only the checks of these groups: compare, prometheus, names, lint, outage, shutdown.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Install what this machine lacks to build Telesonde.
@@ -60,12 +74,8 @@ enum Command {
     },
     /// Prove the agent against a real OpenTelemetry Collector and a real Prometheus.
     E2e {
-        /// Keep the working directory (configuration, logs, received data).
-        #[arg(long)]
-        keep: bool,
-        /// Run only the checks of these groups: compare, outage, prometheus, names, lint, shutdown.
-        #[arg(long, value_delimiter = ',')]
-        only: Vec<String>,
+        #[command(flatten)]
+        options: Proof,
     },
     /// Install the peers of tests (Collector, Prometheus, cargo-deny) into target/tools.
     Tools {
@@ -104,9 +114,9 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Lint => lint::run(),
         Command::Bench { name } => bench::run(name).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "e2e")]
-        Command::E2e { keep, only } => e2e::run(keep, &only),
+        Command::E2e { options } => e2e::run(&options),
         #[cfg(not(feature = "e2e"))]
-        Command::E2e { keep, only } => process::with_e2e(keep, &only),
+        Command::E2e { options } => process::with_e2e(&options),
         Command::Tools { names } => tools::run(&names),
         Command::FirstScrape => first_scrape::run().map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "e2e")]

@@ -210,15 +210,15 @@ pub fn run_raised(command: &mut Command) -> Result<bool> {
 /// # Errors
 /// Fails when cargo cannot be started.
 #[cfg_attr(feature = "e2e", expect(dead_code, reason = "the second stage is this program with the feature on"))]
-pub fn with_e2e(keep: bool, only: &[String]) -> Result<ExitCode> {
+pub fn with_e2e(options: &crate::Proof) -> Result<ExitCode> {
     let mut command = cargo()?;
     command.args(["run", "--quiet", "--package", "telesonde-xtask", "--features", "e2e"]);
     // A directory of its own keeps the two stages from rebuilding each other.
     command.arg("--target-dir").arg(target().join("xtask"));
     command.args(["--", "e2e"]);
-    command.args(keep.then_some("--keep"));
-    if !only.is_empty() {
-        command.arg("--only").arg(only.join(","));
+    command.args(options.keep.then_some("--keep")).args(options.no_build.then_some("--no-build"));
+    if !options.only.is_empty() {
+        command.arg("--only").arg(options.only.join(","));
     }
     let status = command.status().context("cannot start cargo")?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))

@@ -134,7 +134,7 @@ impl Peers {
         Ok(format!(
             "integrations: {{ebpf: {{collectors: {{syscalls: {{enabled: require, latency: all}}}}}}}}\n\
              exporters:\n  prometheus: {{listen: '127.0.0.1:{}', max_age: 1h}}\n  otlp:\n{otlp}    \
-             receiver: {{endpoint: 'http://127.0.0.1:{}/api/v1/otlp', protocol: http/protobuf, interval: 1s}}\n\
+             receiver: {{endpoint: 'http://127.0.0.1:{}/api/v1/otlp', protocol: http/protobuf, compression: gzip, interval: 1s}}\n\
              health: {{listen: '127.0.0.1:0'}}\nadmin: {{socket: {dir}/admin.sock}}\n",
             self.scrape, self.prometheus
         ))
