@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics};
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics, ScopeMetrics};
 use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{InstrumentKind, ManualReader, Pipeline, SdkMeterProvider, Temporality};
 use telesonde_export::http::Limits;
@@ -48,7 +48,7 @@ impl Reader {
     fn counters(&self) -> BTreeMap<String, u64> {
         let mut data = ResourceMetrics::default();
         self.0.collect(&mut data).unwrap();
-        let metrics = data.scope_metrics().flat_map(|scope| scope.metrics());
+        let metrics = data.scope_metrics().flat_map(ScopeMetrics::metrics);
         let mut all = BTreeMap::new();
         for metric in metrics {
             if let AggregatedMetrics::U64(MetricData::Sum(sum)) = metric.data() {
