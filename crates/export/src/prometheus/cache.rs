@@ -110,3 +110,41 @@ fn deflated(plain: &[u8], out: Vec<u8>) -> Vec<u8> {
     let _ = encoder.write_all(plain);
     encoder.finish().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use model::Attributes;
+
+    use super::*;
+
+    fn snapshot(number: u64, host: &str) -> Arc<Snapshot> {
+        let resource = Attributes::new([("host.name".into(), host.to_owned().into())]);
+        Arc::new(Snapshot { number, time: 0, resource: Arc::new(resource), families: Vec::new() })
+    }
+
+    #[tokio::test]
+    async fn one_snapshot_is_encoded_once_per_format() {
+        let cache = Cache::default();
+        let get = async |snapshot, format, gzip| cache.get(&snapshot, format, Style::default(), gzip).await.unwrap().0;
+        let first = get(snapshot(1, "a"), Format::Text, false).await;
+        // The number stands for the snapshot: what differs under it shows where the bytes come from.
+        assert_eq!(get(snapshot(1, "b"), Format::Text, false).await.as_ptr(), first.as_ptr());
+        assert_ne!(get(snapshot(1, "b"), Format::OpenMetrics, false).await, first);
+        let packed = get(snapshot(1, "b"), Format::Text, true).await;
+        assert_eq!(get(snapshot(1, "c"), Format::Text, true).await, packed);
+    }
+
+    #[tokio::test]
+    async fn memory_is_reused_only_when_no_response_reads_it() {
+        let cache = Cache::default();
+        let get = async |snapshot| cache.get(&snapshot, Format::Text, Style::default(), false).await.unwrap().0;
+        let first = get(snapshot(1, "a")).await;
+        let kept = first.clone();
+        let second = get(snapshot(2, "b")).await;
+        assert_ne!(second.as_ptr(), first.as_ptr());
+        assert_eq!(first, kept);
+        let place = second.as_ptr();
+        drop(second);
+        assert_eq!(get(snapshot(3, "c")).await.as_ptr(), place);
+    }
+}
