@@ -1,0 +1,165 @@
+//! What our programs add to a system call: a pinned child calls getppid, with and without them, in interleaved pairs.
+//! Then what the idle agent takes, and how steady `rate()` is over scrapes of a constant load.
+
+mod agent;
+mod load;
+mod measure;
+
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bpf::{Loader, Object, Types};
+use load::Load;
+use measure::{Estimate, PAIRS};
+use model::{Census, CgroupChange};
+use runtime::{Collector, Descriptor, Own, Platform, Setup};
+use serde_json::{Value, json};
+
+/// Calls of one sample: about 50 ms.
+const CALLS: u64 = 500_000;
+
+/// Nothing dies here.
+struct NoCgroups;
+
+impl Census for NoCgroups {
+    fn changed(&self, _: CgroupChange) {}
+
+    fn removed_for(&self, _: u64) -> Option<Duration> {
+        None
+    }
+}
+
+/// What is attached in the «on» half of a pair; dropping it detaches it.
+enum Attached {
+    Nothing,
+    Floor { _object: Object },
+    Collector { _collector: Box<dyn Collector> },
+}
+
+/// A line of the table.
+struct Row {
+    name: &'static str,
+    goal: Option<f64>,
+    what: What,
+}
+
+enum What {
+    Nothing,
+    Floor,
+    Syscalls(Value),
+}
+
+/// Attaches what a line is about.
+struct Workshop {
+    platform: Arc<Platform>,
+    types: Types,
+    runtime: tokio::runtime::Runtime,
+    syscalls: &'static Descriptor,
+}
+
+impl Workshop {
+    fn new() -> Result<Self, Box<dyn Error>> {
+        let types = Types::load(None)?;
+        let platform = Platform {
+            facts: bpf::probe::Facts::gather(),
+            census: Arc::new(NoCgroups),
+            btf_path: None,
+            types: Mutex::new(Some(types.clone())),
+            map_scale: 1.0,
+            ring_bytes: 256 * 1024,
+            process_filter: Vec::new(),
+            exclude_processes: Vec::new(),
+            meters: Own::new().provider(),
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let syscalls = collectors::ALL.iter().find(|descriptor| descriptor.name == "syscalls");
+        Ok(Self { platform: Arc::new(platform), types, runtime, syscalls: syscalls.ok_or("no syscalls collector")? })
+    }
+
+    fn attach(&self, what: &What) -> Result<Attached, Box<dyn Error>> {
+        Ok(match what {
+            What::Nothing => Attached::Nothing,
+            What::Floor => {
+                let mut object = Loader::new("floor").load(&self.types)?;
+                object.attach("sys_exit", &self.types)?;
+                object.attach("sys_enter", &self.types)?;
+                Attached::Floor { _object: object }
+            }
+            What::Syscalls(section) => {
+                let (platform, handle) = (Arc::clone(&self.platform), self.runtime.handle().clone());
+                let mut setup = Setup::new(self.syscalls.name, section.clone(), platform, handle);
+                Attached::Collector { _collector: (self.syscalls.make)(&mut setup)? }
+            }
+        })
+    }
+
+    /// The collector's section with another choice of what is timed.
+    fn section(&self, latency: Value) -> What {
+        let mut section = (self.syscalls.section.defaults)();
+        section["latency"] = latency;
+        What::Syscalls(section)
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let row = |name, goal, what| Row { name, goal, what };
+        vec![
+            row("control: off and off", None, What::Nothing),
+            row("floor: empty pair", None, What::Floor),
+            row("counting only", Some(26.0), self.section(json!("off"))),
+            row("timing one in 16 (default)", Some(45.0), What::Syscalls((self.syscalls.section.defaults)())),
+            row("timing every call", Some(85.0), self.section(json!("all"))),
+        ]
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    if load::is_child() {
+        return Ok(load::work()?);
+    }
+    // Another target's filter asks for a list or a test run: there is nothing to do then.
+    if std::env::args().any(|argument| argument == "--list" || argument == "--test") {
+        return Ok(());
+    }
+    let (measured, other) = measure::cpus();
+    measure::pin(other)?;
+    overhead(measured)?;
+    println!();
+    agent::idle()?;
+    println!();
+    agent::rate(measured)
+}
+
+/// Prints the table of added nanoseconds.
+fn overhead(cpu: usize) -> Result<(), Box<dyn Error>> {
+    let workshop = Workshop::new()?;
+    let rows = workshop.rows();
+    let mut load = Load::start(cpu)?;
+    let mut off: Vec<Vec<f64>> = vec![Vec::new(); rows.len()];
+    let mut added = off.clone();
+    load.sample(CALLS)?;
+    // All lines take turns, so that a slow minute of the machine is nobody's in particular.
+    for _ in 0..PAIRS {
+        for (at, row) in rows.iter().enumerate() {
+            let without = load.sample(CALLS)?;
+            let attached = workshop.attach(&row.what)?;
+            let with = load.sample(CALLS)?;
+            drop(attached);
+            off[at].push(without);
+            added[at].push(with - without);
+        }
+    }
+    println!("getppid on CPU {cpu}: ns of thread CPU time per call, {PAIRS} interleaved pairs of {CALLS} calls each,");
+    println!("median and its 95 % interval.\n");
+    let all_off: Vec<f64> = off.concat();
+    println!("{:<28} {:<24}", "no programs", Estimate::of(&all_off));
+    println!("\n{:<28} {:<24} {:>8} {:>6}", "added by", "ns", "x floor", "goal");
+    let floor = Estimate::of(&added[1]).median;
+    for (row, samples) in rows.iter().zip(&added) {
+        let estimate = Estimate::of(samples);
+        let ratio = format!("{:.1}", estimate.median / floor);
+        let goal = row.goal.map_or_else(String::new, |goal| format!("{goal:>6} {}", estimate.verdict(goal)));
+        println!("{:<28} {:<24} {ratio:>8} {goal}", row.name, estimate);
+    }
+    Ok(())
+}
