@@ -33,7 +33,7 @@ pub fn list(registry: &[&Descriptor], format: Format) -> String {
 
 /// Gives the list of metrics.
 pub fn metrics(registry: &[&Descriptor], format: Format) -> String {
-    let all = registry.iter().flat_map(|descriptor| descriptor.metrics.iter().map(|metric| (descriptor.name, *metric)));
+    let all = all_metrics(registry).into_iter();
     if format == Format::Json {
         let all: Vec<Value> = all.map(|(collector, metric)| metric_json(collector, metric)).collect();
         return pretty(&json!(all));
@@ -49,6 +49,20 @@ pub fn metrics(registry: &[&Descriptor], format: Format) -> String {
         ]);
     }
     table.to_string()
+}
+
+/// Gives every metric with who measures it: each collector's own, what collectors share, and the agent's.
+fn all_metrics(registry: &[&Descriptor]) -> Vec<(&'static str, &'static Metric)> {
+    let shared = |metric: &Metric| runtime::own::SHARED.iter().any(|other| other.name == metric.name);
+    let mut all = Vec::new();
+    for descriptor in registry {
+        all.extend(descriptor.metrics.iter().filter(|metric| !shared(metric)).map(|metric| (descriptor.name, *metric)));
+    }
+    let agent = runtime::own::METRICS.iter().chain(&export::otlp::telemetry::METRICS);
+    let agent = agent.chain(&export::prometheus::telemetry::METRICS);
+    all.extend(runtime::own::SHARED.iter().map(|metric| ("any", *metric)));
+    all.extend(agent.map(|metric| ("the agent", *metric)));
+    all
 }
 
 /// Writes the generated documents below `out`.
@@ -100,9 +114,7 @@ fn metrics_page(registry: &[&Descriptor]) -> String {
          with `telesonde_`.\n\n| metric | in Prometheus | kind | unit | own attributes | collector | meaning |\n\
          |---|---|---|---|---|---|---|\n",
     );
-    let shared = runtime::own::SHARED.iter().map(|metric| ("any", *metric));
-    let own = registry.iter().flat_map(|descriptor| descriptor.metrics.iter().map(|metric| (descriptor.name, *metric)));
-    for (collector, metric) in own.chain(shared) {
+    for (collector, metric) in all_metrics(registry) {
         let attributes: Vec<String> = metric.attributes.iter().map(|key| format!("`{key}`")).collect();
         _ = writeln!(
             page,

@@ -12,7 +12,7 @@ use export::{health, otlp, prometheus};
 use model::Source;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider};
-use runtime::own::SCOPE;
+use runtime::own::{SCOPE, metrics};
 use runtime::{Descriptor, Manager, Own};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -100,23 +100,23 @@ fn observe(meter: &Meter, facts: &Facts, workloads: &Arc<Workloads>) {
     ];
     info.extend(option_env!("TELESONDE_REVISION").map(|revision| KeyValue::new("revision", revision)));
     meter
-        .u64_observable_gauge("telesonde_info")
-        .with_unit("{agent}")
-        .with_description("1, with what runs here as attributes.")
+        .u64_observable_gauge(&*metrics::INFO.name)
+        .with_unit(&*metrics::INFO.unit)
+        .with_description(&*metrics::INFO.help)
         .with_callback(move |observer| observer.observe(1, &info))
         .build();
     let hits = Arc::clone(workloads);
     meter
-        .u64_observable_counter("telesonde_enrichment_hits")
-        .with_unit("{lookup}")
-        .with_description("Look-ups of workload names that found them.")
+        .u64_observable_counter(&*metrics::ENRICHMENT_HITS.name)
+        .with_unit(&*metrics::ENRICHMENT_HITS.unit)
+        .with_description(&*metrics::ENRICHMENT_HITS.help)
         .with_callback(move |observer| observer.observe(hits.stats().hits, &[]))
         .build();
     let missed = Arc::clone(workloads);
     meter
-        .u64_observable_counter("telesonde_enrichment_misses")
-        .with_unit("{lookup}")
-        .with_description("Look-ups of workload names that did not find them.")
+        .u64_observable_counter(&*metrics::ENRICHMENT_MISSES.name)
+        .with_unit(&*metrics::ENRICHMENT_MISSES.unit)
+        .with_description(&*metrics::ENRICHMENT_MISSES.help)
         .with_callback(move |observer| {
             for (reason, count) in crate::admin::misses(&missed.stats()) {
                 observer.observe(count, &[KeyValue::new("reason", reason)]);

@@ -2,6 +2,7 @@
 //! every snapshot, as one more producer.
 
 mod fold;
+pub mod metrics;
 mod process;
 
 use std::sync::{Arc, Weak};
@@ -19,6 +20,7 @@ use opentelemetry_sdk::metrics::{
 
 use crate::series::Moment;
 use fold::Fold;
+pub use metrics::METRICS;
 
 /// What full kernel maps could not hold; any collector with maps records it for [`model::Subject::Node`].
 pub static MAP_OVERFLOW: Metric = Metric::counter(
@@ -135,43 +137,17 @@ pub(crate) struct Instruments {
 
 impl Instruments {
     pub fn new(meter: &Meter) -> Self {
-        let counter = |name: &'static str, unit: &'static str, help: &'static str| {
-            meter.u64_counter(name).with_unit(unit).with_description(help).build()
-        };
-        let gauge = |name: &'static str, unit: &'static str, help: &'static str| {
-            meter.u64_gauge(name).with_unit(unit).with_description(help).build()
-        };
         Self {
-            load_status: gauge(
-                "telesonde_bpf_load_status",
-                "{collector}",
-                "1 when the collector is attached, 0 when it failed.",
-            ),
-            load_attempts: counter("telesonde_bpf_load_attempts", "{attempt}", "Attempts to attach the collector."),
-            load_duration: meter
-                .f64_gauge("telesonde_bpf_load_duration_seconds")
-                .with_unit("s")
-                .with_description("How long the last attempt to attach took.")
-                .build(),
-            bpf_errors: counter("telesonde_bpf_errors", "{error}", "Attempts to attach that failed."),
-            collection_duration: meter
-                .f64_histogram("telesonde_collection_duration_seconds")
-                .with_unit("s")
-                .with_description("How long the collector took to give its readings.")
-                .build(),
-            collector_errors: counter("telesonde_collector_errors", "{error}", "Rounds that the collector failed."),
-            collector_state: gauge(
-                "telesonde_collector_state",
-                "{collector}",
-                "1 for the state that the collector is in.",
-            ),
-            series: gauge("telesonde_series", "{series}", "Series of the metric, the overflow series aside."),
-            series_folded: counter(
-                "telesonde_series_folded",
-                "{series}",
-                "Kernel entries that found no room in the metric's budget and went into its overflow series.",
-            ),
-            batch_size: gauge("telesonde_batch_size", "{reading}", "Readings of the last gather."),
+            load_status: metrics::gauge(meter, &metrics::LOAD_STATUS),
+            load_attempts: metrics::counter(meter, &metrics::LOAD_ATTEMPTS),
+            load_duration: metrics::seconds(meter, &metrics::LOAD_DURATION),
+            bpf_errors: metrics::counter(meter, &metrics::BPF_ERRORS),
+            collection_duration: metrics::durations(meter, &metrics::COLLECTION_DURATION),
+            collector_errors: metrics::counter(meter, &metrics::COLLECTOR_ERRORS),
+            collector_state: metrics::gauge(meter, &metrics::COLLECTOR_STATE),
+            series: metrics::gauge(meter, &metrics::SERIES),
+            series_folded: metrics::counter(meter, &metrics::SERIES_FOLDED),
+            batch_size: metrics::gauge(meter, &metrics::BATCH_SIZE),
         }
     }
 }

@@ -7,15 +7,15 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 
 use crate::manager::Watches;
-use crate::own::collector;
+use crate::own::{collector, metrics};
 
 /// Makes the observable instruments on a meter.
 pub(crate) fn observe(meter: &Meter, watches: &Watches) {
     let shared = Arc::clone(watches);
     meter
-        .u64_observable_gauge("telesonde_bpf_programs_attached")
-        .with_unit("{program}")
-        .with_description("Kernel programs that the collector has attached.")
+        .u64_observable_gauge(&*metrics::PROGRAMS.name)
+        .with_unit(&*metrics::PROGRAMS.unit)
+        .with_description(&*metrics::PROGRAMS.help)
         .with_callback(move |observer| {
             for (name, watches) in shared.read().unwrap_or_else(PoisonError::into_inner).iter() {
                 let mut kinds = HashMap::new();
@@ -30,9 +30,9 @@ pub(crate) fn observe(meter: &Meter, watches: &Watches) {
         .build();
     let shared = Arc::clone(watches);
     meter
-        .u64_observable_counter("telesonde_bpf_misses")
-        .with_unit("{run}")
-        .with_description("Runs of a kernel program that the kernel skipped because it was re-entered.")
+        .u64_observable_counter(&*metrics::MISSES.name)
+        .with_unit(&*metrics::MISSES.unit)
+        .with_description(&*metrics::MISSES.help)
         .with_callback(move |observer| {
             for (_, watches) in shared.read().unwrap_or_else(PoisonError::into_inner).iter() {
                 for program in watches.iter().flat_map(bpf::Watch::programs) {
@@ -45,9 +45,9 @@ pub(crate) fn observe(meter: &Meter, watches: &Watches) {
         .build();
     let shared = Arc::clone(watches);
     meter
-        .u64_observable_gauge("telesonde_bpf_map_memory_bytes")
-        .with_unit("By")
-        .with_description("Kernel memory of the map.")
+        .u64_observable_gauge(&*metrics::MAP_MEMORY.name)
+        .with_unit(&*metrics::MAP_MEMORY.unit)
+        .with_description(&*metrics::MAP_MEMORY.help)
         .with_callback(move |observer| {
             for (_, watches) in shared.read().unwrap_or_else(PoisonError::into_inner).iter() {
                 for map in watches.iter().flat_map(bpf::Watch::maps) {
@@ -58,9 +58,9 @@ pub(crate) fn observe(meter: &Meter, watches: &Watches) {
         .build();
     let shared = Arc::clone(watches);
     meter
-        .f64_observable_gauge("telesonde_bpf_map_utilization_percent")
-        .with_unit("%")
-        .with_description("How full the map is, where its entries come and go.")
+        .f64_observable_gauge(&*metrics::MAP_USE.name)
+        .with_unit(&*metrics::MAP_USE.unit)
+        .with_description(&*metrics::MAP_USE.help)
         .with_callback(move |observer| {
             for (_, watches) in shared.read().unwrap_or_else(PoisonError::into_inner).iter() {
                 for map in watches.iter().flat_map(bpf::Watch::maps) {

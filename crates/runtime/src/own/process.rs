@@ -4,12 +4,14 @@ use std::fs;
 
 use opentelemetry::metrics::Meter;
 
+use super::metrics;
+
 /// Makes the observable process metrics on a meter.
 pub(super) fn observe(meter: &Meter) {
     meter
-        .f64_observable_counter("process_cpu_seconds_total")
-        .with_unit("s")
-        .with_description("Time that the agent's threads spent on a CPU.")
+        .f64_observable_counter(&*metrics::CPU.name)
+        .with_unit(&*metrics::CPU.unit)
+        .with_description(&*metrics::CPU.help)
         .with_callback(|observer| {
             if let Some(seconds) = cpu_seconds() {
                 observer.observe(seconds, &[]);
@@ -17,9 +19,9 @@ pub(super) fn observe(meter: &Meter) {
         })
         .build();
     meter
-        .u64_observable_gauge("process_resident_memory_bytes")
-        .with_unit("By")
-        .with_description("Memory of the agent that is in RAM.")
+        .u64_observable_gauge(&*metrics::RESIDENT.name)
+        .with_unit(&*metrics::RESIDENT.unit)
+        .with_description(&*metrics::RESIDENT.help)
         .with_callback(|observer| {
             if let Some(bytes) = resident_bytes() {
                 observer.observe(bytes, &[]);
@@ -27,9 +29,9 @@ pub(super) fn observe(meter: &Meter) {
         })
         .build();
     meter
-        .u64_observable_gauge("process_open_fds")
-        .with_unit("{fd}")
-        .with_description("File descriptors that the agent holds.")
+        .u64_observable_gauge(&*metrics::OPEN_FDS.name)
+        .with_unit(&*metrics::OPEN_FDS.unit)
+        .with_description(&*metrics::OPEN_FDS.help)
         .with_callback(|observer| {
             if let Ok(entries) = fs::read_dir("/proc/self/fd") {
                 // One of them is the directory being read.
@@ -39,9 +41,9 @@ pub(super) fn observe(meter: &Meter) {
         .build();
     let started = start_seconds();
     meter
-        .f64_observable_gauge("process_start_time_seconds")
-        .with_unit("s")
-        .with_description("When the agent started, in Unix seconds.")
+        .f64_observable_gauge(&*metrics::STARTED.name)
+        .with_unit(&*metrics::STARTED.unit)
+        .with_description(&*metrics::STARTED.help)
         .with_callback(move |observer| {
             if let Some(started) = started {
                 observer.observe(started, &[]);

@@ -1,0 +1,74 @@
+//! What the agent measures of itself: the statics from which instruments, documents and tests derive.
+
+use model::Metric;
+use model::metric::SECOND_BOUNDS;
+use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
+
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $name:ident = $kind:ident($text:literal, $unit:literal, $help:literal, $attributes:expr $(, $bounds:expr)?);)*) => {
+        $($(#[$doc])* pub static $name: Metric = Metric::$kind($text, $unit, $help, &$attributes $(, $bounds)?);)*
+        /// All metrics of the runtime that the OpenTelemetry SDK keeps, and the agent's info and enrichment metrics.
+        pub static METRICS: &[&Metric] = &[$(&$name),*];
+    };
+}
+
+metrics! {
+    /// Whether a collector is attached.
+    LOAD_STATUS = gauge("telesonde_bpf_load_status", "{collector}", "1 when the collector is attached, 0 when it failed.", ["collector"]);
+    /// Attempts to attach.
+    LOAD_ATTEMPTS = counter("telesonde_bpf_load_attempts", "{attempt}", "Attempts to attach the collector.", ["collector"]);
+    /// Time to attach.
+    LOAD_DURATION = gauge("telesonde_bpf_load_duration_seconds", "s", "How long the last attempt to attach took.", ["collector"]);
+    /// Failures to attach.
+    BPF_ERRORS = counter("telesonde_bpf_errors", "{error}", "Attempts to attach that failed.", ["collector", "error.type"]);
+    /// Attached programs.
+    PROGRAMS = gauge("telesonde_bpf_programs_attached", "{program}", "Kernel programs that the collector has attached.", ["collector", "program_type"]);
+    /// Skipped runs.
+    MISSES = counter("telesonde_bpf_misses", "{run}", "Runs of a kernel program that the kernel skipped because it was re-entered.", ["program"]);
+    /// Memory of maps.
+    MAP_MEMORY = gauge("telesonde_bpf_map_memory_bytes", "By", "Kernel memory that the map takes when it is full.", ["map"]);
+    /// Use of maps.
+    MAP_USE = gauge("telesonde_bpf_map_utilization_percent", "%", "How full the map is, where its entries come and go.", ["map"]);
+    /// Time of a round.
+    COLLECTION_DURATION = histogram("telesonde_collection_duration_seconds", "s", "How long the collector took to give its readings.", ["collector"], SECOND_BOUNDS);
+    /// Failed rounds.
+    COLLECTOR_ERRORS = counter("telesonde_collector_errors", "{error}", "Rounds that the collector failed.", ["collector", "error.type"]);
+    /// The state of a collector.
+    COLLECTOR_STATE = gauge("telesonde_collector_state", "{collector}", "1 for the state that the collector is in.", ["collector", "state"]);
+    /// Series by metric.
+    SERIES = gauge("telesonde_series", "{series}", "Series of the metric, the overflow series aside.", ["metric"]);
+    /// Folded entries.
+    SERIES_FOLDED = counter("telesonde_series_folded", "{series}", "Kernel entries that found no room in the metric's budget and went into its overflow series.", ["metric"]);
+    /// Readings of a gather.
+    BATCH_SIZE = gauge("telesonde_batch_size", "{reading}", "Readings of the last gather.", []);
+    /// Names found.
+    ENRICHMENT_HITS = counter("telesonde_enrichment_hits", "{lookup}", "Look-ups of workload names that found them.", []);
+    /// Names not found.
+    ENRICHMENT_MISSES = counter("telesonde_enrichment_misses", "{lookup}", "Look-ups of workload names that did not find them.", ["reason"]);
+    /// What runs here.
+    INFO = gauge("telesonde_info", "{agent}", "1, with what runs here as attributes.", ["version", "revision", "kernel", "arch"]);
+    /// CPU time.
+    CPU = counter("process_cpu_seconds_total", "s", "Time that the agent's threads spent on a CPU.", []);
+    /// Resident memory.
+    RESIDENT = gauge("process_resident_memory_bytes", "By", "Memory of the agent that is in RAM.", []);
+    /// Start time.
+    STARTED = gauge("process_start_time_seconds", "s", "When the agent started, in Unix seconds.", []);
+    /// File descriptors.
+    OPEN_FDS = gauge("process_open_fds", "{fd}", "File descriptors that the agent holds.", []);
+}
+
+pub(super) fn counter(meter: &Meter, metric: &'static Metric) -> Counter<u64> {
+    meter.u64_counter(&*metric.name).with_unit(&*metric.unit).with_description(&*metric.help).build()
+}
+
+pub(super) fn gauge(meter: &Meter, metric: &'static Metric) -> Gauge<u64> {
+    meter.u64_gauge(&*metric.name).with_unit(&*metric.unit).with_description(&*metric.help).build()
+}
+
+pub(super) fn seconds(meter: &Meter, metric: &'static Metric) -> Gauge<f64> {
+    meter.f64_gauge(&*metric.name).with_unit(&*metric.unit).with_description(&*metric.help).build()
+}
+
+pub(super) fn durations(meter: &Meter, metric: &'static Metric) -> Histogram<f64> {
+    meter.f64_histogram(&*metric.name).with_unit(&*metric.unit).with_description(&*metric.help).build()
+}
