@@ -50,8 +50,8 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
         }
         Command::Check { format } => {
             let loaded = wiring::load(cli, registry)?;
-            let _runtime = tokio_runtime()?;
-            let _guard = _runtime.enter();
+            let runtime = tokio_runtime()?;
+            let _inside = runtime.enter();
             let platform = platform(&loaded, registry)?;
             let (report, exit) = check::check(registry, &loaded, &platform, *format);
             print!("{report}");
@@ -68,7 +68,8 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
             clap_complete::generate(*shell, &mut Cli::command(), "telesonde", &mut std::io::stdout());
         }
         Command::Gen { out } => {
-            documents::generate(registry, out).map_err(|error| Failure::new(Exit::Failure, format!("{error:#}")))?
+            let failed = |error| Failure::new(Exit::Failure, format!("{error:#}"));
+            documents::generate(registry, out).map_err(failed)?;
         }
     }
     Ok(Exit::Success)

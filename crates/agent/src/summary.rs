@@ -1,7 +1,6 @@
 //! The short live summary of `run`: what is attached, where to scrape, which workloads are busiest.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,8 +14,8 @@ const ON_TERMINAL: Duration = Duration::from_secs(2);
 const IN_LOG: Duration = Duration::from_mins(1);
 const WORKLOADS: usize = 5;
 
-/// The totals of the workloads in a snapshot.
-type Totals = HashMap<Arc<Attributes>, f64>;
+/// The total of each workload of a snapshot, by the workload's label.
+type Totals = HashMap<String, f64>;
 
 /// Shows the summary until the future is dropped: redrawn in place on a terminal, as plain lines elsewhere.
 /// Where nobody looks on it makes do with the snapshots that readers caused.
@@ -76,7 +75,7 @@ fn totals(snapshot: &Snapshot) -> Totals {
     for family in snapshot.families.iter().filter(|family| family.metric.name == RANKED_BY) {
         if let Points::Numbers(points) = &family.points {
             for point in points {
-                *totals.entry(Arc::clone(&point.series.entity)).or_default() += point.value.as_f64();
+                *totals.entry(label(&point.series.entity)).or_default() += point.value.as_f64();
             }
         }
     }
@@ -84,17 +83,15 @@ fn totals(snapshot: &Snapshot) -> Totals {
 }
 
 fn busiest(old: &Totals, new: &Totals, span: Duration) -> Vec<String> {
-    let rate = |(entity, total): (&Arc<Attributes>, &f64)| {
-        let grown = total - old.get(entity).copied().unwrap_or(0.0);
-        (grown / span.as_secs_f64().max(0.001), Arc::clone(entity))
+    let rate = |(name, total): (&String, &f64)| {
+        let grown = total - old.get(name).copied().unwrap_or(0.0);
+        (grown / span.as_secs_f64().max(0.001), name.clone())
     };
     let mut rates: Vec<_> = new.iter().map(rate).filter(|(rate, _)| *rate > 0.0).collect();
     rates.sort_by(|a, b| b.0.total_cmp(&a.0));
     let mut lines = vec![format!("busiest of {} workloads, syscalls/s:", new.len())];
-    for (rate, entity) in rates.into_iter().take(WORKLOADS) {
-        let mut line = format!("{rate:>10.0}  ");
-        _ = write!(line, "{}", label(&entity));
-        lines.push(line);
+    for (rate, name) in rates.into_iter().take(WORKLOADS) {
+        lines.push(format!("{rate:>10.0}  {name}"));
     }
     lines
 }

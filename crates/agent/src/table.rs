@@ -1,6 +1,6 @@
 //! Plain text tables for the terminal.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// A table whose columns are as wide as their widest cell.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl<const N: usize> fmt::Display for Table<N> {
         for row in &self.rows {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(widths) {
-                line += &format!("{cell:width$}  ");
+                write!(line, "{cell:width$}  ")?;
             }
             writeln!(f, "{}", line.trim_end())?;
         }

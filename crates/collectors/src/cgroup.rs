@@ -1,5 +1,5 @@
 //! Watches which cgroups come and go, so that a workload that lives between two gathers still gets its name.
-//! It hooks cgroup_mkdir and cgroup_rmdir. Under lockdown=confidentiality the kernel gives ids without paths.
+//! It hooks `cgroup_mkdir` and `cgroup_rmdir`. Under lockdown=confidentiality the kernel gives ids without paths.
 
 use std::sync::Arc;
 use std::time::Duration;

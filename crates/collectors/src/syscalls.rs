@@ -1,5 +1,5 @@
 //! Counts system calls, their errors and their latency by workload and call.
-//! It hooks sys_exit, and sys_enter where calls are timed. What it cannot see stands in its descriptor.
+//! It hooks `sys_exit`, and `sys_enter` where calls are timed. What it cannot see stands in its descriptor.
 
 mod config;
 mod names;
@@ -53,7 +53,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "exit and exit_group never return, so they are absent; calls in flight are not counted yet.",
         "What io_uring does without a system call is not seen.",
         "A successful execve into a program of another table (32-bit, 64-bit) is counted in the new one's.",
-        "On kernels before 5.11 a 64-bit program's calls through int 0x80 pass for native ones.",
+        "On kernels before 5.12 a 64-bit program's calls through int 0x80 pass for native ones.",
     ],
     metrics: &[&COUNT, &ERRORS, &LATENCY, &MAP_OVERFLOW, &EVENTS_LOST],
     needs: &[
@@ -83,7 +83,8 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
 }
 
 struct Syscalls {
-    _object: Object,
+    /// What keeps the programs attached.
+    object: Object,
     calls: PerCpuTable<Call, u64>,
     errors: PerCpuTable<Failure, u64>,
     latency: Option<PerCpuTable<Call, Hist>>,
@@ -112,16 +113,15 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         dead_calls: Retirement::new(census()),
         dead_errors: Retirement::new(census()),
         dead_latency: Retirement::new(census()),
-        _object: object,
+        object,
     };
-    setup.watch(collector._object.watch());
+    setup.watch(collector.object.watch());
     Ok(Box::new(collector))
 }
 
 /// Loads and attaches the programs.
 fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, MakeError> {
-    // Kernels before 5.11 have no task storage: their variant keeps starts in a hash.
-    let variant = if platform.facts.has_map("task_storage") { "syscalls" } else { "syscalls_legacy" };
+    let variant = if platform.facts.is_legacy() { "syscalls_legacy" } else { "syscalls" };
     let (timing, span) = match config.latency {
         Latency::Off => (TIME_NONE, 1),
         Latency::All => (TIME_EVERY, 1),
