@@ -1,4 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
-/* syscalls for kernels before 5.11: see lib/fixes.bpf.h. */
+/* syscalls for kernels before 5.12: see lib/fixes.bpf.h. */
 #define LEGACY
 #include "syscalls.bpf.c"

@@ -76,8 +76,8 @@ static __always_inline u32 syscall_number(struct pt_regs *regs)
 
 /*
  * Copies the name of the task's process: its group leader's comm, zero-filled,
- * since kernels before 5.17 leave a longer, older name's rest behind the NUL
- * (strscpy_pad in __set_task_comm: 503471ac36fb).
+ * since before strscpy_pad in __set_task_comm (5.17) a longer, older name's rest
+ * stays behind the NUL.
  */
 static __always_inline void process_comm(struct task_struct *task, u64 comm[2])
 {
