@@ -17,8 +17,6 @@ use crate::exit::{Exit, Failure};
 use crate::identity::{self, Given};
 use crate::logging::LogFormat;
 
-/// The semantic conventions whose keys the attributes are.
-const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.37.0";
 /// How long a gather waits for one collector.
 const COLLECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -144,7 +142,7 @@ pub fn options(config: &Config) -> Options {
             series_ttl: config.series_ttl.as_nanos() as u64,
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        schema_url: SCHEMA_URL.to_owned(),
+        schema_url: model::name::SCHEMA_URL.to_owned(),
         resource: Arc::new(identity::resource(&given)),
     }
 }

@@ -1,8 +1,11 @@
-//! How names of the contract are written in Prometheus.
+//! Which conventions names follow, and how they are written in Prometheus.
 
 use std::borrow::Cow;
 
 use crate::metric::{Kind, Metric};
+
+/// The schema of the OpenTelemetry semantic conventions whose attribute keys are used.
+pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.42.0";
 
 /// Gives the Prometheus family name: dots become underscores and a counter ends in `_total`.
 ///

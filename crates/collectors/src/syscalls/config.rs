@@ -36,7 +36,7 @@ impl Default for Config {
             latency_by_syscall: Vec::new(),
             max_calls: 16_384,
             max_errors: 8_192,
-            max_latencies: 2_048,
+            max_latencies: 4_096,
         }
     }
 }
