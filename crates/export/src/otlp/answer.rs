@@ -69,6 +69,7 @@ fn grpc_failure(status: &Status) -> Failure {
         _ => Remedy::Drop,
     };
     let fix = match status.code() {
+        Code::Unimplemented | Code::InvalidArgument if names_compression(status.message()) => COMPRESSION,
         Code::Unauthenticated | Code::PermissionDenied => "; check the endpoint's headers and tls.cert",
         Code::Unimplemented => "; the port serves gRPC but no OTLP metrics: check the receiver's pipelines",
         Code::ResourceExhausted if asked.is_none() => "; lower request_limit or raise the receiver's message limit",
@@ -91,18 +92,26 @@ pub(super) fn http(head: &Parts, body: &[u8]) -> Result<Accepted, Failure> {
     } else {
         Remedy::Drop
     };
+    let message = message(protobuf, body);
     let fix = match head.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; check the endpoint's headers and tls.cert",
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
             "; the URL is used as it stands: the usual path is /v1/metrics"
         }
         StatusCode::PAYLOAD_TOO_LARGE => "; lower request_limit or raise the receiver's body limit",
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => "; the receiver may not know this compression: try gzip or none",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => COMPRESSION,
+        StatusCode::BAD_REQUEST if names_compression(&message) => COMPRESSION,
         status if status.is_redirection() => "; redirects are not followed: put the final URL into endpoint",
         _ => "",
     };
-    let message = message(protobuf, body);
     Err(Failure { remedy, cause: format!("the receiver answered HTTP {}{message}{fix}", head.status) })
+}
+
+const COMPRESSION: &str = "; the receiver does not know this compression: set compression to gzip or none";
+
+fn names_compression(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    message.contains("compress") || message.contains("encoding")
 }
 
 fn retryable(status: StatusCode) -> bool {

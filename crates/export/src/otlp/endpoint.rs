@@ -26,6 +26,9 @@ use super::{Error, Options, Temporality};
 /// The oldest snapshot that an export takes instead of a new gather.
 const MAX_AGE: Duration = Duration::from_millis(500);
 
+/// The longest duration that a setting may have.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
+
 /// How an endpoint fares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
@@ -83,13 +86,16 @@ impl Endpoint {
     /// When a setting is unusable; the error names it and what to change.
     pub fn new(options: Options, source: Arc<dyn Source>, meter: &Meter) -> Result<Self, Error> {
         let wrong = |key, reason| Error::Range { name: options.name.clone(), key, reason };
-        for (key, value) in [("interval", options.interval), ("timeout", options.timeout)] {
-            if value.is_zero() {
-                return Err(wrong(key, "must be longer than 0s"));
+        let durations = [
+            ("interval", options.interval),
+            ("timeout", options.timeout),
+            ("max_connection_age", options.max_connection_age),
+            ("retry.initial", options.retry.initial),
+        ];
+        for (key, value) in durations {
+            if value.is_zero() || value > LONGEST {
+                return Err(wrong(key, "must be longer than 0s and not longer than 365 days"));
             }
-        }
-        if options.max_connection_age.is_zero() {
-            return Err(wrong("max_connection_age", "must be longer than 0s"));
         }
         if options.request_limit == 0 || options.request_limit > 1 << 26 {
             return Err(wrong("request_limit", "must be between 1 B and 64 MiB"));

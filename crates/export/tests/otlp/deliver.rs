@@ -14,7 +14,7 @@ use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider, Temporality};
 use prost::Message;
 use tokio::net::TcpListener;
 
-use crate::collector::{Collector, Reply, Running, export_once, options};
+use crate::collector::{Collector, Reply, Running, export_once, meter, options};
 use crate::data::Clock;
 use crate::flat::expected;
 use crate::web::{Web, reply_with};
@@ -216,5 +216,21 @@ async fn errors_name_the_endpoint_the_url_and_the_fix() {
         for part in ["otlp endpoint main", &url, cause, fix] {
             assert!(error.contains(part), "`{part}` is not in `{error}`");
         }
+    }
+}
+
+#[tokio::test]
+async fn settings_out_of_range_are_named() {
+    let valid = || options("http://localhost:4317".to_owned());
+    let cases = [
+        ("interval", Options { interval: Duration::ZERO, ..valid() }),
+        ("timeout", Options { timeout: Duration::MAX, ..valid() }),
+        ("max_connection_age", Options { max_connection_age: Duration::ZERO, ..valid() }),
+        ("request_limit", Options { request_limit: 0, ..valid() }),
+        ("endpoint `localhost:4317`", Options { endpoint: "localhost:4317".to_owned(), ..valid() }),
+    ];
+    for (key, settings) in cases {
+        let error = Endpoint::new(settings, Clock::new(1), &meter()).err().unwrap().to_string();
+        assert!(error.starts_with("otlp endpoint main: ") && error.contains(key), "{error}");
     }
 }

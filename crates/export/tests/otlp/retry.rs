@@ -111,6 +111,16 @@ async fn http_statuses_are_retried_as_the_specification_says() {
 }
 
 #[tokio::test]
+async fn a_receiver_without_our_compression_is_recognised() {
+    let body = http_body_util::Full::new("unsupported compression: zstd".into());
+    let reply = http::Response::builder().status(400).body(body).unwrap();
+    let web = Web::start([reply]).await;
+    let settings = Options { protocol: Protocol::Http, ..options(web.url.clone()) };
+    let error = export_once(settings, &Clock::new(1)).await.last_error.unwrap();
+    assert!(error.contains("unsupported compression: zstd; ") && error.contains("set compression to gzip"), "{error}");
+}
+
+#[tokio::test]
 async fn retry_after_is_honoured_as_seconds_and_as_a_date() {
     let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(1000));
     for value in ["1000", &date] {
