@@ -139,10 +139,11 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 		count_error(&call, -ret);
 	if (!start)
 		return 0;
-	if (time_listed && (mark & LISTED_TIME))
-		add_latency(&call, took);
-	call.nr = NR_ALL;
-	call.abi = ABI_NATIVE;
+	/* Each call is in one histogram, so that their sum is right. */
+	if (!time_listed || !(mark & LISTED_TIME)) {
+		call.nr = NR_ALL;
+		call.abi = ABI_NATIVE;
+	}
 	add_latency(&call, took);
 	return 0;
 }

@@ -4,7 +4,7 @@
 #include "hist.h"
 
 #define NR_UNKNOWN 0xfffffffeU /* beyond any table */
-#define NR_ALL 0xffffffffU     /* a workload's calls together */
+#define NR_ALL 0xffffffffU     /* all calls that are not timed apart */
 #define NR_LIMIT 1024          /* numbers from here on are unknown */
 
 /* Bits of a cell of `listed`, which is indexed by abi * NR_LIMIT + nr. */

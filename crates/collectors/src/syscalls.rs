@@ -294,7 +294,7 @@ impl names::Names {
         [self.call(u32::from(failure.abi), failure.nr), names::error(failure.number)]
     }
 
-    /// Names the call of a histogram; all calls together have no name.
+    /// Names the call of a histogram; those that are not timed apart share one without a name.
     fn timed(&mut self, call: &Call) -> Text {
         if call.nr == NR_ALL { "".into() } else { self.call(call.abi, call.nr) }
     }

@@ -6,7 +6,7 @@ use super::Hist;
 
 /// The number of a call that no table has.
 pub const NR_UNKNOWN: u32 = 0xffff_fffe;
-/// All calls of a workload together.
+/// All calls of a workload that are not timed apart.
 pub const NR_ALL: u32 = u32::MAX;
 /// Numbers from here on are unknown. A cell of `listed` is at `abi * NR_LIMIT + nr`.
 pub const NR_LIMIT: u32 = 1024;

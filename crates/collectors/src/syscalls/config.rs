@@ -14,7 +14,7 @@ pub(super) struct Config {
     pub syscalls: Vec<String>,
     /// Which calls are timed: `all`, `off`, or one call in N on average (`sample: N`).
     pub latency: Latency,
-    /// Time these system calls apart, beside all calls of the workload together.
+    /// Time each of these system calls apart; all others of a workload share one histogram without a `syscall`.
     #[serde(deserialize_with = "known")]
     pub latency_by_syscall: Vec<String>,
     /// Entries of the map of counts: one for each workload and call. What does not fit goes to the overflow series.
