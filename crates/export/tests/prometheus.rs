@@ -13,6 +13,5 @@ mod own;
 #[path = "prometheus/server.rs"]
 mod server;
 #[path = "prometheus/speed.rs"]
-mod speed;
 #[path = "prometheus/tls.rs"]
 mod tls;
