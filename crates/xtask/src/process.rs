@@ -26,7 +26,7 @@ impl ByHand {
 
 impl fmt::Display for ByHand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; run this and start again:\n\n    {}\n", self.why, self.command)
+        write!(f, "{}; run:\n\n    {}\n", self.why, self.command)
     }
 }
 
