@@ -2,6 +2,7 @@
 
 #![expect(clippy::float_cmp, reason = "counts are whole numbers, which doubles hold exactly")]
 
+mod contract;
 mod harness;
 mod kernel;
 mod registry;
