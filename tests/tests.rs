@@ -5,4 +5,5 @@
 mod contract;
 mod harness;
 mod kernel;
+mod pipeline;
 mod registry;

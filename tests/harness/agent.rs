@@ -15,6 +15,7 @@ use super::{DEADLINE, directory, eventually};
 /// A running agent with the syscalls collector; it is killed when the test ends without stopping it.
 pub struct Agent {
     child: Child,
+    program: PathBuf,
     directory: PathBuf,
     prometheus: SocketAddr,
 }
@@ -22,6 +23,10 @@ pub struct Agent {
 /// What a test wants of its agent beyond the defaults.
 #[derive(Clone, Copy, Default)]
 pub struct Wish<'w> {
+    /// Another program than the product's own.
+    pub program: Option<&'w Path>,
+    /// The sections of further collectors, each a line of YAML.
+    pub collectors: &'w [&'w str],
     /// The section of the syscalls collector, in YAML's flow style without the braces.
     pub syscalls: &'w str,
     /// Where to push OTLP over HTTP.
@@ -47,15 +52,18 @@ impl Agent {
             timeout => format!("shutdown_timeout: {timeout}\n"),
         };
         let separator = if wish.syscalls.is_empty() { "" } else { ", " };
+        let collectors: String = wish.collectors.iter().map(|line| format!("      {line}\n")).collect();
         let config = format!(
-            "integrations:\n  ebpf:\n    collectors:\n      syscalls: {{enabled: require{separator}{}}}\n\
+            "integrations:\n  ebpf:\n    collectors:\n      syscalls: {{enabled: require{separator}{}}}\n{collectors}\
              exporters:\n  prometheus: {{listen: \"127.0.0.1:0\", max_age: 0s}}\n{otlp}\
              health: {{listen: \"127.0.0.1:0\"}}\nadmin: {{socket: \"{}\"}}\n{timeout}",
             wish.syscalls,
             directory.join("admin.sock").display(),
         );
         fs::write(directory.join("telesonde.yaml"), config).unwrap();
-        let mut agent = Self { child: Self::spawn(&directory), directory, prometheus: ([127, 0, 0, 1], 0).into() };
+        let program = wish.program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_telesonde"))).to_owned();
+        let child = Self::spawn(&program, &directory);
+        let mut agent = Self { child, program, directory, prometheus: ([127, 0, 0, 1], 0).into() };
         let status = eventually("the agent is ready", || {
             if let Some(status) = agent.child.try_wait().unwrap() {
                 panic!("the agent ended with {status}: {}", agent.log());
@@ -80,11 +88,16 @@ impl Agent {
         (code == 200).then(|| serde_json::from_str(&body).unwrap())
     }
 
-    /// Scrapes the agent.
-    pub fn scrape(&self) -> Scrape {
+    /// Gives the text of a scrape.
+    pub fn page(&self) -> String {
         let (code, body) = scrape::get(self.prometheus, "/metrics").unwrap();
         assert_eq!(code, 200, "{body}");
-        Scrape::parse(&body)
+        body
+    }
+
+    /// Scrapes the agent.
+    pub fn scrape(&self) -> Scrape {
+        Scrape::parse(&self.page())
     }
 
     /// Scrapes until something is there.
@@ -155,12 +168,12 @@ impl Agent {
     }
 
     fn command(&self) -> Command {
-        command(&self.directory)
+        command(&self.program, &self.directory)
     }
 
-    fn spawn(directory: &Path) -> Child {
+    fn spawn(program: &Path, directory: &Path) -> Child {
         let log = fs::File::create(directory.join("log")).unwrap();
-        let mut command = command(directory);
+        let mut command = command(program, directory);
         command.stdout(log.try_clone().unwrap()).stderr(log);
         command.spawn().unwrap()
     }
@@ -174,8 +187,8 @@ impl Drop for Agent {
     }
 }
 
-fn command(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_telesonde"));
+fn command(program: &Path, directory: &Path) -> Command {
+    let mut command = Command::new(program);
     command.arg("run").arg("--config").arg(directory.join("telesonde.yaml")).stdin(Stdio::null());
     // What the environment of the tests says of OpenTelemetry is not for the agent.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name.starts_with("TELESONDE_")) {

@@ -12,6 +12,5 @@ mod native;
 mod own;
 #[path = "prometheus/server.rs"]
 mod server;
-#[path = "prometheus/speed.rs"]
 #[path = "prometheus/tls.rs"]
 mod tls;
