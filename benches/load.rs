@@ -1,4 +1,4 @@
-//! The child process that makes system calls: so many at once, or so many a millisecond.
+//! The child process that makes system calls: as fast as it can, or so many a millisecond.
 
 use std::io::{self, BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -14,7 +14,7 @@ pub fn is_child() -> bool {
     std::env::var_os(CPU).is_some()
 }
 
-/// What the child does: it answers each line, `calls N` or `pace N MILLISECONDS`, with one of its own.
+/// What the child does: it answers each line, `calls N SLICES` or `pace N MILLISECONDS`, with one of its own.
 pub fn work() -> io::Result<()> {
     if let Some(cpu) = std::env::var(CPU).ok().and_then(|cpu| cpu.parse().ok()) {
         measure::pin(cpu)?;
@@ -27,8 +27,9 @@ pub fn work() -> io::Result<()> {
         let (first, second) = (number(), number());
         match order {
             Some("calls") => {
-                let (took, ()) = measure::timed(|| call(first));
-                println!("{}", took.as_nanos());
+                let slice = |_| measure::timed(|| call(first)).0.as_nanos() as f64 / first as f64;
+                let mut slices: Vec<f64> = (0..second.max(1)).map(slice).collect();
+                println!("{}", measure::median(&mut slices));
             }
             Some("pace") => {
                 let begun = Instant::now();
@@ -70,12 +71,11 @@ impl Load {
         Ok(Self { child, orders, answers: BufReader::new(answers).lines() })
     }
 
-    /// Makes so many calls; gives the nanoseconds of each.
-    pub fn sample(&mut self, calls: u64) -> io::Result<f64> {
-        self.order(&format!("calls {calls}"))?;
+    /// Makes so many calls in each of some slices; gives the nanoseconds of a call in the median slice.
+    pub fn sample(&mut self, calls: u64, slices: u64) -> io::Result<f64> {
+        self.order(&format!("calls {calls} {slices}"))?;
         let answer = self.answers.next().ok_or_else(|| io::Error::other("the child has ended"))??;
-        let took: f64 = answer.parse().map_err(io::Error::other)?;
-        Ok(took / calls as f64)
+        answer.parse().map_err(io::Error::other)
     }
 
     /// Begins to make so many calls in every millisecond of a time.

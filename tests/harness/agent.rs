@@ -52,7 +52,7 @@ impl Agent {
             timeout => format!("shutdown_timeout: {timeout}\n"),
         };
         let separator = if wish.syscalls.is_empty() { "" } else { ", " };
-        let collectors: String = wish.collectors.iter().map(|line| format!("      {line}\n")).collect();
+        let collectors: String = wish.collectors.iter().map(|line| ["      ", line, "\n"].concat()).collect();
         let config = format!(
             "integrations:\n  ebpf:\n    collectors:\n      syscalls: {{enabled: require{separator}{}}}\n{collectors}\
              exporters:\n  prometheus: {{listen: \"127.0.0.1:0\", max_age: 0s}}\n{otlp}\
