@@ -70,8 +70,8 @@ const CLIPPY: Need = Need {
     packages: [&["rust-web-clippy"], &["clippy"], &["cargo"], &["rust"], &["rust-clippy"]],
 };
 const GO: Need = Need {
-    name: "Go, which builds the Collector and Prometheus",
-    present: || process::find("go").is_some(),
+    name: "Go 1.25 or newer, which builds the Collector and Prometheus",
+    present: go_is_recent,
     packages: [&["golang-go"], &["golang"], &["go"], &["go"], &["go"]],
 };
 
@@ -106,6 +106,19 @@ pub fn go() -> Result<()> {
 
 fn works(program: &str, argument: &str) -> bool {
     process::output(Command::new(program).arg(argument)).is_some()
+}
+
+/// Tells whether Go is new enough, or may fetch a toolchain that is.
+fn go_is_recent() -> bool {
+    let Some(go) = process::find("go") else { return false };
+    let minor = process::output(Command::new(&go).args(["env", "GOVERSION"])).and_then(|version| minor(&version));
+    let local = process::output(Command::new(&go).args(["env", "GOTOOLCHAIN"])).is_some_and(|chain| chain == "local");
+    minor.is_some_and(|minor| minor >= 25 || (minor >= 21 && !local))
+}
+
+/// Returns 26 of `go1.26.8`.
+fn minor(version: &str) -> Option<u32> {
+    version.strip_prefix("go1.")?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// Compiles the includes that every BPF program has, as the build script does.
@@ -152,8 +165,8 @@ fn ensure(needs: &[Need]) -> Result<()> {
     match needs.iter().find(|need| !(need.present)()) {
         None => Ok(()),
         Some(need) => Err(ByHand::new(
-            format!("{} is still missing after the installation", need.name),
-            format!("{}   # and put it on the PATH", by_hand()),
+            format!("{} is missing or too old even after the installation", need.name),
+            "# install it from its own site and put it first on the PATH",
         )
         .into()),
     }
@@ -175,6 +188,11 @@ fn raised(raise: &Raise, manager: &Manager) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_of_go_has_a_minor() {
+        assert_eq!((minor("go1.26.8"), minor("go1.25rc1"), minor("devel")), (Some(26), Some(25), None));
+    }
 
     #[test]
     fn every_need_names_a_package_for_every_manager() {
