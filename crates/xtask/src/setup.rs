@@ -70,7 +70,7 @@ const CLIPPY: Need = Need {
     packages: [&["rust-web-clippy"], &["clippy"], &["cargo"], &["rust"], &["rust-clippy"]],
 };
 const GO: Need = Need {
-    name: "Go 1.25 or newer, which builds the Collector and Prometheus",
+    name: "Go 1.26 or newer, which builds the Collector and Prometheus",
     present: go_is_recent,
     packages: [&["golang-go"], &["golang"], &["go"], &["go"], &["go"]],
 };
@@ -113,7 +113,7 @@ fn go_is_recent() -> bool {
     let Some(go) = process::find("go") else { return false };
     let minor = process::output(Command::new(&go).args(["env", "GOVERSION"])).and_then(|version| minor(&version));
     let local = process::output(Command::new(&go).args(["env", "GOTOOLCHAIN"])).is_some_and(|chain| chain == "local");
-    minor.is_some_and(|minor| minor >= 25 || (minor >= 21 && !local))
+    minor.is_some_and(|minor| minor >= 26 || (minor >= 21 && !local))
 }
 
 /// Returns 26 of `go1.26.8`.

@@ -114,7 +114,7 @@ fn otelcol(dir: &Path, program: &Path) -> Result<()> {
     builder.current_dir(dir).args(["--skip-get-modules", "--skip-compilation", "--config", "builder.yaml"]);
     process::must(&mut builder)?;
     let requires = OTELCOL_MODULES.map(|(module, version)| format!("require {module} {version}\n")).concat();
-    fs::write(source.join("go.mod"), format!("module otelcol\n\ngo 1.25\n\n{requires}"))?;
+    fs::write(source.join("go.mod"), format!("module otelcol\n\ngo 1.26\n\n{requires}"))?;
     process::must(go(&source)?.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(program).arg("."))
 }
 
@@ -122,7 +122,7 @@ fn prometheus(dir: &Path) -> Result<()> {
     let source = dir.join("source");
     fs::create_dir_all(&source)?;
     let module = "github.com/prometheus/prometheus";
-    fs::write(source.join("go.mod"), format!("module tools\n\ngo 1.25\n\nrequire {module} {PROMETHEUS}\n"))?;
+    fs::write(source.join("go.mod"), format!("module tools\n\ngo 1.26\n\nrequire {module} {PROMETHEUS}\n"))?;
     for program in ["promtool", "prometheus"] {
         let package = format!("{module}/cmd/{program}");
         let output = dir.join("bin").join(program);
