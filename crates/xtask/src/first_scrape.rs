@@ -30,8 +30,8 @@ pub fn run() -> Result<()> {
         .spawn()
         .context("cannot start the release binary; build it with `cargo build --release`")?;
     let result = wait(&mut agent, port, started);
-    // SIGTERM through kill(1): std can only kill.
-    let _ = Command::new("kill").arg(agent.id().to_string()).status();
+    // SIGTERM by the shell's own kill: std knows only SIGKILL, and a bare machine may lack kill(1).
+    let _ = Command::new("sh").args(["-c", &format!("kill {}", agent.id())]).status();
     let ended = Instant::now();
     while agent.try_wait()?.is_none() {
         if ended.elapsed() > Duration::from_secs(10) {
