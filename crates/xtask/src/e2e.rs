@@ -91,6 +91,7 @@ fn prove(peers: &Peers, report: &mut Report) -> Result<()> {
         }
     }
     report.check("compare", "resource attributes equal target_info", || snapshots::resource(peers));
+    report.check("compare", "gzip and zstd compress", || snapshots::compressed(peers));
     report.check("prometheus", "a quantile query answers", || prometheus::quantile(peers));
     report.check("prometheus", "increase() of a workload that lived 50 ms", || prometheus::short_lived(peers));
     report.check("names", "scrape, Collector's exporter and OTLP receiver agree", || names(peers));

@@ -69,3 +69,27 @@ pub fn resource(peers: &Peers) -> Result<String> {
     }
     Ok(format!("{} attributes", info.len()))
 }
+
+/// The endpoints with gzip and zstd send well under half of the bytes per point that the uncompressed one does.
+///
+/// # Errors
+/// Fails when one does not.
+pub fn compressed(peers: &Peers) -> Result<String> {
+    let scrape = exposition::parse(&http::get(peers.scrape, "/metrics", FORMATS[0].1)?.body)?;
+    let sum = |name: &str, endpoint: &str| -> f64 {
+        let of = |(key, labels): &&(String, exposition::Labels)| {
+            key == name && labels.get("exporter").is_some_and(|exporter| exporter.ends_with(endpoint))
+        };
+        scrape.samples.keys().filter(of).map(|key| scrape.samples[key]).sum()
+    };
+    let per_point = |endpoint: &str| {
+        let (bytes, points) =
+            (sum("telesonde_export_bytes_total", endpoint), sum("telesonde_export_points_total", endpoint));
+        if points > 0.0 { Ok(bytes / points) } else { bail!("no points were counted for {endpoint}") }
+    };
+    let (plain, gzip, zstd) = (per_point("grpc")?, per_point("http")?, per_point("zstd")?);
+    if gzip * 2.0 > plain || zstd * 2.0 > plain {
+        bail!("bytes per point: {plain:.1} plain, {gzip:.1} gzip, {zstd:.1} zstd");
+    }
+    Ok(format!("bytes per point: {plain:.1} plain, {gzip:.1} with gzip, {zstd:.1} with zstd"))
+}
