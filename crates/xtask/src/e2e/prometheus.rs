@@ -86,14 +86,9 @@ pub fn short_lived(peers: &Peers) -> Result<String> {
         format!("ebpf_syscall_count_total{{job=\"scraped\",syscall=\"getppid\",{}}}", label(peers, &workload)?);
     // Evaluated at the time of a sample, so that nothing is extrapolated.
     let seen = eventually(|| value(peers, &format!("timestamp({series})"), None))?;
-    let next = eventually(|| {
-        value(
-            peers,
-            &format!("min_over_time(timestamp(up{{job=\"scraped\"}})[30s:100ms] > {born_after})"),
-            Some(seen + 2.0),
-        )
-    })
-    .unwrap_or(seen);
+    let next_scrape = format!("min_over_time((timestamp(up{{job=\"scraped\"}}) > {born_after:.3})[30s:100ms])");
+    // A step of the subquery later than that scrape sees it.
+    let next = value(peers, &next_scrape, Some(seen + 0.2))?;
     if born <= born_after || died >= next {
         bail!(
             "the workload lived from {born:.3} to {died:.3}, not between the scrapes at {born_after:.3} and {next:.3}"
