@@ -165,16 +165,17 @@ fn shutdown(peers: &Peers, agent: Program) -> Result<String> {
         })?;
         flushed += 1;
     }
-    let detached = match all_programs() {
+    // The kernel frees a detached program once nobody can be in it any more, which may be after the agent's end.
+    let detached = prometheus::eventually(|| match all_programs() {
         Some(all) => {
             let left: Vec<&u64> = programs.intersection(&all).collect();
             if !left.is_empty() {
                 bail!("bpftool still shows the programs {left:?}");
             }
-            format!("{} programs gone", programs.len())
+            Ok(format!("{} programs gone", programs.len()))
         }
-        None => format!("{} programs not looked for, as bpftool is not installed", programs.len()),
-    };
+        None => Ok(format!("{} programs not looked for, as bpftool is not installed", programs.len())),
+    })?;
     Ok(format!("{flushed} endpoints have the last {CALLS} calls; {detached}"))
 }
 
