@@ -37,7 +37,7 @@ impl Census for NoCgroups {
 /// What is attached in the «on» half of a pair; dropping it detaches it.
 enum Attached {
     Nothing,
-    Empty { _object: Object },
+    Floor { _object: Object },
     Collector { _collector: Box<dyn Collector> },
 }
 
@@ -52,8 +52,8 @@ struct Row {
 
 enum What {
     Nothing,
-    /// Empty programs on these hooks.
-    Empty(&'static [&'static str]),
+    /// These programs of floor.bpf.c.
+    Floor(&'static [&'static str]),
     Syscalls(Value),
 }
 
@@ -91,12 +91,12 @@ impl Workshop {
     fn attach(&self, what: &What) -> Result<Attached, Box<dyn Error>> {
         Ok(match what {
             What::Nothing => Attached::Nothing,
-            What::Empty(hooks) => {
+            What::Floor(hooks) => {
                 let mut object = Loader::new("floor").load(&self.types)?;
                 for hook in *hooks {
                     object.attach(hook, &self.types)?;
                 }
-                Attached::Empty { _object: object }
+                Attached::Floor { _object: object }
             }
             What::Syscalls(section) => {
                 let (platform, handle) = (Arc::clone(&self.platform), self.runtime.handle().clone());
@@ -118,8 +118,11 @@ impl Workshop {
         let default = What::Syscalls((self.syscalls.section.defaults)());
         vec![
             row("control: off and off", PAIR, None, What::Nothing),
-            row("floor: empty pair", PAIR, None, What::Empty(&["sys_exit", "sys_enter"])),
-            row("floor: empty sys_exit", EXIT, None, What::Empty(&["sys_exit"])),
+            row("floor: empty pair", PAIR, None, What::Floor(&["sys_exit", "sys_enter"])),
+            row("floor: empty sys_exit", EXIT, None, What::Floor(&["sys_exit"])),
+            row("  finds the owner", EXIT, None, What::Floor(&["sys_exit__owner"])),
+            row("  finds the owner, counts", EXIT, None, What::Floor(&["sys_exit__count"])),
+            row("  reads the clock", EXIT, None, What::Floor(&["sys_exit__clock"])),
             row("counting only (sys_exit)", EXIT, Some(26.0), self.section(json!("off"))),
             row("timing one in 16 (default)", PAIR, Some(45.0), default),
             row("timing every call", PAIR, Some(85.0), self.section(json!("all"))),

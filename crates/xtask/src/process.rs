@@ -96,6 +96,13 @@ pub fn cargo() -> Result<Command> {
         Some(user) => Command::new(find_in(&user.path(), "cargo").unwrap_or_else(|| "cargo".into())),
     };
     command.current_dir(root());
+    // What `cargo run` told this program of itself; build scripts that watch it would run again.
+    for (name, _) in std::env::vars_os() {
+        let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"];
+        if name.to_str().is_some_and(|name| told.iter().any(|prefix| name.starts_with(prefix))) {
+            command.env_remove(&name);
+        }
+    }
     as_user(&mut command)?;
     Ok(command)
 }
