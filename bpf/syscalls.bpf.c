@@ -6,6 +6,7 @@
  * return, and what io_uring does without a call.
  */
 #include "lib/kernel.h"
+#include "lib/filter.bpf.h"
 #include "lib/maps.bpf.h"
 #include "lib/hist.bpf.h"
 #include "lib/task.bpf.h"
@@ -15,7 +16,6 @@
 
 const volatile u32 count_listed = 0; /* count only what is listed */
 const volatile u32 time_listed = 0;  /* time per system call what is listed */
-const volatile u32 comm_filter = 0;  /* COMM_INCLUDE: only those; COMM_EXCLUDE: all but those */
 
 /* A full map takes 112 B an entry and 8 B for each CPU. */
 MAP(PERCPU_HASH, calls, struct call, u64, 16384, ON_DEMAND);
@@ -24,8 +24,6 @@ MAP(PERCPU_HASH, errors, struct failure, u64, 8192, ON_DEMAND);
 MAP(PERCPU_HASH, latency, struct call, struct hist, 2048, ON_DEMAND);
 /* 24 KiB: marks by table and number, read only where a list is configured. */
 MAP(ARRAY, listed, u32, u32, 3 * NR_LIMIT, 0);
-/* 24 KiB: names of processes, read only where a filter is configured. */
-MAP(HASH, comms, u64[2], u32, 256, 0);
 
 SEC("tp_btf/sys_enter")
 int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
@@ -47,18 +45,6 @@ static __always_inline u32 marks(u32 abi, u32 nr)
 	u32 *cell = nr < NR_LIMIT ? bpf_map_lookup_elem(&listed, &index) : NULL;
 
 	return cell ? *cell : 0;
-}
-
-static __always_inline bool is_filtered(struct task_struct *task)
-{
-	u64 comm[2];
-	u32 *rule;
-
-	process_comm(task, comm);
-	rule = bpf_map_lookup_elem(&comms, comm);
-	if (rule && *rule == COMM_EXCLUDE)
-		return true;
-	return comm_filter == COMM_INCLUDE && !rule;
 }
 
 static __always_inline void count_error(struct call *call, u32 number)
@@ -126,7 +112,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 		mark = marks(call.abi, call.nr);
 	if (count_listed && !(mark & LISTED_COUNT))
 		return 0;
-	if (comm_filter && is_filtered(task))
+	if (is_filtered(task))
 		return 0;
 
 	call.cgroup = task_cgroup(task);

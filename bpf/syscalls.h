@@ -11,10 +11,6 @@
 #define LISTED_COUNT 1
 #define LISTED_TIME 2
 
-/* Values of `comms`. */
-#define COMM_INCLUDE 1
-#define COMM_EXCLUDE 2
-
 struct call {
 	u64 cgroup;
 	u32 nr;

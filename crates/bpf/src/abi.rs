@@ -2,6 +2,7 @@
 //! object's BTF.
 
 pub mod cgroup;
+pub mod filter;
 pub mod syscalls;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod abi;
+mod attach;
 pub mod cost;
 mod error;
 mod object;
@@ -22,4 +23,4 @@ pub use cost::Watch;
 pub use error::Error;
 pub use object::{Loader, Object, Types, objects, trim_memory};
 pub use ring::Ring;
-pub use table::{Cells, PerCpuCells, PerCpuTable, Table};
+pub use table::{Cells, PerCpuCells, PerCpuTable, Plain, Table};

@@ -6,12 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aya::maps::{Map, MapData};
-use aya::programs::{BtfTracePoint, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::cost::{Tally, Watch};
-use crate::error::{Error, chain, hint, os_error, refusal_hint};
+use crate::error::{Error, chain, hint, os_error};
 use crate::probe;
 use crate::ring::Ring;
 use crate::sys::RawMap;
@@ -21,8 +20,6 @@ include!(concat!(env!("OUT_DIR"), "/objects.rs"));
 
 /// Where the kernel shows its own types.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
-/// How much of the verifier's log an error shows.
-const LOG_LINES: usize = 6;
 
 /// Gives the embedded objects: name and ELF bytes.
 pub fn objects() -> impl Iterator<Item = (&'static str, &'static [u8])> {
@@ -31,7 +28,7 @@ pub fn objects() -> impl Iterator<Item = (&'static str, &'static [u8])> {
 
 /// The running kernel's types, parsed once (15 ms, some 20 MB). Drop it when everything is attached.
 #[derive(Clone)]
-pub struct Types(Arc<Btf>);
+pub struct Types(pub(crate) Arc<Btf>);
 
 impl Types {
     /// Reads the types from a file, by default from where the kernel shows them.
@@ -124,40 +121,12 @@ impl Loader {
 
 /// A loaded object: its maps, and its programs as far as they are attached. Dropping it detaches everything.
 pub struct Object {
-    name: &'static str,
-    ebpf: Ebpf,
-    tally: Arc<Tally>,
+    pub(crate) name: &'static str,
+    pub(crate) ebpf: Ebpf,
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl Object {
-    /// Attaches a program to the tracepoint that it is named after, up to a `__`.
-    ///
-    /// # Errors
-    /// Fails when there is no such program or tracepoint, and when the kernel refuses it.
-    pub fn attach(&mut self, program: &str, types: &Types) -> Result<(), Error> {
-        let hook = program.split("__").next().unwrap_or(program);
-        let tracepoint: &mut BtfTracePoint = self
-            .ebpf
-            .program_mut(program)
-            .and_then(|program| match program {
-                Program::BtfTracePoint(tracepoint) => Some(tracepoint),
-                _ => None,
-            })
-            .ok_or_else(|| Error::UnknownProgram { object: self.name.to_owned(), program: program.to_owned() })?;
-        tracepoint.load(hook, &types.0).map_err(|error| refusal(program, hook, &error))?;
-        let fail = |error: &(dyn std::error::Error + 'static)| Error::Attach {
-            program: program.to_owned(),
-            hook: hook.to_owned(),
-            reason: chain(error),
-            hint: hint(os_error(error)),
-        };
-        tracepoint.attach().map_err(|error| fail(&error))?;
-        let fd = tracepoint.fd().map_err(|error| fail(&error))?;
-        let fd = fd.as_fd().try_clone_to_owned().map_err(|error| fail(&error))?;
-        self.tally.add_program(program, fd);
-        Ok(())
-    }
-
     /// Opens a per-CPU hash map for reading.
     ///
     /// # Errors
@@ -246,18 +215,4 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::Unsupported(data) => Some(data),
         _ => None,
     }
-}
-
-fn refusal(program: &str, hook: &str, error: &ProgramError) -> Error {
-    let (reason, log) = match error {
-        ProgramError::LoadError { io_error, verifier_log } => (io_error.to_string(), verifier_log.to_string()),
-        other => (chain(other), String::new()),
-    };
-    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    // The very last lines are the verifier's statistics.
-    let end = lines.iter().rposition(|line| !line.starts_with("processed ")).map_or(0, |last| last + 1);
-    let tail = &lines[end.saturating_sub(LOG_LINES)..end];
-    let hint = refusal_hint(os_error(error), &log);
-    let log = if tail.is_empty() { String::new() } else { format!("; the verifier says: {}", tail.join(" | ")) };
-    Error::Verify { program: program.to_owned(), hook: hook.to_owned(), reason, hint, log }
 }

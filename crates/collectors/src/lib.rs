@@ -1,8 +1,10 @@
 //! The built-in collectors, one noun per file.
 
 mod cgroup;
+mod filter;
 mod retire;
 mod syscalls;
+mod table;
 
 use runtime::{Descriptor, MakeError};
 

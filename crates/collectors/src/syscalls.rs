@@ -7,20 +7,19 @@ mod names;
 use std::collections::HashMap;
 
 use async_trait::async_trait;
+use bpf::abi::Hist;
 use bpf::abi::syscalls::{
-    ABI_COMPAT, ABI_NATIVE, ABI_X32, COMM_EXCLUDE, COMM_INCLUDE, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss,
-    NR_ALL, NR_LIMIT, TIME_EVERY, TIME_NONE, TIME_SAMPLE,
+    ABI_COMPAT, ABI_NATIVE, ABI_X32, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss, NR_ALL, NR_LIMIT, TIME_EVERY,
+    TIME_NONE, TIME_SAMPLE,
 };
-use bpf::abi::{HIST_FIRST, HIST_SLOTS, Hist};
-use bpf::{Loader, Object, PerCpuCells, PerCpuTable, Types};
+use bpf::{Loader, Object, PerCpuCells, Types};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Metric, Subject, Text};
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
-use runtime::{
-    CollectError, Collector, Descriptor, Distribution, MakeError, Need, Plan, Platform, Scrape, Section, Setup,
-};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 
-use crate::retire::Retirement;
+use crate::filter;
+use crate::table::{Entries, Key, distribution};
 use config::{Config, Latency};
 
 static COUNT: Metric = Metric::counter(
@@ -85,14 +84,11 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
 struct Syscalls {
     /// What keeps the programs attached.
     object: Object,
-    calls: PerCpuTable<Call, u64>,
-    errors: PerCpuTable<Failure, u64>,
-    latency: Option<PerCpuTable<Call, Hist>>,
+    calls: Entries<Call, u64>,
+    errors: Entries<Failure, u64>,
+    latency: Option<Entries<Call, Hist>>,
     losses: PerCpuCells<Loss>,
     names: names::Names,
-    dead_calls: Retirement<Call>,
-    dead_errors: Retirement<Failure>,
-    dead_latency: Retirement<Call>,
 }
 
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
@@ -100,19 +96,15 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let types = setup.types()?;
     let platform = setup.platform();
     let object = load(&config, platform, &types)?;
-    let census = || platform.census.clone();
     let collector = Syscalls {
-        calls: object.table("calls").map_err(crate::refused)?,
-        errors: object.table("errors").map_err(crate::refused)?,
+        calls: Entries::open(&object, "calls", platform)?,
+        errors: Entries::open(&object, "errors", platform)?,
         latency: match config.latency {
             Latency::Off => None,
-            _ => Some(object.table("latency").map_err(crate::refused)?),
+            _ => Some(Entries::open(&object, "latency", platform)?),
         },
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
         names: names::Names::default(),
-        dead_calls: Retirement::new(census()),
-        dead_errors: Retirement::new(census()),
-        dead_latency: Retirement::new(census()),
         object,
     };
     setup.watch(collector.object.watch());
@@ -127,11 +119,6 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
         Latency::All => (TIME_EVERY, 1),
         Latency::Sample(every) => (TIME_SAMPLE, 2 * every - 1),
     };
-    let comm_filter = match (platform.process_filter.is_empty(), platform.exclude_processes.is_empty()) {
-        (false, _) => COMM_INCLUDE,
-        (true, false) => COMM_EXCLUDE,
-        (true, true) => 0,
-    };
     let (count_listed, time_listed) =
         (u32::from(!config.syscalls.is_empty()), u32::from(!config.latency_by_syscall.is_empty()));
     let loader = Loader::new(variant)
@@ -140,13 +127,12 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
         .constant("sample_span", &span)
         .constant("count_listed", &count_listed)
         .constant("time_listed", &time_listed)
-        .constant("comm_filter", &comm_filter)
         .max_entries("calls", platform.scaled(config.max_calls))
         .max_entries("errors", platform.scaled(config.max_errors))
         .max_entries("latency", platform.scaled(config.max_latencies));
-    let mut object = loader.load(types).map_err(crate::refused)?;
+    let mut object = filter::tune(loader, platform).load(types).map_err(crate::refused)?;
     list(config, &object)?;
-    filter(platform, &object)?;
+    filter::fill(platform, &object)?;
     // The end first, so that every start finds its end.
     object.attach("sys_exit", types).map_err(crate::refused)?;
     if timing != TIME_NONE {
@@ -174,23 +160,6 @@ fn list(config: &Config, object: &Object) -> Result<(), MakeError> {
     Ok(())
 }
 
-/// Writes the commands of `process_filter` and `exclude_processes`; an excluded one stays excluded.
-fn filter(platform: &Platform, object: &Object) -> Result<(), MakeError> {
-    let mut comms = object.hash::<[u64; 2], u32>("comms").map_err(crate::refused)?;
-    for (names, rule) in [(&platform.process_filter, COMM_INCLUDE), (&platform.exclude_processes, COMM_EXCLUDE)] {
-        for name in names {
-            // The kernel keeps 15 bytes of a command and a NUL.
-            let mut comm = [0_u8; 16];
-            for (to, from) in comm.iter_mut().take(15).zip(name.bytes()) {
-                *to = from;
-            }
-            let half = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| comm[at + byte]));
-            comms.insert(&[half(0), half(8)], &rule).map_err(crate::refused)?;
-        }
-    }
-    Ok(())
-}
-
 #[async_trait]
 impl Collector for Syscalls {
     async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
@@ -201,47 +170,10 @@ impl Collector for Syscalls {
 impl Syscalls {
     fn read(&mut self, scrape: &mut Scrape) -> Result<(), bpf::Error> {
         let names = &mut self.names;
-        let dead = &mut self.dead_calls;
-        self.calls.for_each(|call, cells| {
-            let total = cells.iter().sum();
-            scrape.record(&COUNT, Subject::Cgroup(call.cgroup), [names.call(call.abi, call.nr)], total);
-            dead.note(*call, call.cgroup, total);
-        })?;
-        for call in dead.finish() {
-            if let Some(cells) = self.calls.take(&call)? {
-                let total: u64 = cells.iter().sum();
-                scrape.close(&COUNT, Subject::Cgroup(call.cgroup), [names.call(call.abi, call.nr)], total);
-            }
-        }
-
-        let dead = &mut self.dead_errors;
-        self.errors.for_each(|failure, cells| {
-            let total = cells.iter().sum();
-            scrape.record(&ERRORS, Subject::Cgroup(failure.cgroup), names.failure(failure), total);
-            dead.note(*failure, failure.cgroup, total);
-        })?;
-        for failure in dead.finish() {
-            if let Some(cells) = self.errors.take(&failure)? {
-                let total: u64 = cells.iter().sum();
-                scrape.close(&ERRORS, Subject::Cgroup(failure.cgroup), names.failure(&failure), total);
-            }
-        }
-
+        self.calls.read(scrape, |call, total, entry| entry.count(&COUNT, [names.call(call.abi, call.nr)], *total))?;
+        self.errors.read(scrape, |failure, total, entry| entry.count(&ERRORS, names.failure(failure), *total))?;
         if let Some(latency) = &mut self.latency {
-            let dead = &mut self.dead_latency;
-            latency.for_each(|call, cells| {
-                let total = sum(cells);
-                let values = [names.timed(call)];
-                scrape.record_histogram(&LATENCY, Subject::Cgroup(call.cgroup), values, distribution(&total));
-                dead.note(*call, call.cgroup, total.count());
-            })?;
-            for call in dead.finish() {
-                if let Some(cells) = latency.take(&call)? {
-                    let total = sum(&cells);
-                    let values = [names.timed(&call)];
-                    scrape.close_histogram(&LATENCY, Subject::Cgroup(call.cgroup), values, distribution(&total));
-                }
-            }
+            latency.read(scrape, |call, total, entry| entry.histogram(&LATENCY, [names.timed(call)], total))?;
         }
         self.read_losses(scrape)
     }
@@ -276,17 +208,16 @@ impl Syscalls {
     }
 }
 
-fn sum(cells: &[Hist]) -> Hist {
-    let mut total = Hist::default();
-    for cell in cells {
-        total.add(cell);
+impl Key for Call {
+    fn cgroup(&self) -> u64 {
+        self.cgroup
     }
-    total
 }
 
-fn distribution(hist: &Hist) -> Distribution<'_> {
-    const { assert!(HIST_SLOTS < 64, "more slots than a 64-bit value has powers of two") };
-    Distribution { sum: hist.sum, zero: hist.zero, scale: 0, first: HIST_FIRST, counts: &hist.slots }
+impl Key for Failure {
+    fn cgroup(&self) -> u64 {
+        self.cgroup
+    }
 }
 
 impl names::Names {

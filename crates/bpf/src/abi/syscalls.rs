@@ -23,11 +23,6 @@ pub const LISTED_COUNT: u32 = 1;
 /// A cell of `listed`: time this call apart.
 pub const LISTED_TIME: u32 = 2;
 
-/// A value of `comms` and of the constant `comm_filter`: only these processes.
-pub const COMM_INCLUDE: u32 = 1;
-/// A value of `comms` and of the constant `comm_filter`: all but these processes.
-pub const COMM_EXCLUDE: u32 = 2;
-
 /// The constant `timing`: count only; `sys_enter` need not be attached.
 pub const TIME_NONE: u32 = 0;
 /// The constant `timing`: time every call.

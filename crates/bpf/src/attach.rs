@@ -1,0 +1,126 @@
+//! How programs come to their hooks: tracepoints, cgroups, and iterators, which run when they are read.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+
+use aya::programs::links::CgroupAttachMode;
+use aya::programs::{BtfTracePoint, CgroupSkbAttachType, Iter, Program, ProgramError, ProgramFd};
+
+use crate::error::{Error, chain, hint, os_error, refusal_hint};
+use crate::object::{Object, Types};
+
+/// How much of the verifier's log an error shows.
+const LOG_LINES: usize = 6;
+
+impl Object {
+    /// Attaches a program to the tracepoint that it is named after, up to a `__`.
+    ///
+    /// # Errors
+    /// Fails when there is no such program or tracepoint, and when the kernel refuses it.
+    pub fn attach(&mut self, program: &str, types: &Types) -> Result<(), Error> {
+        let hook = program.split("__").next().unwrap_or(program);
+        let Program::BtfTracePoint(tracepoint) = self.program(program)? else { return Err(self.no_such(program)) };
+        let tracepoint: &mut BtfTracePoint = tracepoint;
+        tracepoint.load(hook, &types.0).map_err(|error| refusal(program, hook, &error))?;
+        tracepoint.attach().map_err(|error| failed(program, hook, &error))?;
+        let fd = duplicate(tracepoint.fd(), program, hook)?;
+        self.tally.add_program(program, fd);
+        Ok(())
+    }
+
+    /// Attaches a program of a cgroup hook (`cgroup_skb/…`, `cgroup/sock_create`, `sockops`) to a directory of the
+    /// version 2 hierarchy and all below it. Programs of others on the same hook keep running.
+    ///
+    /// # Errors
+    /// Fails when there is no such program and when the kernel refuses it.
+    pub fn attach_cgroup(&mut self, program: &str, cgroup: &File) -> Result<(), Error> {
+        // A link attaches beside others whatever the mode says; the kernel refuses the flag of the other modes.
+        const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+        let fd = match self.program(program)? {
+            Program::CgroupSkb(skb) => {
+                let hook = skb.expected_attach_type().unwrap_or(CgroupSkbAttachType::Egress);
+                skb.load().map_err(|error| refusal(program, "cgroup_skb", &error))?;
+                skb.attach(cgroup, hook, MODE).map_err(|error| failed(program, "cgroup_skb", &error))?;
+                duplicate(skb.fd(), program, "cgroup_skb")
+            }
+            Program::CgroupSock(sock) => {
+                sock.load().map_err(|error| refusal(program, "cgroup/sock", &error))?;
+                sock.attach(cgroup, MODE).map_err(|error| failed(program, "cgroup/sock", &error))?;
+                duplicate(sock.fd(), program, "cgroup/sock")
+            }
+            Program::SockOps(ops) => {
+                ops.load().map_err(|error| refusal(program, "sockops", &error))?;
+                ops.attach(cgroup, MODE).map_err(|error| failed(program, "sockops", &error))?;
+                duplicate(ops.fd(), program, "sockops")
+            }
+            _ => return Err(self.no_such(program)),
+        }?;
+        self.tally.add_program(program, fd);
+        Ok(())
+    }
+
+    /// Loads an iterator over a kind of kernel object, such as `task`; [`walk`](Self::walk) runs it.
+    ///
+    /// # Errors
+    /// Fails when there is no such program, and when the kernel refuses it.
+    pub fn load_iterator(&mut self, program: &str, over: &str, types: &Types) -> Result<(), Error> {
+        let Program::Iter(iter) = self.program(program)? else { return Err(self.no_such(program)) };
+        let iter: &mut Iter = iter;
+        iter.load(over, &types.0).map_err(|error| refusal(program, over, &error))?;
+        let fd = duplicate(iter.fd(), program, over)?;
+        self.tally.add_program(program, fd);
+        Ok(())
+    }
+
+    /// Runs a loaded iterator once over all its objects; appends what the program writes to `output`.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to run it.
+    pub fn walk(&mut self, program: &str, output: &mut Vec<u8>) -> Result<(), Error> {
+        let Program::Iter(iter) = self.program(program)? else { return Err(self.no_such(program)) };
+        let link =
+            iter.attach().and_then(|link| iter.take_link(link)).map_err(|error| failed(program, "iter", &error))?;
+        let mut file = link.into_file().map_err(|error| failed(program, "iter", &error))?;
+        file.read_to_end(output).map_err(|error| failed(program, "iter", &error))?;
+        Ok(())
+    }
+
+    fn program(&mut self, program: &str) -> Result<&mut Program, Error> {
+        let object = self.name;
+        let unknown = || Error::UnknownProgram { object: object.to_owned(), program: program.to_owned() };
+        self.ebpf.program_mut(program).ok_or_else(unknown)
+    }
+
+    fn no_such(&self, program: &str) -> Error {
+        Error::UnknownProgram { object: self.name.to_owned(), program: program.to_owned() }
+    }
+}
+
+fn duplicate(fd: Result<&ProgramFd, ProgramError>, program: &str, hook: &str) -> Result<std::os::fd::OwnedFd, Error> {
+    let fd = fd.map_err(|error| failed(program, hook, &error))?;
+    fd.as_fd().try_clone_to_owned().map_err(|error| failed(program, hook, &error))
+}
+
+fn failed(program: &str, hook: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    Error::Attach {
+        program: program.to_owned(),
+        hook: hook.to_owned(),
+        reason: chain(error),
+        hint: hint(os_error(error)),
+    }
+}
+
+fn refusal(program: &str, hook: &str, error: &ProgramError) -> Error {
+    let (reason, log) = match error {
+        ProgramError::LoadError { io_error, verifier_log } => (io_error.to_string(), verifier_log.to_string()),
+        other => (chain(other), String::new()),
+    };
+    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // The very last lines are the verifier's statistics.
+    let end = lines.iter().rposition(|line| !line.starts_with("processed ")).map_or(0, |last| last + 1);
+    let tail = &lines[end.saturating_sub(LOG_LINES)..end];
+    let hint = refusal_hint(os_error(error), &log);
+    let log = if tail.is_empty() { String::new() } else { format!("; the verifier says: {}", tail.join(" | ")) };
+    Error::Verify { program: program.to_owned(), hook: hook.to_owned(), reason, hint, log }
+}

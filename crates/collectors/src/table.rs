@@ -1,0 +1,129 @@
+//! Per-CPU tables whose entries belong to workloads: summed over CPUs, recorded, and freed once their cgroup is gone.
+
+use std::hash::Hash;
+
+use bpf::abi::{HIST_FIRST, HIST_SLOTS, Hist};
+use bpf::{Object, PerCpuTable, Plain};
+use model::{Metric, Subject, Text, Value};
+use runtime::{Distribution, MakeError, Platform, Scrape};
+
+use crate::retire::Retirement;
+
+/// A key with the workload that its entry belongs to.
+pub trait Key: Plain + Copy + Eq + Hash {
+    /// Gives the cgroup's id in the primary hierarchy.
+    fn cgroup(&self) -> u64;
+}
+
+/// What an entry holds on each CPU.
+pub trait Cell: Plain + Copy + Default {
+    /// Adds another CPU's share.
+    fn add(&mut self, other: &Self);
+
+    /// Gives a number that changes whenever the entry does.
+    fn reading(&self) -> u64;
+}
+
+impl Cell for u64 {
+    fn add(&mut self, other: &Self) {
+        *self += other;
+    }
+
+    fn reading(&self) -> u64 {
+        *self
+    }
+}
+
+impl Cell for Hist {
+    fn add(&mut self, other: &Self) {
+        Hist::add(self, other);
+    }
+
+    fn reading(&self) -> u64 {
+        self.count()
+    }
+}
+
+/// One per-CPU hash map.
+pub struct Entries<K, V> {
+    table: PerCpuTable<K, V>,
+    dead: Retirement<K>,
+}
+
+impl<K: Key, V: Cell> Entries<K, V> {
+    /// Opens a map of an object.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn open(object: &Object, map: &str, platform: &Platform) -> Result<Self, MakeError> {
+        let table = object.table(map).map_err(crate::refused)?;
+        Ok(Self { table, dead: Retirement::new(platform.census.clone()) })
+    }
+
+    /// Shows every entry's key and its sum over all CPUs; what is to be recorded of it goes through the [`Entry`].
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read the map.
+    pub fn read(
+        &mut self,
+        scrape: &mut Scrape,
+        mut show: impl FnMut(&K, &V, &mut Entry<'_>),
+    ) -> Result<(), bpf::Error> {
+        let dead = &mut self.dead;
+        self.table.for_each(|key, cells| {
+            let total = sum(cells);
+            show(key, &total, &mut Entry { scrape, subject: Subject::Cgroup(key.cgroup()), last: false });
+            dead.note(*key, key.cgroup(), total.reading());
+        })?;
+        for key in dead.finish() {
+            if let Some(cells) = self.table.take(&key)? {
+                let mut entry = Entry { scrape, subject: Subject::Cgroup(key.cgroup()), last: true };
+                show(&key, &sum(&cells), &mut entry);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds up all CPUs' shares.
+pub fn sum<V: Cell>(cells: &[V]) -> V {
+    let mut total = V::default();
+    for cell in cells {
+        total.add(cell);
+    }
+    total
+}
+
+/// Where the readings of one entry go.
+pub struct Entry<'s> {
+    scrape: &'s mut Scrape,
+    subject: Subject,
+    /// Whether the kernel's entry has just been freed.
+    last: bool,
+}
+
+impl Entry<'_> {
+    /// Records a counter.
+    pub fn count<const N: usize>(&mut self, metric: &'static Metric, values: [Text; N], value: impl Into<Value>) {
+        if self.last {
+            self.scrape.close(metric, self.subject, values, value);
+        } else {
+            self.scrape.record(metric, self.subject, values, value);
+        }
+    }
+
+    /// Records a histogram.
+    pub fn histogram<const N: usize>(&mut self, metric: &'static Metric, values: [Text; N], hist: &Hist) {
+        if self.last {
+            self.scrape.close_histogram(metric, self.subject, values, distribution(hist));
+        } else {
+            self.scrape.record_histogram(metric, self.subject, values, distribution(hist));
+        }
+    }
+}
+
+/// Gives a histogram as it is recorded.
+pub fn distribution(hist: &Hist) -> Distribution<'_> {
+    const { assert!(HIST_SLOTS < 64, "more slots than a 64-bit value has powers of two") };
+    Distribution { sum: hist.sum, zero: hist.zero, scale: 0, first: HIST_FIRST, counts: &hist.slots }
+}
