@@ -11,8 +11,16 @@ use crate::retire::Retirement;
 
 /// A key with the workload that its entry belongs to.
 pub trait Key: Plain + Copy + Eq + Hash {
-    /// Gives the cgroup's id in the primary hierarchy.
+    /// Gives the cgroup's id in the primary hierarchy; 0 is work that no task owns.
     fn cgroup(&self) -> u64;
+
+    /// Gives whose entry it is.
+    fn subject(&self) -> Subject {
+        match self.cgroup() {
+            0 => Subject::Kernel,
+            cgroup => Subject::Cgroup(cgroup),
+        }
+    }
 }
 
 /// What an entry holds on each CPU.
@@ -72,12 +80,12 @@ impl<K: Key, V: Cell> Entries<K, V> {
         let dead = &mut self.dead;
         self.table.for_each(|key, cells| {
             let total = sum(cells);
-            show(key, &total, &mut Entry { scrape, subject: Subject::Cgroup(key.cgroup()), last: false });
+            show(key, &total, &mut Entry { scrape, subject: key.subject(), last: false });
             dead.note(*key, key.cgroup(), total.reading());
         })?;
         for key in dead.finish() {
             if let Some(cells) = self.table.take(&key)? {
-                let mut entry = Entry { scrape, subject: Subject::Cgroup(key.cgroup()), last: true };
+                let mut entry = Entry { scrape, subject: key.subject(), last: true };
                 show(&key, &sum(&cells), &mut entry);
             }
         }
