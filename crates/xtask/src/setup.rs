@@ -54,6 +54,11 @@ const HEADERS: Need = Need {
         &["libbpf-dev", "linux-headers"],
     ],
 };
+const IPROUTE: Need = Need {
+    name: "ip, with which tests make network namespaces",
+    present: || process::find("ip").is_some(),
+    packages: [&["iproute2"], &["iproute"], &["iproute2"], &["iproute2"], &["iproute2"]],
+};
 const CLANG_FORMAT: Need = Need {
     name: "clang-format",
     present: || process::find("clang-format").is_some(),
@@ -81,6 +86,15 @@ const GO: Need = Need {
 /// Fails with the exact command where it cannot install.
 pub fn build() -> Result<()> {
     ensure(&[COMPILER, CLANG, HEADERS])
+}
+
+/// Installs what the tests need beyond a build.
+///
+/// # Errors
+/// Fails with the exact command where it cannot install.
+pub fn test() -> Result<()> {
+    build()?;
+    ensure(&[IPROUTE])
 }
 
 /// Installs what `lint` needs beyond a build.
@@ -196,7 +210,7 @@ mod tests {
 
     #[test]
     fn every_need_names_a_package_for_every_manager() {
-        for need in [COMPILER, CLANG, HEADERS, CLANG_FORMAT, RUSTFMT, CLIPPY, GO] {
+        for need in [COMPILER, CLANG, HEADERS, IPROUTE, CLANG_FORMAT, RUSTFMT, CLIPPY, GO] {
             for (packages, manager) in need.packages.iter().zip(&MANAGERS) {
                 assert!(!packages.is_empty(), "{} has no package for {}", need.name, manager.program);
             }

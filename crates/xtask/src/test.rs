@@ -14,7 +14,7 @@ use crate::{process, setup};
 /// # Errors
 /// Fails when cargo cannot be started.
 pub fn run(args: &[String]) -> Result<ExitCode> {
-    setup::build()?;
+    setup::test()?;
     let mut command = process::cargo()?;
     command.args(["test", "--no-fail-fast"]);
     let (for_cargo, for_tests) = split(args);

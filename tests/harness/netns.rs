@@ -1,0 +1,169 @@
+//! Network namespaces that a test makes: two, joined by veth, with addresses of both families.
+//!
+//! A namespace lives as long as something holds it, so nothing is left behind after a panic or a kill. What happens in
+//! [`Netns::run`], child processes included, happens in it.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// A network namespace with its loopback interface up.
+pub struct Netns(File);
+
+/// What an interface has carried, link headers included; a packet of many segments counts once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+}
+
+impl Netns {
+    /// Makes a namespace.
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("telesonde-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        ip(&["netns", "add", &name]);
+        let file = File::open(Path::new("/run/netns").join(&name));
+        // The open file keeps the namespace, not the name.
+        ip(&["netns", "del", &name]);
+        let netns = Self(file.unwrap());
+        netns.ip(&["link", "set", "lo", "up"]);
+        netns
+    }
+
+    /// Runs something inside, on a thread of its own; a child process that it starts is born inside.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let inside = || {
+            move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Runs `ip` inside.
+    pub fn ip(&self, arguments: &[&str]) {
+        self.run(|| ip(arguments));
+    }
+
+    /// Writes a file below `/proc/sys/net` of this namespace.
+    pub fn set(&self, name: &str, value: &str) {
+        self.run(|| fs::write(Path::new("/proc/sys/net").join(name), value))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+
+    /// Reads an interface's counters.
+    pub fn counters(&self, interface: &str) -> Counters {
+        let text = self.read("dev");
+        let line = text.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'));
+        let fields: Vec<u64> =
+            line.unwrap_or_default().split_whitespace().filter_map(|field| field.parse().ok()).collect();
+        assert_eq!(fields.len(), 16, "{interface}: {text}");
+        Counters { rx_bytes: fields[0], rx_packets: fields[1], tx_bytes: fields[8], tx_packets: fields[9] }
+    }
+
+    /// Reads a counter of `/proc/net/snmp` or `/proc/net/netstat`, such as `Tcp` `RetransSegs`.
+    pub fn snmp(&self, group: &str, name: &str) -> u64 {
+        for file in ["snmp", "netstat"] {
+            let text = self.read(file);
+            let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
+            let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+            if let Some((_, value)) = names.split(' ').zip(values.split(' ')).find(|(found, _)| *found == name) {
+                return value.parse().unwrap();
+            }
+        }
+        panic!("no counter {group} {name}");
+    }
+
+    /// Reads a counter of `/proc/net/snmp6`, such as `Ip6OutOctets`; 0 where it is absent.
+    pub fn snmp6(&self, name: &str) -> u64 {
+        let text = self.read("snmp6");
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.unwrap_or(0)
+    }
+
+    fn read(&self, file: &str) -> String {
+        self.run(|| fs::read_to_string(Path::new("/proc/thread-self/net").join(file)).unwrap())
+    }
+
+    /// Gives a path that names the namespace while it lives.
+    fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
+    }
+}
+
+/// Two namespaces joined by a veth pair; the interface is `veth` in both. Neighbours are fixed and nothing is
+/// advertised, so what crosses the link is what the test sends.
+pub struct Pair {
+    pub client: Netns,
+    pub server: Netns,
+}
+
+impl Pair {
+    pub const CLIENT_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
+    pub const SERVER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 2));
+    pub const CLIENT_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1));
+    pub const SERVER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
+
+    /// Makes both.
+    pub fn new() -> Self {
+        const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
+        let pair = Self { client: Netns::new(), server: Netns::new() };
+        let peer = pair.server.path();
+        pair.client.ip(&["link", "add", "veth", "type", "veth", "peer", "name", "veth", "netns", &peer]);
+        let ends = [
+            (&pair.client, Self::CLIENT_V4, Self::CLIENT_V6, Self::SERVER_V4, Self::SERVER_V6),
+            (&pair.server, Self::SERVER_V4, Self::SERVER_V6, Self::CLIENT_V4, Self::CLIENT_V6),
+        ];
+        for (end, (netns, v4, v6, peer_v4, peer_v6)) in ends.into_iter().enumerate() {
+            netns.ip(&["link", "set", "veth", "address", MACS[end], "addrgenmode", "none"]);
+            for (name, value) in [("accept_ra", "0"), ("router_solicitations", "0"), ("accept_dad", "0")] {
+                netns.set(&format!("ipv6/conf/veth/{name}"), value);
+            }
+            // Multicast groups are announced within milliseconds, not seconds.
+            netns.set("ipv6/conf/veth/mldv2_unsolicited_report_interval", "1");
+            netns.ip(&["address", "add", &format!("{v4}/24"), "dev", "veth"]);
+            netns.ip(&["address", "add", &format!("{v6}/64"), "dev", "veth", "nodad"]);
+            netns.ip(&["link", "set", "veth", "up"]);
+            for peer in [peer_v4, peer_v6] {
+                let peer = peer.to_string();
+                netns.ip(&["neighbour", "add", &peer, "lladdr", MACS[1 - end], "dev", "veth", "nud", "permanent"]);
+            }
+        }
+        pair
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    assert!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn datagrams_cross_between_namespaces() {
+    use std::net::UdpSocket;
+
+    let _kernel = super::live!();
+    let pair = Pair::new();
+    for (client, server) in [(Pair::CLIENT_V4, Pair::SERVER_V4), (Pair::CLIENT_V6, Pair::SERVER_V6)] {
+        let receiver = pair.server.run(|| UdpSocket::bind((server, 7000)).unwrap());
+        let sender = pair.client.run(|| UdpSocket::bind((client, 0)).unwrap());
+        let before = pair.server.counters("veth");
+        sender.send_to(b"hello", (server, 7000)).unwrap();
+        let mut buffer = [0; 16];
+        assert_eq!(receiver.recv_from(&mut buffer).unwrap(), (5, sender.local_addr().unwrap()));
+        let after = pair.server.counters("veth");
+        assert!(after.rx_packets > before.rx_packets);
+        let child =
+            pair.client.run(|| Command::new("ip").args(["route", "get", &server.to_string()]).output().unwrap());
+        assert!(child.status.success(), "a child process is born inside");
+    }
+    assert_eq!(pair.client.snmp("Udp", "OutDatagrams"), 1);
+    assert_eq!(pair.client.snmp6("Udp6OutDatagrams"), 1);
+}
