@@ -6,13 +6,13 @@
  * return, and what io_uring does without a call.
  */
 #include "lib/kernel.h"
+#include "syscalls.h"
 #include "lib/filter.bpf.h"
 #include "lib/maps.bpf.h"
 #include "lib/hist.bpf.h"
 #include "lib/task.bpf.h"
 #include "lib/numbers.bpf.h"
 #include "lib/starts.bpf.h"
-#include "syscalls.h"
 
 const volatile u32 count_listed = 0; /* count only what is listed */
 const volatile u32 time_listed = 0;  /* time per system call what is listed */

@@ -24,12 +24,6 @@ struct failure {
 	u16 number; /* errno */
 };
 
-struct start {
-	u32 pid; /* 0: free */
-	u32 nr;
-	u64 time;
-};
-
 /* What did not go where it belongs, per CPU. */
 struct loss {
 	u64 calls;           /* counted here: `calls` was full */

@@ -1,17 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
  * When system calls started: which ones are timed, and where a start waits for
- * its end. What cannot be timed is counted.
+ * its end. What cannot be timed is counted in `busy` and `stale` of a struct loss,
+ * which the program defines before it includes this.
  */
 #pragma once
 #include "kernel.h"
-#include "../syscalls.h"
+#include "../starts.h"
 #include "maps.bpf.h"
 #include "task.bpf.h"
-
-#define TIME_NONE 0
-#define TIME_EVERY 1
-#define TIME_SAMPLE 2
 
 #ifdef LEGACY
 #define HAS_SLOTS (timing != TIME_EVERY)
@@ -25,7 +22,7 @@ const volatile u32 timing = TIME_NONE;
 const volatile u32 sample_span = 31;    /* one call in N: 2 N - 1 */
 const volatile u32 starts_mask = 16383; /* entries of starts - 1 */
 
-/* One cell of 192 B for each CPU. */
+/* One cell of some 200 B for each CPU. */
 MAP(PERCPU_ARRAY, losses, u32, struct loss, 1, 0);
 /* The calls to let pass before the next sample. */
 MAP(PERCPU_ARRAY, gaps, u32, u32, 1, 0);

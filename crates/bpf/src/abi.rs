@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod filter;
+pub mod starts;
 pub mod syscalls;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::mem::offset_of;
 
-use bpf::abi::{Hist, cgroup, syscalls};
+use bpf::abi::{Hist, cgroup, starts, syscalls};
 use object::{Object, ObjectSection};
 
 struct Record {
@@ -71,7 +71,7 @@ fn the_mirrors_of_syscalls_fit() {
         mirror!(&structs, "hist", Hist, sum zero slots);
         mirror!(&structs, "call", syscalls::Call, cgroup nr abi);
         mirror!(&structs, "failure", syscalls::Failure, cgroup nr abi number);
-        mirror!(&structs, "start", syscalls::Start, pid nr time);
+        mirror!(&structs, "start", starts::Start, pid nr time);
         mirror!(&structs, "loss", syscalls::Loss, calls errors busy stale latency);
     }
 }

@@ -5,6 +5,7 @@ mod filter;
 mod retire;
 mod syscalls;
 mod table;
+mod timing;
 
 use runtime::{Descriptor, MakeError};
 

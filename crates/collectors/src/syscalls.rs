@@ -9,8 +9,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 use bpf::abi::Hist;
 use bpf::abi::syscalls::{
-    ABI_COMPAT, ABI_NATIVE, ABI_X32, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss, NR_ALL, NR_LIMIT, TIME_EVERY,
-    TIME_NONE, TIME_SAMPLE,
+    ABI_COMPAT, ABI_NATIVE, ABI_X32, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss, NR_ALL, NR_LIMIT,
 };
 use bpf::{Loader, Object, PerCpuCells, Types};
 use model::metric::NANOSECOND_BOUNDS;
@@ -20,7 +19,8 @@ use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platfo
 
 use crate::filter;
 use crate::table::{Entries, Key, distribution};
-use config::{Config, Latency};
+use crate::timing::Latency;
+use config::Config;
 
 static COUNT: Metric = Metric::counter(
     "ebpf_syscall_count",
@@ -114,28 +114,21 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
 /// Loads and attaches the programs.
 fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, MakeError> {
     let variant = if platform.facts.is_legacy() { "syscalls_legacy" } else { "syscalls" };
-    let (timing, span) = match config.latency {
-        Latency::Off => (TIME_NONE, 1),
-        Latency::All => (TIME_EVERY, 1),
-        Latency::Sample(every) => (TIME_SAMPLE, 2 * every - 1),
-    };
     let (count_listed, time_listed) =
         (u32::from(!config.syscalls.is_empty()), u32::from(!config.latency_by_syscall.is_empty()));
     let loader = Loader::new(variant)
         .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
-        .constant("timing", &timing)
-        .constant("sample_span", &span)
         .constant("count_listed", &count_listed)
         .constant("time_listed", &time_listed)
         .max_entries("calls", platform.scaled(config.max_calls))
         .max_entries("errors", platform.scaled(config.max_errors))
         .max_entries("latency", platform.scaled(config.max_latencies));
-    let mut object = filter::tune(loader, platform).load(types).map_err(crate::refused)?;
+    let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
     list(config, &object)?;
     filter::fill(platform, &object)?;
     // The end first, so that every start finds its end.
     object.attach("sys_exit", types).map_err(crate::refused)?;
-    if timing != TIME_NONE {
+    if config.latency != Latency::Off {
         object.attach("sys_enter", types).map_err(crate::refused)?;
     }
     Ok(object)

@@ -6,9 +6,8 @@ mod bench;
 use bench::{Cgroup, Work, builds, facts, is_locked, ready};
 use bpf::abi::cgroup::{CHANGE_MADE, CHANGE_REMOVED, Change};
 use bpf::abi::filter::{COMM_EXCLUDE, COMM_INCLUDE};
-use bpf::abi::syscalls::{
-    ABI_NATIVE, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss, NR_ALL, NR_LIMIT, TIME_EVERY, TIME_NONE, TIME_SAMPLE,
-};
+use bpf::abi::starts::{TIME_EVERY, TIME_NONE, TIME_SAMPLE};
+use bpf::abi::syscalls::{ABI_NATIVE, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss, NR_ALL, NR_LIMIT};
 use bpf::abi::{HIST_SLOTS, Hist};
 use bpf::{Loader, Object, Types};
 

@@ -1,0 +1,105 @@
+//! Which calls are timed, as configurations say it: the kernel's side is `bpf/lib/starts.bpf.h`.
+
+use std::borrow::Cow;
+
+use bpf::Loader;
+use bpf::abi::starts::{TIME_EVERY, TIME_NONE, TIME_SAMPLE};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Which calls are timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latency {
+    /// Every call.
+    All,
+    /// None.
+    Off,
+    /// One call in so many.
+    Sample(u32),
+}
+
+/// The largest N of «one call in N».
+const LARGEST: u32 = 1 << 20;
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Word(String),
+    Sample { sample: u32 },
+}
+
+impl Serialize for Latency {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Self::All => Written::Word("all".to_owned()),
+            Self::Off => Written::Word("off".to_owned()),
+            Self::Sample(sample) => Written::Sample { sample },
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Latency {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wrong = || serde::de::Error::custom(format!("latency: must be all, off, or sample: 1 to {LARGEST}"));
+        match Written::deserialize(deserializer).map_err(|_| wrong())? {
+            Written::Word(word) if word == "all" => Ok(Self::All),
+            Written::Word(word) if word == "off" => Ok(Self::Off),
+            Written::Sample { sample: 1 } => Ok(Self::All),
+            Written::Sample { sample } if (1..=LARGEST).contains(&sample) => Ok(Self::Sample(sample)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl JsonSchema for Latency {
+    fn schema_name() -> Cow<'static, str> {
+        "Latency".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "oneOf": [
+                {"type": "string", "enum": ["all", "off"]},
+                {
+                    "type": "object",
+                    "properties": {"sample": {"type": "integer", "minimum": 1, "maximum": LARGEST}},
+                    "required": ["sample"],
+                    "additionalProperties": false
+                }
+            ]
+        })
+    }
+}
+
+impl Latency {
+    /// Sets the constants of an object that times calls.
+    pub fn tune(self, loader: Loader) -> Loader {
+        let (timing, span) = match self {
+            Self::Off => (TIME_NONE, 1),
+            Self::All => (TIME_EVERY, 1),
+            Self::Sample(every) => (TIME_SAMPLE, 2 * every - 1),
+        };
+        loader.constant("timing", &timing).constant("sample_span", &span)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latency_has_three_forms() {
+        let parse = |text: &str| serde_json::from_str::<Latency>(text);
+        assert_eq!(parse(r#""all""#).unwrap(), Latency::All);
+        assert_eq!(parse(r#"{"sample": 1}"#).unwrap(), Latency::All);
+        assert_eq!(parse(r#"{"sample": 100}"#).unwrap(), Latency::Sample(100));
+        for wrong in [r#""some""#, r#"{"sample": 0}"#, "5"] {
+            assert!(parse(wrong).unwrap_err().to_string().starts_with("latency: must be"), "{wrong}");
+        }
+    }
+}
