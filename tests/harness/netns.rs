@@ -93,7 +93,7 @@ impl Netns {
     }
 
     /// Gives a path that names the namespace while it lives.
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 }

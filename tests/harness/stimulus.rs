@@ -44,7 +44,7 @@ fn program() -> &'static Path {
     PROGRAM.get_or_init(|| compile("stimulus.c", &["-O1", "-Wall", "-Werror", "-pthread"], &["clang", "cc"]).unwrap())
 }
 
-fn compile(source: &str, flags: &[&str], compilers: &[&str]) -> Result<PathBuf, String> {
+pub(super) fn compile(source: &str, flags: &[&str], compilers: &[&str]) -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stimulus").join(source);
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let output = directory.join(source.file_stem().unwrap());
