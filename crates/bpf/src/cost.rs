@@ -153,6 +153,16 @@ fn map_kind(kind: u32) -> &'static str {
     }
 }
 
+fn program_kind(kind: u32) -> &'static str {
+    match kind {
+        8 => "cgroup_skb",
+        9 => "cgroup_sock",
+        13 => "sock_ops",
+        26 => "tracing",
+        _ => "other",
+    }
+}
+
 fn describe_program(name: &str, fd: &OwnedFd) -> Option<ProgramCost> {
     const MISSES_END: usize = 216;
     const VERIFIED_END: usize = 220;
@@ -160,7 +170,7 @@ fn describe_program(name: &str, fd: &OwnedFd) -> Option<ProgramCost> {
     let tag = format!("{:016x}", u64::from_be_bytes(info.tag));
     Some(ProgramCost {
         name: name.to_owned(),
-        kind: if info.kind == 26 { "tracing" } else { "other" },
+        kind: program_kind(info.kind),
         tag,
         misses: (known >= MISSES_END).then_some(info.misses),
         verified: (known >= VERIFIED_END).then_some(info.verified),

@@ -40,6 +40,8 @@ pub struct Cgroups {
     pub hierarchy_id: i32,
     /// Where the primary hierarchy is mounted.
     pub mount: Option<PathBuf>,
+    /// Where the v2 hierarchy is mounted, whatever is primary: programs of cgroup hooks attach there.
+    pub unified: Option<PathBuf>,
 }
 
 /// How the kernel accounts for the memory of maps.
@@ -207,9 +209,9 @@ fn cgroups(mounts: &Mounts, controllers: &str) -> Cgroups {
     };
     if memory > 0 {
         let mount = mounts.find("cgroup", Some("memory"));
-        return Cgroups { mode, primary: Hierarchy::Memory, hierarchy_id: memory, mount };
+        return Cgroups { mode, primary: Hierarchy::Memory, hierarchy_id: memory, mount, unified: v2 };
     }
-    Cgroups { mode, primary: Hierarchy::Unified, hierarchy_id: 0, mount: v2 }
+    Cgroups { mode, primary: Hierarchy::Unified, hierarchy_id: 0, mount: v2.clone(), unified: v2 }
 }
 
 #[cfg(test)]
@@ -230,6 +232,7 @@ mod tests {
         assert_eq!(found.primary, Hierarchy::Memory);
         assert_eq!(found.hierarchy_id, 4);
         assert_eq!(found.mount.as_deref(), Some(Path::new("/sys/fs/cgroup/memory")));
+        assert_eq!(found.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
     }
 
     #[test]
