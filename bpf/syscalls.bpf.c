@@ -9,7 +9,7 @@
 #include "syscalls.h"
 #include "lib/filter.bpf.h"
 #include "lib/maps.bpf.h"
-#include "lib/hist.bpf.h"
+#include "lib/histogram.bpf.h"
 #include "lib/task.bpf.h"
 #include "lib/numbers.bpf.h"
 #include "lib/starts.bpf.h"
@@ -20,8 +20,7 @@ const volatile u32 time_listed = 0;  /* time per system call what is listed */
 /* A full map takes 112 B an entry and 8 B for each CPU. */
 MAP(PERCPU_HASH, calls, struct call, u64, 16384, ON_DEMAND);
 MAP(PERCPU_HASH, errors, struct failure, u64, 8192, ON_DEMAND);
-/* 112 B an entry and 160 B for each CPU. */
-MAP(PERCPU_HASH, latency, struct call, struct hist, 2048, ON_DEMAND);
+HISTOGRAM(latency, struct call, 2048);
 /* 24 KiB: marks by table and number, read only where a list is configured. */
 MAP(ARRAY, listed, u32, u32, 3 * NR_LIMIT, 0);
 
@@ -60,25 +59,6 @@ static __always_inline void count_error(struct call *call, u32 number)
 	lost = loss();
 	if (lost)
 		lost->errors += 1;
-}
-
-static __always_inline void add_latency(struct call *call, u64 took)
-{
-	static const struct hist empty;
-	struct hist *hist = bpf_map_lookup_elem(&latency, call);
-	struct loss *lost;
-
-	if (!hist) {
-		bpf_map_update_elem(&latency, call, &empty, BPF_ANY);
-		hist = bpf_map_lookup_elem(&latency, call);
-	}
-	if (!hist) {
-		lost = loss();
-		if (!lost)
-			return;
-		hist = &lost->latency;
-	}
-	hist_add(hist, took);
 }
 
 SEC("tp_btf/sys_exit")
@@ -130,7 +110,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 		call.nr = NR_ALL;
 		call.abi = ABI_NATIVE;
 	}
-	add_latency(&call, took);
+	histogram_add(latency, &call, took);
 	return 0;
 }
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /* The ABI of syscalls.bpf.c. */
 #pragma once
-#include "hist.h"
 
 #define NR_UNKNOWN 0xfffffffeU /* beyond any table */
 #define NR_ALL 0xffffffffU     /* all calls that are not timed apart */
@@ -30,5 +29,4 @@ struct loss {
 	u64 errors;          /* counted here: `errors` was full */
 	u64 busy;            /* calls not timed: no room for their start */
 	u64 stale;           /* starts without an end, overwritten or thrown away */
-	struct hist latency; /* timed here: `latency` was full */
 };

@@ -149,11 +149,13 @@ struct task_struct {
 
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
+	unsigned long r10;
 	unsigned long orig_ax;
 	unsigned long cs;
 };
 #elif defined(__TARGET_ARCH_arm64)
 struct pt_regs {
+	u64 regs[31];
 	s32 syscallno;
 	unsigned long pstate;
 };

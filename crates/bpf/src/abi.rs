@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod filter;
+pub mod histogram;
 pub mod starts;
 pub mod syscalls;
 

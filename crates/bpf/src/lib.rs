@@ -2,7 +2,9 @@
 //!
 //! ```no_run
 //! let types = bpf::Types::load(None)?;
-//! let mut object = bpf::Loader::new("syscalls").max_entries("calls", 4096).load(&types)?;
+//! let shape = bpf::abi::histogram::HistShape::new(0, 4, 40);
+//! let loader = bpf::Loader::new("syscalls").max_entries("calls", 4096).histogram("latency", shape);
+//! let mut object = loader.load(&types)?;
 //! object.attach("sys_exit", &types)?;
 //! let mut calls = object.table::<bpf::abi::syscalls::Call, u64>("calls")?;
 //! calls.for_each(|call, counts| println!("{call:?}: {}", counts.iter().sum::<u64>()))?;
@@ -11,6 +13,7 @@
 
 pub mod abi;
 mod attach;
+mod btf;
 pub mod cost;
 mod error;
 mod object;

@@ -9,6 +9,8 @@ use aya::maps::{Map, MapData};
 use aya::{Btf, Ebpf, EbpfLoader};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::abi::histogram::HistShape;
+use crate::btf;
 use crate::cost::{Tally, Watch};
 use crate::error::{Error, chain, hint, os_error};
 use crate::probe;
@@ -64,20 +66,22 @@ pub fn trim_memory() {
 /// Tunes an object before it is loaded.
 pub struct Loader {
     object: &'static str,
-    constants: Vec<(&'static str, Vec<u8>)>,
+    constants: Vec<(String, Vec<u8>)>,
     entries: Vec<(&'static str, u32)>,
+    /// The bytes of a value, by map.
+    values: Vec<(String, u32)>,
 }
 
 impl Loader {
     /// Begins with an embedded object, by the name of its file.
     pub fn new(object: &'static str) -> Self {
-        Self { object, constants: Vec::new(), entries: Vec::new() }
+        Self { object, constants: Vec::new(), entries: Vec::new(), values: Vec::new() }
     }
 
     /// Sets a `const volatile` global of the programs.
     #[must_use]
     pub fn constant<T: IntoBytes + Immutable>(mut self, name: &'static str, value: &T) -> Self {
-        self.constants.push((name, value.as_bytes().to_vec()));
+        self.constants.push((name.to_owned(), value.as_bytes().to_vec()));
         self
     }
 
@@ -85,6 +89,16 @@ impl Loader {
     #[must_use]
     pub fn max_entries(mut self, map: &'static str, entries: u32) -> Self {
         self.entries.push((map, entries));
+        self
+    }
+
+    /// Sets what the histograms of a map hold, which is how large its values are (`HISTOGRAM` in
+    /// `bpf/lib/histogram.bpf.h`).
+    #[must_use]
+    pub fn histogram(mut self, map: &str, shape: HistShape) -> Self {
+        self.constants.push((format!("{map}_shape"), shape.as_bytes().to_vec()));
+        self.values.push((map.to_owned(), shape.bytes()));
+        self.values.push((format!("{map}_lost"), shape.bytes()));
         self
     }
 
@@ -107,6 +121,17 @@ impl Loader {
             loader.map_max_entries(map, *entries);
         }
         let fail = |reason, hint| Error::Load { object: self.object.to_owned(), reason, hint };
+        let mut copy = Vec::new();
+        let bytes = if self.values.is_empty() {
+            bytes
+        } else {
+            // Words, because aya wants the object aligned; the kernel's own sizes end on a byte.
+            copy.resize(bytes.len().div_ceil(8), 0_u64);
+            let copy = &mut copy.as_mut_bytes()[..bytes.len()];
+            copy.copy_from_slice(bytes);
+            btf::set_value_sizes(copy, &self.values).map_err(|reason| fail(reason, ""))?;
+            copy
+        };
         let ebpf = loader.load(bytes).map_err(|error| fail(chain(&error), hint(os_error(&error))))?;
         let mut tally = Tally::default();
         for (name, map) in ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
@@ -138,6 +163,27 @@ impl Object {
     {
         let used = self.tally.used(map);
         PerCpuTable::new(self.raw(map)?, map, used)
+    }
+
+    /// Opens a per-CPU hash map of histograms for reading.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn histograms<K>(&self, map: &str, shape: HistShape) -> Result<PerCpuTable<K, u64>, Error>
+    where
+        K: FromBytes + IntoBytes + Immutable + KnownLayout,
+    {
+        let used = self.tally.used(map);
+        PerCpuTable::of_words(self.raw(map)?, map, shape.bytes(), used)
+    }
+
+    /// Opens the histogram of what a map of histograms had no room for.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn lost_histogram(&self, map: &str, shape: HistShape) -> Result<PerCpuCells<u64>, Error> {
+        let lost = format!("{map}_lost");
+        PerCpuCells::of_words(self.raw(&lost)?, &lost, shape.bytes())
     }
 
     /// Opens a plain hash map for reading and writing.

@@ -27,10 +27,14 @@ struct Named {
 
 impl Named {
     fn new<K, V>(raw: RawMap, name: &str, kind: u32, expected: &'static str) -> Result<Self, Error> {
+        Self::sized(raw, name, kind, expected, [size_of::<K>(), size_of::<V>()])
+    }
+
+    fn sized(raw: RawMap, name: &str, kind: u32, expected: &'static str, sizes: [usize; 2]) -> Result<Self, Error> {
         if raw.info.kind != kind {
             return Err(Error::Kind { map: name.to_owned(), expected });
         }
-        let sizes = [("key", size_of::<K>(), raw.info.key_size), ("value", size_of::<V>(), raw.info.value_size)];
+        let sizes = [("key", sizes[0], raw.info.key_size), ("value", sizes[1], raw.info.value_size)];
         for (part, expected, actual) in sizes {
             let actual = actual as usize;
             if expected != actual {
@@ -72,7 +76,18 @@ impl<K: Plain, V: Plain> PerCpuTable<K, V> {
         }
         Ok(Self { map, keys: Vec::new(), values: Vec::new(), used, batches: true, shape: PhantomData })
     }
+}
 
+impl<K: Plain> PerCpuTable<K, u64> {
+    /// Opens a map whose values have a size that only running programs know, as words: each CPU's follow the others'.
+    pub(crate) fn of_words(raw: RawMap, name: &str, bytes: u32, used: Arc<AtomicU64>) -> Result<Self, Error> {
+        let sizes = [size_of::<K>(), bytes as usize];
+        let map = Named::sized(raw, name, kind::PERCPU_HASH, "a per-CPU hash map", sizes)?;
+        Ok(Self { map, keys: Vec::new(), values: Vec::new(), used, batches: true, shape: PhantomData })
+    }
+}
+
+impl<K: Plain, V: Plain> PerCpuTable<K, V> {
     /// Shows every entry: its key and its value on each possible CPU. Entries that are made meanwhile may be left out;
     /// without batches (before Linux 5.6) one that is removed meanwhile may show others twice.
     ///
@@ -275,7 +290,18 @@ impl<V: Plain> PerCpuCells<V> {
     pub(crate) fn new(raw: RawMap, name: &str) -> Result<Self, Error> {
         Ok(Self { map: Named::new::<u32, V>(raw, name, kind::PERCPU_ARRAY, "a per-CPU array")?, shape: PhantomData })
     }
+}
 
+impl PerCpuCells<u64> {
+    /// Opens an array whose values have a size that only running programs know, as words.
+    pub(crate) fn of_words(raw: RawMap, name: &str, bytes: u32) -> Result<Self, Error> {
+        let sizes = [size_of::<u32>(), bytes as usize];
+        let map = Named::sized(raw, name, kind::PERCPU_ARRAY, "a per-CPU array", sizes)?;
+        Ok(Self { map, shape: PhantomData })
+    }
+}
+
+impl<V: Plain> PerCpuCells<V> {
     /// Reads a cell on each possible CPU.
     ///
     /// # Errors

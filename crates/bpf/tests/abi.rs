@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::mem::offset_of;
 
-use bpf::abi::{Hist, cgroup, starts, syscalls};
+use bpf::abi::histogram::HistShape;
+use bpf::abi::{cgroup, starts, syscalls};
 use object::{Object, ObjectSection};
 
 struct Record {
@@ -68,12 +69,16 @@ macro_rules! mirror {
 fn the_mirrors_of_syscalls_fit() {
     for object in ["syscalls", "syscalls_legacy"] {
         let structs = structs(object);
-        mirror!(&structs, "hist", Hist, sum zero slots);
         mirror!(&structs, "call", syscalls::Call, cgroup nr abi);
         mirror!(&structs, "failure", syscalls::Failure, cgroup nr abi number);
         mirror!(&structs, "start", starts::Start, pid nr time);
-        mirror!(&structs, "loss", syscalls::Loss, calls errors busy stale latency);
+        mirror!(&structs, "loss", syscalls::Loss, calls errors busy stale);
     }
+}
+
+#[test]
+fn the_mirror_of_histograms_fits() {
+    mirror!(&structs("scales"), "hist_shape", HistShape, scale low slots);
 }
 
 #[test]

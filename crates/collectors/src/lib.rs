@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod filter;
+mod histogram;
 mod retire;
 mod syscalls;
 mod table;

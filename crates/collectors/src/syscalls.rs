@@ -7,7 +7,6 @@ mod names;
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use bpf::abi::Hist;
 use bpf::abi::syscalls::{
     ABI_COMPAT, ABI_NATIVE, ABI_X32, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss, NR_ALL, NR_LIMIT,
 };
@@ -18,7 +17,8 @@ use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 
 use crate::filter;
-use crate::table::{Entries, Key, distribution};
+use crate::histogram::Histograms;
+use crate::table::{Entries, Key};
 use crate::timing::Latency;
 use config::Config;
 
@@ -76,7 +76,7 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let entry = |entries: u32, value: u64| u64::from(entries) * (112 + value * cpus as u64);
     let mut maps = vec![("calls", entry(config.max_calls, 8)), ("errors", entry(config.max_errors, 8))];
     if config.latency != Latency::Off {
-        maps.push(("latency", entry(config.max_latencies, size_of::<Hist>() as u64)));
+        maps.push(("latency", entry(config.max_latencies, config.latency_shape().bytes().into())));
     }
     Plan { maps, samples_per_workload: SAMPLES }
 }
@@ -86,7 +86,7 @@ struct Syscalls {
     object: Object,
     calls: Entries<Call, u64>,
     errors: Entries<Failure, u64>,
-    latency: Option<Entries<Call, Hist>>,
+    latency: Option<Histograms<Call>>,
     losses: PerCpuCells<Loss>,
     names: names::Names,
 }
@@ -101,7 +101,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         errors: Entries::open(&object, "errors", platform)?,
         latency: match config.latency {
             Latency::Off => None,
-            _ => Some(Entries::open(&object, "latency", platform)?),
+            _ => Some(Histograms::open(&object, "latency", config.latency_shape(), platform)?),
         },
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
         names: names::Names::default(),
@@ -122,6 +122,7 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
         .constant("time_listed", &time_listed)
         .max_entries("calls", platform.scaled(config.max_calls))
         .max_entries("errors", platform.scaled(config.max_errors))
+        .histogram("latency", config.latency_shape())
         .max_entries("latency", platform.scaled(config.max_latencies));
     let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
     list(config, &object)?;
@@ -166,7 +167,7 @@ impl Syscalls {
         self.calls.read(scrape, |call, total, entry| entry.count(&COUNT, [names.call(call.abi, call.nr)], *total))?;
         self.errors.read(scrape, |failure, total, entry| entry.count(&ERRORS, names.failure(failure), *total))?;
         if let Some(latency) = &mut self.latency {
-            latency.read(scrape, |call, total, entry| entry.histogram(&LATENCY, [names.timed(call)], total))?;
+            latency.record(scrape, &LATENCY, |call| [names.timed(call)])?;
         }
         self.read_losses(scrape)
     }
@@ -179,7 +180,6 @@ impl Syscalls {
             all.errors += loss.errors;
             all.busy += loss.busy;
             all.stale += loss.stale;
-            all.latency.add(&loss.latency);
         }
         if all.calls > 0 {
             scrape.record(&COUNT, Subject::Overflow, [""].map(Text::from), all.calls);
@@ -187,10 +187,7 @@ impl Syscalls {
         if all.errors > 0 {
             scrape.record(&ERRORS, Subject::Overflow, ["", ""].map(Text::from), all.errors);
         }
-        if all.latency.count() > 0 {
-            scrape.record_histogram(&LATENCY, Subject::Overflow, [""].map(Text::from), distribution(&all.latency));
-        }
-        for (map, events) in [("calls", all.calls), ("errors", all.errors), ("latency", all.latency.count())] {
+        for (map, events) in [("calls", all.calls), ("errors", all.errors)] {
             scrape.record(&MAP_OVERFLOW, Subject::Node, [map.into()], events);
         }
         for (reason, events) in [("start_busy", all.busy), ("start_stale", all.stale)] {

@@ -110,7 +110,12 @@ pub struct Entry<'s> {
     last: bool,
 }
 
-impl Entry<'_> {
+impl<'s> Entry<'s> {
+    /// Says whose entry it is, and whether the kernel's has just been freed.
+    pub(crate) fn new(scrape: &'s mut Scrape, subject: Subject, last: bool) -> Self {
+        Self { scrape, subject, last }
+    }
+
     /// Records a counter.
     pub fn count<const N: usize>(&mut self, metric: &'static Metric, values: [Text; N], value: impl Into<Value>) {
         if self.last {
@@ -121,16 +126,28 @@ impl Entry<'_> {
     }
 
     /// Records a histogram.
+    #[allow(dead_code)]
     pub fn histogram<const N: usize>(&mut self, metric: &'static Metric, values: [Text; N], hist: &Hist) {
+        self.distribution(metric, values, distribution(hist));
+    }
+
+    /// Records a histogram of any shape.
+    pub(crate) fn distribution<const N: usize>(
+        &mut self,
+        metric: &'static Metric,
+        values: [Text; N],
+        distribution: Distribution<'_>,
+    ) {
         if self.last {
-            self.scrape.close_histogram(metric, self.subject, values, distribution(hist));
+            self.scrape.close_histogram(metric, self.subject, values, distribution);
         } else {
-            self.scrape.record_histogram(metric, self.subject, values, distribution(hist));
+            self.scrape.record_histogram(metric, self.subject, values, distribution);
         }
     }
 }
 
 /// Gives a histogram as it is recorded.
+#[allow(dead_code)]
 pub fn distribution(hist: &Hist) -> Distribution<'_> {
     const { assert!(HIST_SLOTS < 64, "more slots than a 64-bit value has powers of two") };
     Distribution { sum: hist.sum, zero: hist.zero, scale: 0, first: HIST_FIRST, counts: &hist.slots }

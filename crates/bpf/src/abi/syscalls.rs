@@ -2,8 +2,6 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::Hist;
-
 /// The number of a call that no table has.
 pub const NR_UNKNOWN: u32 = 0xffff_fffe;
 /// All calls of a workload that are not timed apart.
@@ -61,6 +59,4 @@ pub struct Loss {
     pub busy: u64,
     /// Starts without an end, overwritten or thrown away.
     pub stale: u64,
-    /// Latencies counted here because `latency` was full.
-    pub latency: Hist,
 }

@@ -2,15 +2,17 @@
 //! `TELESONDE_REQUIRE_BPF` to make that a failure.
 
 mod bench;
+mod scales;
 
 use bench::{Cgroup, Work, builds, facts, is_locked, ready};
 use bpf::abi::cgroup::{CHANGE_MADE, CHANGE_REMOVED, Change};
 use bpf::abi::filter::{COMM_EXCLUDE, COMM_INCLUDE};
+use bpf::abi::histogram::{HistShape, Histogram};
 use bpf::abi::starts::{TIME_EVERY, TIME_NONE, TIME_SAMPLE};
 use bpf::abi::syscalls::{ABI_NATIVE, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss, NR_ALL, NR_LIMIT};
-use bpf::abi::{HIST_SLOTS, Hist};
 use bpf::{Loader, Object, Types};
 
+const SHAPE: HistShape = HistShape::new(0, 4, 40);
 const ENOENT: u16 = libc::ENOENT as u16;
 
 fn call(cgroup: u64, nr: libc::c_long) -> Call {
@@ -18,7 +20,10 @@ fn call(cgroup: u64, nr: libc::c_long) -> Call {
 }
 
 fn loader(object: &'static str, timing: u32) -> Loader {
-    Loader::new(object).constant("hierarchy", &(facts().cgroups.primary as u32)).constant("timing", &timing)
+    Loader::new(object)
+        .constant("hierarchy", &(facts().cgroups.primary as u32))
+        .constant("timing", &timing)
+        .histogram("latency", SHAPE)
 }
 
 /// Loads and attaches: `sys_exit` first, so that every start finds its end.
@@ -36,12 +41,18 @@ fn total(object: &Object, call: Call) -> u64 {
     calls.get(&call).expect("readable").unwrap_or_default().iter().sum()
 }
 
-fn latency(object: &Object, call: Call) -> Hist {
-    let table = object.table::<Call, Hist>("latency").expect("latency");
-    let mut sum = Hist::default();
-    for hist in table.get(&call).expect("readable").unwrap_or_default() {
-        sum.add(&hist);
-    }
+fn latency(object: &Object, call: Call) -> Histogram {
+    let table = object.histograms::<Call>("latency", SHAPE).expect("latency");
+    let mut sum = Histogram::default();
+    sum.read(SHAPE, &table.get(&call).expect("readable").unwrap_or_default());
+    sum
+}
+
+/// Gives what the map of latencies had no room for.
+fn lost_latency(object: &Object) -> Histogram {
+    let cells = object.lost_histogram("latency", SHAPE).expect("latency_lost").get(0).expect("readable");
+    let mut sum = Histogram::default();
+    sum.read(SHAPE, &cells);
     sum
 }
 
@@ -52,7 +63,6 @@ fn losses(object: &Object) -> Loss {
         sum.errors += loss.errors;
         sum.busy += loss.busy;
         sum.stale += loss.stale;
-        sum.latency.add(&loss.latency);
     }
     sum
 }
@@ -138,7 +148,8 @@ fn what_a_full_map_cannot_hold_is_counted() {
     let lost = losses(&object);
     assert!(lost.calls >= 7000, "{} calls overflowed", lost.calls);
     assert!(lost.errors >= 400, "{} errors overflowed", lost.errors);
-    assert!(lost.latency.count() >= 4000, "{} samples overflowed", lost.latency.count());
+    let samples = lost_latency(&object).count();
+    assert!(samples >= 4000, "{samples} samples overflowed");
     let mut calls = object.table::<Call, u64>("calls").expect("calls");
     calls.for_each(|_, _| ()).expect("readable");
     assert_eq!(calls.len(), 4);
@@ -190,7 +201,7 @@ fn processes_are_chosen_by_their_name() {
 #[test]
 fn a_table_is_read_in_batches_and_entries_are_taken() {
     let Some(types) = ready() else { return };
-    let object = Loader::new(builds()[0]).load(&types).expect("the object loads");
+    let object = Loader::new(builds()[0]).histogram("latency", SHAPE).load(&types).expect("the object loads");
     let mut table = object.table::<Call, u64>("calls").expect("calls");
     let cpus = table.cpus();
     for index in 0..10_000_u64 {
@@ -213,13 +224,13 @@ fn a_table_is_read_in_batches_and_entries_are_taken() {
     assert_eq!(table.take(&key).expect("nothing there"), None);
     assert_eq!(table.get(&key).expect("nothing there"), None);
 
-    let mut hists = object.table::<Call, Hist>("latency").expect("latency");
-    let mut hist = Hist { sum: 5, ..Hist::default() };
-    hist.slots[HIST_SLOTS - 1] = 9;
-    hists.insert(&key, &vec![hist; cpus]).expect("room");
+    let mut histograms = object.histograms::<Call>("latency", SHAPE).expect("latency");
+    let words = SHAPE.bytes() as usize / 8 * cpus;
+    let all: Vec<u64> = (0..words as u64).collect();
+    histograms.insert(&key, &all).expect("room");
     let mut seen = 0;
-    hists.for_each(|_, values| seen += values.iter().filter(|value| **value == hist).count()).expect("readable");
-    assert_eq!(seen, cpus);
+    histograms.for_each(|_, cells| seen += usize::from(*cells == all)).expect("readable");
+    assert_eq!(seen, 1);
 }
 
 #[tokio::test]
@@ -304,7 +315,7 @@ async fn what_a_full_ring_cannot_hold_is_counted() {
 #[test]
 fn the_cost_is_what_the_kernel_says_and_ends_with_the_object() {
     let Some(types) = ready() else { return };
-    let mut object = Loader::new("syscalls_legacy").load(&types).expect("the object loads");
+    let mut object = Loader::new("syscalls_legacy").histogram("latency", SHAPE).load(&types).expect("the object loads");
     object.attach("sys_exit", &types).expect("sys_exit attaches");
     let watch = object.watch();
     let programs = watch.programs();
@@ -336,7 +347,7 @@ fn errors_name_the_place() {
     assert_eq!(error, "the eBPF object floor has no program sys_nothing on a tracepoint with BTF");
     let error = object.table::<Call, u64>("calls").expect_err("no such map").to_string();
     assert_eq!(error, "the eBPF object floor has no map calls");
-    let object = Loader::new(builds()[0]).load(&types).expect("the object loads");
+    let object = Loader::new(builds()[0]).histogram("latency", SHAPE).load(&types).expect("the object loads");
     let error = object.table::<u64, u64>("calls").expect_err("another key").to_string();
     assert_eq!(error, "the map calls has a key of 16 bytes, not of 8");
 }

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use bpf::abi::histogram::HistShape;
+
 use super::names;
+use crate::histogram::Scale;
 use crate::timing::Latency;
 
 /// What is counted and timed, and how large the kernel maps are.
@@ -18,6 +21,8 @@ pub(super) struct Config {
     /// Time each of these system calls apart; all others of a workload share one histogram without a `syscall`.
     #[serde(deserialize_with = "known")]
     pub latency_by_syscall: Vec<String>,
+    /// How finely latencies are told apart, 0 to 3: into 2^scale parts of each doubling.
+    pub latency_scale: Scale,
     /// Entries of the map of counts: one for each workload and call. What does not fit goes to the overflow series.
     #[schemars(range(min = 1, max = 4_194_304))]
     pub max_calls: u32,
@@ -35,10 +40,18 @@ impl Default for Config {
             syscalls: Vec::new(),
             latency: Latency::Sample(16),
             latency_by_syscall: Vec::new(),
+            latency_scale: Scale(0),
             max_calls: 16_384,
             max_errors: 8_192,
             max_latencies: 4_096,
         }
+    }
+}
+
+impl Config {
+    /// Gives what the histograms of latencies hold: 16 ns to 18 minutes.
+    pub fn latency_shape(&self) -> HistShape {
+        self.latency_scale.shape(4, 40)
     }
 }
 

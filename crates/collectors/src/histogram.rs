@@ -1,0 +1,121 @@
+//! Tables of histograms: how fine they are, how they are read, and what they had no room for.
+
+use bpf::abi::histogram::{FINEST_SCALE, HistShape, Histogram};
+use bpf::{Object, PerCpuCells, PerCpuTable};
+use model::{Metric, Subject, Text};
+use runtime::own::MAP_OVERFLOW;
+use runtime::{Distribution, MakeError, Platform, Scrape};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::retire::Retirement;
+use crate::table::{Entry, Key};
+
+/// How finely a histogram divides each doubling: into 2^scale parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Scale(pub u8);
+
+impl Scale {
+    /// Gives a histogram's shape that tells values from 2^low to 2^high apart.
+    pub const fn shape(self, low: u32, high: u32) -> HistShape {
+        HistShape::new(self.0, low, high)
+    }
+}
+
+impl<'de> Deserialize<'de> for Scale {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let scale = u64::deserialize(deserializer)?;
+        match u8::try_from(scale) {
+            Ok(scale) if u32::from(scale) <= FINEST_SCALE => Ok(Self(scale)),
+            _ => Err(serde::de::Error::custom(format!("a scale must be 0 to {FINEST_SCALE}, not {scale}"))),
+        }
+    }
+}
+
+impl JsonSchema for Scale {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Scale".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "integer", "minimum": 0, "maximum": FINEST_SCALE})
+    }
+}
+
+/// One map of histograms (`HISTOGRAM` in `bpf/lib/histogram.bpf.h`).
+pub struct Histograms<K> {
+    map: &'static str,
+    shape: HistShape,
+    table: PerCpuTable<K, u64>,
+    lost: PerCpuCells<u64>,
+    dead: Retirement<K>,
+    sum: Histogram,
+}
+
+impl<K: Key> Histograms<K> {
+    /// Opens a map of an object that was loaded with this shape.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn open(object: &Object, map: &'static str, shape: HistShape, platform: &Platform) -> Result<Self, MakeError> {
+        let table = object.histograms(map, shape).map_err(crate::refused)?;
+        let lost = object.lost_histogram(map, shape).map_err(crate::refused)?;
+        let dead = Retirement::new(platform.census.clone());
+        Ok(Self { map, shape, table, lost, dead, sum: Histogram::default() })
+    }
+
+    /// Records every histogram, summed over all CPUs: `name` gives the attribute values that belong to a key. What the
+    /// map had no room for is the overflow series.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read the map.
+    pub fn record<const N: usize>(
+        &mut self,
+        scrape: &mut Scrape,
+        metric: &'static Metric,
+        mut name: impl FnMut(&K) -> [Text; N],
+    ) -> Result<(), bpf::Error> {
+        let Self { map, shape, table, lost, dead, sum } = self;
+        table.for_each(|key, cells| {
+            sum.read(*shape, cells);
+            Entry::new(scrape, key.subject(), false).distribution(metric, name(key), distribution(*shape, sum));
+            dead.note(*key, key.cgroup(), sum.count());
+        })?;
+        for key in dead.finish() {
+            if let Some(cells) = table.take(&key)? {
+                sum.read(*shape, &cells);
+                Entry::new(scrape, key.subject(), true).distribution(metric, name(&key), distribution(*shape, sum));
+            }
+        }
+        sum.read(*shape, &lost.get(0)?);
+        if sum.count() > 0 {
+            let values = std::array::from_fn::<Text, N, _>(|_| "".into());
+            scrape.record_histogram(metric, Subject::Overflow, values, distribution(*shape, sum));
+        }
+        scrape.record(&MAP_OVERFLOW, Subject::Node, [(*map).into()], sum.count());
+        Ok(())
+    }
+}
+
+fn distribution(shape: HistShape, sum: &Histogram) -> Distribution<'_> {
+    Distribution { sum: sum.sum, zero: sum.zero, scale: shape.scale as i8, first: shape.first(), counts: &sum.slots }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_is_0_to_3() {
+        for good in 0..=3 {
+            assert_eq!(serde_json::from_str::<Scale>(&good.to_string()).unwrap(), Scale(good));
+        }
+        for wrong in ["4", "256", "-1", "\"fine\"", "1.5"] {
+            assert!(serde_json::from_str::<Scale>(wrong).is_err(), "{wrong}");
+        }
+    }
+}
