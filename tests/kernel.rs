@@ -1,5 +1,6 @@
 //! What the agent says of things that are known to have happened, on the live kernel.
 
+mod cgroup;
 mod churn;
 mod counts;
 mod life;
@@ -24,8 +25,8 @@ pub struct Stimulus {
 
 /// One line for each collector.
 pub const STIMULI: &[Stimulus] = &[
-    // It measures nothing itself: the new cgroup's name on any metric is what it gives.
-    Stimulus { collector: "cgroup", actions: &["getppid=1"], sample: "ebpf_syscall_count_total" },
+    // The directory is there as long as the test: what it holds is more than nothing.
+    Stimulus { collector: "cgroup", actions: &["resident_pages=9"], sample: "cgroup_memory_usage_bytes" },
     Stimulus { collector: "syscalls", actions: &["openat_enoent=1"], sample: "ebpf_syscall_errors_total" },
 ];
 

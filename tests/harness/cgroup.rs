@@ -8,18 +8,23 @@ use super::eventually;
 
 /// Gives the mount point of the primary hierarchy: the memory controller's on v1 and hybrid hosts, else v2's.
 pub fn mount() -> Result<PathBuf, String> {
-    let mounts = fs::read_to_string("/proc/self/mounts").map_err(|error| error.to_string())?;
+    mount_of("memory").ok_or_else(|| "no cgroup hierarchy is mounted".to_owned())
+}
+
+/// Gives the mount point of a version 1 controller, or else of version 2; with an empty name always the latter.
+pub fn mount_of(controller: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     let mut unified = None;
     for line in mounts.lines() {
         let mut fields = line.split(' ').skip(1);
         let (Some(at), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else { continue };
         match kind {
-            "cgroup" if options.split(',').any(|option| option == "memory") => return Ok(at.into()),
-            "cgroup2" => unified = Some(PathBuf::from(at)),
+            "cgroup" if options.split(',').any(|option| option == controller) => return Some(at.into()),
+            "cgroup2" if unified.is_none() => unified = Some(PathBuf::from(at)),
             _ => {}
         }
     }
-    unified.ok_or_else(|| "no cgroup hierarchy is mounted".to_owned())
+    unified
 }
 
 /// Says why no cgroup can be made here, if that is so.
@@ -51,6 +56,17 @@ impl Cgroup {
         let directory = self.directory.join(name);
         fs::create_dir(&directory).unwrap();
         Self { directory, path: format!("{}/{name}", self.path) }
+    }
+
+    /// Makes the cgroup of the same path in another hierarchy, unless that is this one.
+    pub fn twin(&self, mount: &Path) -> Option<Self> {
+        let directory = mount.join(&self.path[1..]);
+        if directory == self.directory {
+            return None;
+        }
+        remove(&directory);
+        fs::create_dir(&directory).unwrap();
+        Some(Self { directory, path: self.path.clone() })
     }
 
     /// Gives the path from the hierarchy's root, as it stands in `cgroup.path`.

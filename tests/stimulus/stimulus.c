@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -230,6 +232,46 @@ static void churn(long cgroups, long calls)
 	}
 }
 
+// Writes to so many fresh pages, which stay.
+static void resident_pages(long count)
+{
+	long size = sysconf(_SC_PAGESIZE);
+	char *pages = mmap(NULL, count * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (pages == MAP_FAILED || madvise(pages, count * size, MADV_NOHUGEPAGE))
+		die("mmap");
+	for (long i = 0; i < count; i++)
+		pages[i * size] = 1;
+}
+
+// Says that all before is done, and waits to be killed.
+static void hold(void)
+{
+	printf("}\n");
+	fflush(stdout);
+	for (;;)
+		pause();
+}
+
+// So many processes that only spin on one CPU; they wait to be killed with the last of them.
+static void spinners(long count)
+{
+	cpu_set_t set;
+	CPU_ZERO(&set);
+	CPU_SET(0, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+	for (long i = 1; i < count; i++) {
+		pid_t parent = getpid();
+		if (fork() == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			if (getppid() != parent)
+				_exit(0);
+			break;
+		}
+	}
+	for (;;)
+		;
+}
+
 // Runs itself anew until nothing is left to do.
 static void chain(long count)
 {
@@ -287,6 +329,12 @@ int main(int argc, char **argv)
 			signals(n);
 		else if (!strcmp(action, "churn"))
 			churn(n, m);
+		else if (!strcmp(action, "resident_pages"))
+			resident_pages(n);
+		else if (!strcmp(action, "hold"))
+			hold();
+		else if (!strcmp(action, "spinners"))
+			spinners(n);
 		else if (!strcmp(action, "exec"))
 			execs = n;
 		else if (!strcmp(action, "exec_file"))

@@ -42,6 +42,8 @@ pub struct Cgroups {
     pub mount: Option<PathBuf>,
     /// Where the v2 hierarchy is mounted, whatever is primary: programs of cgroup hooks attach there.
     pub unified: Option<PathBuf>,
+    /// Where the v1 cpu controller is mounted.
+    pub cpu: Option<PathBuf>,
 }
 
 /// How the kernel accounts for the memory of maps.
@@ -76,6 +78,10 @@ pub struct Facts {
     pub cgroups: Cgroups,
     /// How map memory is accounted for.
     pub memlock: Memlock,
+    /// How many files this process may have open.
+    pub open_files: u64,
+    /// Whether the kernel tells how long tasks wait for resources (`/proc/pressure`).
+    pub pressure: bool,
     /// The CPUs that may ever come online: the cells of a per-CPU value.
     pub possible_cpus: usize,
     /// The map types that the product uses, and whether this kernel has them (false also where `bpf` is refused).
@@ -120,6 +126,9 @@ impl Facts {
             capabilities: capabilities(&read("/proc/self/status")),
             cgroups: cgroups(&mounts, &read("/proc/cgroups")),
             memlock: memlock(version),
+            open_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+            // A kernel that was booted with psi=0 has the files and refuses to read them.
+            pressure: !read("/proc/pressure/cpu").is_empty(),
             possible_cpus: aya::util::nr_cpus().unwrap_or(1),
             maps: MAPS.map(|(name, kind)| (name, aya::sys::is_map_supported(kind).unwrap_or(false))).to_vec(),
             unprivileged_bpf_disabled: read("/proc/sys/kernel/unprivileged_bpf_disabled").trim().parse().ok(),
@@ -207,11 +216,12 @@ fn cgroups(mounts: &Mounts, controllers: &str) -> Cgroups {
         (false, Some(_)) => CgroupMode::V2,
         (false, None) => CgroupMode::None,
     };
+    let cpu = mounts.find("cgroup", Some("cpu"));
     if memory > 0 {
         let mount = mounts.find("cgroup", Some("memory"));
-        return Cgroups { mode, primary: Hierarchy::Memory, hierarchy_id: memory, mount, unified: v2 };
+        return Cgroups { mode, primary: Hierarchy::Memory, hierarchy_id: memory, mount, unified: v2, cpu };
     }
-    Cgroups { mode, primary: Hierarchy::Unified, hierarchy_id: 0, mount: v2.clone(), unified: v2 }
+    Cgroups { mode, primary: Hierarchy::Unified, hierarchy_id: 0, mount: v2.clone(), unified: v2, cpu }
 }
 
 #[cfg(test)]
@@ -233,6 +243,7 @@ mod tests {
         assert_eq!(found.hierarchy_id, 4);
         assert_eq!(found.mount.as_deref(), Some(Path::new("/sys/fs/cgroup/memory")));
         assert_eq!(found.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(found.cpu, None);
     }
 
     #[test]

@@ -1,5 +1,9 @@
-//! Watches which cgroups come and go, so that a workload that lives between two gathers still gets its name.
+//! Watches which cgroups come and go, so that a workload that lives between two gathers still gets its name, and reads
+//! what the kernel itself accounts to each: throttling, memory and pressure.
 //! It hooks `cgroup_mkdir` and `cgroup_rmdir`. Under lockdown=confidentiality the kernel gives ids without paths.
+
+mod figures;
+mod files;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,20 +13,61 @@ use bpf::abi::cgroup::{CHANGE_MADE, CHANGE_REMOVED, Change};
 use bpf::{Loader, Object, PerCpuCells, Ring};
 use model::{Census, CgroupChange, Subject, Text};
 use runtime::own::EVENTS_LOST;
-use runtime::{CollectError, Collector, Descriptor, Empty, MakeError, Need, Plan, Scrape, Section, Setup};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 /// The collector.
 pub static DESCRIPTOR: Descriptor = Descriptor {
     name: "cgroup",
-    summary: "Names of workloads, straight from the kernel as their cgroups come and go",
-    limits: &["Under lockdown=confidentiality the kernel gives ids only; the names then come from the file system."],
-    metrics: &[&EVENTS_LOST],
+    summary: "Workloads as their cgroups come and go, and what the kernel accounts to them: throttling, memory, pressure",
+    limits: &[
+        "Under lockdown=confidentiality the kernel gives ids only; the names then come from the file system.",
+        "The files of a container speak for all that is within it, also for containers within. Any other cgroup is read \
+         where nothing below it has another name: what a slice, a pod or a service holds beside the workloads below it \
+         is not seen. So nothing is counted twice under one name.",
+        "What a cgroup counts between the last gather and its removal is lost: its files go with it.",
+        "With version 1 controllers throttling is read in the cpu hierarchy and pressure in version 2, each where the \
+         same path exists there, else they are absent; of the memory events there are max and oom_kill.",
+        "Throttling is absent without a CPU limit, the memory limit where it is `max`, and pressure where the kernel \
+         has none (CONFIG_PSI, psi=1).",
+        "A reading of memory.usage_in_bytes includes what each CPU has charged ahead, at most 64 pages.",
+    ],
+    metrics: &[
+        &files::THROTTLED_PERIODS,
+        &files::THROTTLED,
+        &files::USAGE,
+        &files::LIMIT,
+        &files::EVENTS,
+        &files::PRESSURE,
+        &EVENTS_LOST,
+    ],
     needs: &[Need::Btf, Need::Tracepoint("cgroup_mkdir"), Need::Tracepoint("cgroup_rmdir")],
-    section: Section::of::<Empty>(),
-    plan: |_, _| Plan { maps: vec![("changes", u64::from(ring_bytes(DEFAULT_RING)))], samples_per_workload: 1 },
+    section: Section::of::<Config>(),
+    plan: |_, _| Plan {
+        maps: vec![("changes", u64::from(ring_bytes(DEFAULT_RING)))],
+        // Six lines of pressure, four of events, two of throttling, two of memory.
+        samples_per_workload: 14,
+    },
     make,
 };
+
+/// The section `integrations.ebpf.collectors.cgroup`.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    /// How many files of cgroups are kept open, up to seven for each; never more than half of what the process may
+    /// open. Those beyond are opened for each reading, which costs more.
+    #[schemars(range(min = 0, max = 1_048_576))]
+    max_open_files: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { max_open_files: 4_096 }
+    }
+}
 
 /// The default of `ring_buffer_size`: some 600 changes.
 const DEFAULT_RING: u32 = 64 * 1024;
@@ -40,10 +85,12 @@ struct Cgroup {
     drops: PerCpuCells<u64>,
     census: Arc<dyn Census>,
     lost: u64,
+    files: files::Files,
     flush: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
+    let config: Config = setup.section()?;
     let types = setup.types()?;
     let platform = Arc::clone(setup.platform());
     let load = || {
@@ -73,7 +120,9 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     census.changed(CgroupChange::Lost);
     let (flush, flushes) = mpsc::channel(1);
     runtime.spawn(listen(ring, flushes, Arc::clone(&census)));
-    Ok(Box::new(Cgroup { _object: object, drops, census, lost: 0, flush }))
+    let budget = platform.facts.open_files.min(u64::from(config.max_open_files) * 2) / 2;
+    let files = files::Files::new(&platform.facts, budget, &*census);
+    Ok(Box::new(Cgroup { _object: object, drops, census, lost: 0, files, flush }))
 }
 
 /// Passes changes on as they come, until the collector is dropped.
@@ -122,6 +171,7 @@ impl Collector for Cgroup {
         }
         let values = [Text::Static(DESCRIPTOR.name), Text::Static("ring_full")];
         scrape.record(&EVENTS_LOST, Subject::Node, values, lost);
+        self.files.read(&*self.census, scrape);
         Ok(())
     }
 }

@@ -41,6 +41,14 @@ struct Entry {
     answer: Answer,
 }
 
+/// A cgroup that exists.
+pub(crate) struct Alive {
+    pub(crate) id: u64,
+    pub(crate) path: Box<str>,
+    pub(crate) since: Instant,
+    pub(crate) answer: Answer,
+}
+
 /// What only writers need.
 #[derive(Default)]
 struct Journal {
@@ -61,17 +69,44 @@ pub(crate) struct Cache {
     shards: [RwLock<Shard>; SHARDS],
     journal: Mutex<Journal>,
     generation: AtomicU64,
+    /// Changes whenever the cgroups that exist, or their paths, do.
+    roster: AtomicU64,
     retention: Duration,
     limit: usize,
 }
 
 impl Cache {
     pub(crate) fn new(retention: Duration, limit: usize) -> Self {
-        Self { shards: Default::default(), journal: Mutex::default(), generation: AtomicU64::new(1), retention, limit }
+        Self {
+            shards: Default::default(),
+            journal: Mutex::default(),
+            generation: AtomicU64::new(1),
+            roster: AtomicU64::new(1),
+            retention,
+            limit,
+        }
     }
 
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Relaxed)
+    }
+
+    pub(crate) fn roster(&self) -> u64 {
+        self.roster.load(Relaxed)
+    }
+
+    /// Gives all cgroups that exist and have a path.
+    pub(crate) fn alive(&self) -> Vec<Alive> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            let alive = shard.iter().filter(|(_, entry)| entry.life == Life::Alive);
+            all.extend(alive.filter_map(|(&id, entry)| {
+                let (path, answer) = (entry.path.clone()?, entry.answer.clone());
+                Some(Alive { id, path, since: entry.since, answer })
+            }));
+        }
+        all
     }
 
     /// Gives the answer for a cgroup and since when it is what it is, or nothing when it is not known at all.
@@ -143,6 +178,7 @@ impl Cache {
                     journal.absent += 1;
                 }
                 (entry.life, entry.since, entry.changed) = (Life::Gone, now, changed);
+                self.roster.fetch_add(1, Relaxed);
             }
             None => {
                 let answer = identities.unknown(id, Reason::Unnamed);
@@ -203,6 +239,7 @@ impl Cache {
             entry.path = path.map(Into::into);
             entry.answer = answer;
             self.generation.fetch_add(1, Relaxed);
+            self.roster.fetch_add(1, Relaxed);
         }
     }
 
@@ -227,6 +264,7 @@ impl Cache {
         }
         let answer = identities.named(path);
         shard.insert(id, Entry { life: Life::Alive, since: now, changed, path: Some(path.into()), answer });
+        self.roster.fetch_add(1, Relaxed);
     }
 
     fn bury(&self, walk: &Walk, mark: u64, identities: &Identities, now: Instant) -> Option<Instant> {
@@ -254,6 +292,7 @@ impl Cache {
                 }
                 (entry.life, entry.since, entry.changed) = (Life::Gone, now, journal.next());
                 journal.gone.push_back((now, id, entry.changed));
+                self.roster.fetch_add(1, Relaxed);
             }
         }
         again

@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod container;
 mod error;
 mod identity;
+mod roots;
 mod stats;
 pub mod unit;
 mod workloads;

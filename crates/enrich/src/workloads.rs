@@ -5,11 +5,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use model::{Answer, Census, CgroupChange, Resolver, Subject};
+use model::{Answer, Census, CgroupChange, Resolver, Root, Subject};
 use tracing::{debug, warn};
 
 use crate::cache::{Cache, Life};
 use crate::identity::Identities;
+use crate::roots;
 use crate::stats::{Counters, Reason, add};
 use crate::{Error, Hierarchy, Settings, Stats};
 
@@ -145,6 +146,12 @@ impl Census for Workloads {
                 None
             }
         }
+    }
+
+    fn roots(&self, known: u64) -> Option<(u64, Vec<Root>)> {
+        let cache = &self.shared.cache;
+        let number = cache.roster();
+        (number != known).then(|| (number, roots::roots(cache.alive())))
     }
 }
 

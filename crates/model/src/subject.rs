@@ -1,7 +1,7 @@
 //! What a measurement belongs to in kernel terms, and who turns that into names.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::attributes::Attributes;
 
@@ -61,6 +61,17 @@ pub enum CgroupChange {
     Lost,
 }
 
+/// A cgroup whose own files speak for a whole workload: no two of one workload lie within each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Its id.
+    pub id: u64,
+    /// Its path from the hierarchy's root.
+    pub path: Box<str>,
+    /// Since when it is known to exist.
+    pub since: Instant,
+}
+
 /// Knows which cgroups exist.
 pub trait Census: Send + Sync {
     /// Takes note of a change.
@@ -68,4 +79,11 @@ pub trait Census: Send + Sync {
 
     /// Gives the time since a cgroup was removed, or since it was first found missing; nothing while it exists.
     fn removed_for(&self, cgroup: u64) -> Option<Duration>;
+
+    /// Gives the cgroups that stand for whole workloads and the number of that list; nothing while the list is still
+    /// the one that has the number `known`. No list has the number 0.
+    fn roots(&self, known: u64) -> Option<(u64, Vec<Root>)> {
+        let _ = known;
+        None
+    }
 }
