@@ -48,3 +48,15 @@ static __always_inline bool count(void *map, const void *key)
 	}
 	return bpf_map_update_elem(map, key, &one, BPF_ANY) == 0;
 }
+
+/* The same for more than one. */
+static __always_inline bool add(void *map, const void *key, u64 n)
+{
+	u64 *cell = bpf_map_lookup_elem(map, key);
+
+	if (cell) {
+		*cell += n;
+		return true;
+	}
+	return bpf_map_update_elem(map, key, &n, BPF_ANY) == 0;
+}

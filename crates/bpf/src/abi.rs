@@ -2,6 +2,7 @@
 //! object's BTF.
 
 pub mod cgroup;
+pub mod file_io;
 pub mod filter;
 pub mod histogram;
 pub mod starts;

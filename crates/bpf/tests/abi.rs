@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use bpf::abi::histogram::HistShape;
-use bpf::abi::{cgroup, starts, syscalls};
+use bpf::abi::{cgroup, file_io, starts, syscalls};
 use object::{Object, ObjectSection};
 
 struct Record {
@@ -79,6 +79,15 @@ fn the_mirrors_of_syscalls_fit() {
 #[test]
 fn the_mirror_of_histograms_fits() {
     mirror!(&structs("scales"), "hist_shape", HistShape, scale low slots);
+}
+
+#[test]
+fn the_mirrors_of_file_io_fit() {
+    for object in ["file_io", "file_io_legacy"] {
+        let structs = structs(object);
+        mirror!(&structs, "amount", file_io::Amount, cgroup magic kind);
+        mirror!(&structs, "loss", file_io::Loss, read written opens amounts busy stale);
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The built-in collectors, one noun per file.
 
 mod cgroup;
+mod file_io;
 mod filter;
 mod histogram;
 mod retire;
+mod sums;
 mod syscalls;
 mod table;
 mod timing;
@@ -11,7 +13,7 @@ mod timing;
 use runtime::{Descriptor, MakeError};
 
 /// Every built-in collector, in the order in which `list` shows them.
-pub static ALL: &[&Descriptor] = &[&cgroup::DESCRIPTOR, &syscalls::DESCRIPTOR];
+pub static ALL: &[&Descriptor] = &[&cgroup::DESCRIPTOR, &syscalls::DESCRIPTOR, &file_io::DESCRIPTOR];
 
 /// Tells what this kernel cannot do from what may work the next time.
 fn refused(error: bpf::Error) -> MakeError {

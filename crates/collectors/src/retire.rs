@@ -36,19 +36,22 @@ impl<K: Copy + Eq + Hash> Retirement<K> {
         Self { census, removed: HashMap::new(), watched: HashMap::new(), ripe: Vec::new() }
     }
 
-    /// Takes note of what an entry reads; `reading` changes whenever the entry does.
-    pub fn note(&mut self, key: K, cgroup: u64, reading: u64) {
+    /// Takes note of what an entry reads; `reading` changes whenever the entry does. Says whether it is to be freed at
+    /// the end of the round.
+    pub fn note(&mut self, key: K, cgroup: u64, reading: u64) -> bool {
         let census = &self.census;
-        let Some(age) = *self.removed.entry(cgroup).or_insert_with(|| census.removed_for(cgroup)) else { return };
+        let Some(age) = *self.removed.entry(cgroup).or_insert_with(|| census.removed_for(cgroup)) else { return false };
         let watched = self.watched.entry(key).or_insert(Watched { reading, agreed: 0, round: 0 });
         if watched.round > 0 {
             watched.agreed = if watched.reading == reading { watched.agreed + 1 } else { 0 };
         }
         watched.reading = reading;
         watched.round += 1;
-        if age >= AGE && watched.agreed >= AGREEING {
+        let ripe = age >= AGE && watched.agreed >= AGREEING;
+        if ripe {
             self.ripe.push(key);
         }
+        ripe
     }
 
     /// Ends a round: gives the entries to free, and forgets about them.

@@ -80,8 +80,10 @@ impl<K: Key, V: Cell> Entries<K, V> {
         let dead = &mut self.dead;
         self.table.for_each(|key, cells| {
             let total = sum(cells);
-            show(key, &total, &mut Entry { scrape, subject: key.subject(), last: false });
-            dead.note(*key, key.cgroup(), total.reading());
+            // What is about to be freed is shown then, once.
+            if !dead.note(*key, key.cgroup(), total.reading()) {
+                show(key, &total, &mut Entry { scrape, subject: key.subject(), last: false });
+            }
         })?;
         for key in dead.finish() {
             if let Some(cells) = self.table.take(&key)? {
@@ -111,9 +113,19 @@ pub struct Entry<'s> {
 }
 
 impl<'s> Entry<'s> {
-    /// Says whose entry it is, and whether the kernel's has just been freed.
-    pub(crate) fn new(scrape: &'s mut Scrape, subject: Subject, last: bool) -> Self {
+    /// Opens what is recorded of a subject, `last` where the kernel holds nothing of it any more.
+    pub fn new(scrape: &'s mut Scrape, subject: Subject, last: bool) -> Self {
         Self { scrape, subject, last }
+    }
+
+    /// Gives whose entry it is.
+    pub fn subject(&self) -> Subject {
+        self.subject
+    }
+
+    /// Says whether the kernel's entry has just been freed.
+    pub fn is_last(&self) -> bool {
+        self.last
     }
 
     /// Records a counter.

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * Which kind of file system the file of a descriptor is on. The table of
+ * descriptors is an array of pointers, which the verifier does not follow: see
+ * FIND_DIRECT and FIND_PROBE.
+ */
+#pragma once
+#include "kernel.h"
+#include "fixes.bpf.h"
+
+/* Loads of memory that nobody vouches for: f2362a57aeff, 182f7df70419 (6.17). */
+#define FIND_DIRECT 0
+/* Five bpf_probe_read_kernel() calls, which stock lockdown=confidentiality refuses. */
+#define FIND_PROBE 1
+
+#define S_IFMT 0170000
+#define S_IFREG 0100000
+/* eventfd, epoll, timerfd and their like: regular files to the kernel since 6.16 (cfd86ef7e8e7). */
+#define ANON_INODE_FS_MAGIC 0x09041934
+
+#define NO_FILE 0
+
+#define __untrusted __attribute__((btf_decl_tag("arg:untrusted")))
+
+static __always_inline u32 regular(u16 mode, u32 magic)
+{
+	return (mode & S_IFMT) == S_IFREG && magic != ANON_INODE_FS_MAGIC ? magic : NO_FILE;
+}
+
+#ifndef LEGACY
+/* A function of its own, since only so an address becomes a file: the verifier takes its parameter's type on trust. */
+__attribute__((noinline)) u32 file_system_direct(struct file *file __untrusted)
+{
+	struct inode *inode = file->f_inode;
+
+	return regular(inode->i_mode, inode->i_sb->s_magic);
+}
+#endif
+
+static __always_inline u32 file_system_probe(struct file *file)
+{
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+
+	return regular(BPF_CORE_READ(inode, i_mode), BPF_CORE_READ(inode, i_sb, s_magic));
+}
+
+/* The magic number of the superblock of a regular file, else NO_FILE. */
+static __always_inline u32 file_system(struct task_struct *task, u32 fd, u32 how)
+{
+	struct file *file = NULL;
+	struct fdtable *table;
+
+#ifdef LEGACY
+	table = BPF_CORE_READ(task, files, fdt);
+	if (fd >= BPF_CORE_READ(table, max_fds))
+		return NO_FILE;
+	bpf_probe_read_kernel(&file, sizeof(file), BPF_CORE_READ(table, fd) + fd);
+	return file ? file_system_probe(file) : NO_FILE;
+#else
+	table = task->files->fdt;
+	if (fd >= table->max_fds)
+		return NO_FILE;
+	if (how == FIND_DIRECT) {
+		file = table->fd[fd];
+		return file ? file_system_direct(file) : NO_FILE;
+	}
+	bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd);
+	return file ? file_system_probe(file) : NO_FILE;
+#endif
+}

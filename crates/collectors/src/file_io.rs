@@ -1,0 +1,251 @@
+//! Counts bytes that calls read from and write to files, files opened, and times the calls.
+//! It hooks `sys_exit`, and `sys_enter` where calls are timed. What it cannot see stands in its descriptor.
+
+mod file_systems;
+
+use async_trait::async_trait;
+use bpf::abi::file_io::{Amount, FILE_COPY, FILE_READ, FILE_SYNC, FILE_WRITE, Loss};
+use bpf::abi::histogram::HistShape;
+use bpf::{Loader, Object, PerCpuCells, Types};
+use model::metric::NANOSECOND_BOUNDS;
+use model::{Metric, Subject, Text};
+use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::filter;
+use crate::histogram::{Histograms, Scale};
+use crate::sums::Sums;
+use crate::table::{Entries, Key};
+use crate::timing::Latency;
+
+static READ: Metric = Metric::counter(
+    "ebpf_file_read_bytes",
+    "By",
+    "Bytes that system calls read from regular files.",
+    &["system.filesystem.type"],
+);
+
+static WRITTEN: Metric = Metric::counter(
+    "ebpf_file_write_bytes",
+    "By",
+    "Bytes that system calls wrote to regular files.",
+    &["system.filesystem.type"],
+);
+
+static OPENS: Metric = Metric::counter(
+    "ebpf_file_open_count",
+    "{open}",
+    "Regular files that were opened or created; directories and devices do not count.",
+    &[],
+);
+
+static LATENCY: Metric = Metric::histogram(
+    "ebpf_file_io_latency_ns",
+    "{ns}",
+    "Time that system calls on regular files took, of those that were timed: read, write, fsync, or copy between two.",
+    &["operation"],
+    NANOSECOND_BOUNDS,
+);
+
+/// The collector.
+pub static DESCRIPTOR: Descriptor = Descriptor {
+    name: "file_io",
+    summary: "Bytes read from and written to files by workload and file system, files opened, latency",
+    limits: &[
+        "What goes through mmap, io_uring or AIO is not seen, nor what the kernel itself does with files.",
+        "Directories do not count as files opened; execve's files do not either.",
+        "A descriptor is looked up when its call ends: what another thread closed or replaced meanwhile is not counted, or as the new file.",
+        "Latency includes calls that found the end of the file or failed; its operation `copy` is sendfile, splice and copy_file_range.",
+        "Before Linux 6.17 the table of descriptors needs bpf_probe_read_kernel, which lockdown=confidentiality refuses.",
+    ],
+    metrics: &[&READ, &WRITTEN, &OPENS, &LATENCY, &MAP_OVERFLOW, &EVENTS_LOST],
+    needs: &[
+        Need::Btf,
+        Need::Tracepoint("sys_exit"),
+        Need::Tracepoint("sys_enter"),
+        Need::Capability("CAP_BPF"),
+        Need::Capability("CAP_PERFMON"),
+    ],
+    section: Section::of::<Config>(),
+    plan,
+    make,
+};
+
+/// What is timed, and how large the kernel maps are.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    /// Which calls are timed: `all`, `off`, or one call in N on average (`sample: N`).
+    latency: Latency,
+    /// How finely latencies are told apart, 0 to 3: into 2^scale parts of each doubling.
+    latency_scale: Scale,
+    /// Entries of the map of bytes and opens: two for each workload and kind of file system, and one for its opens.
+    /// What does not fit goes to the overflow series.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    max_amounts: u32,
+    /// Entries of the map of latencies: one for each workload and operation.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    max_latencies: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { latency: Latency::Sample(16), latency_scale: Scale(0), max_amounts: 4_096, max_latencies: 1_024 }
+    }
+}
+
+impl Config {
+    /// Gives what the histograms of latencies hold: 16 ns to 18 minutes.
+    fn latency_shape(&self) -> HistShape {
+        self.latency_scale.shape(4, 40)
+    }
+}
+
+/// Samples that a typical container adds: three kinds of file system, opens, and two histograms of 16 lines.
+const SAMPLES: usize = 39;
+
+fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
+    let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
+    // What a full map takes: an entry's overhead and its value on each CPU.
+    let entry = |entries: u32, value: u64| u64::from(entries) * (112 + value * cpus as u64);
+    let mut maps = vec![("file_amounts", entry(config.max_amounts, 8))];
+    if config.latency != Latency::Off {
+        maps.push(("file_latency", entry(config.max_latencies, config.latency_shape().bytes().into())));
+    }
+    Plan { maps, samples_per_workload: SAMPLES }
+}
+
+struct FileIo {
+    /// What keeps the programs attached.
+    object: Object,
+    amounts: Entries<Amount, u64>,
+    /// Bytes on file systems without a name, by what was done to them.
+    others: Sums<u32, u64>,
+    latency: Option<Histograms<Amount>>,
+    losses: PerCpuCells<Loss>,
+}
+
+fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
+    let config: Config = setup.section()?;
+    let types = setup.types()?;
+    let platform = setup.platform();
+    let object = load(&config, platform, &types)?;
+    let collector = FileIo {
+        amounts: Entries::open(&object, "file_amounts", platform)?,
+        others: Sums::new(),
+        latency: match config.latency {
+            Latency::Off => None,
+            _ => Some(Histograms::open(&object, "file_latency", config.latency_shape(), platform)?),
+        },
+        losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
+        object,
+    };
+    setup.watch(collector.object.watch());
+    Ok(Box::new(collector))
+}
+
+/// Loads and attaches the programs.
+fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, MakeError> {
+    let legacy = platform.facts.is_legacy();
+    let loader = Loader::new(if legacy { "file_io_legacy" } else { "file_io" })
+        .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
+        .max_entries("file_amounts", platform.scaled(config.max_amounts))
+        .histogram("file_latency", config.latency_shape())
+        .max_entries("file_latency", platform.scaled(config.max_latencies));
+    let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
+    filter::fill(platform, &object)?;
+    // The end first, so that every start finds its end. Only Linux 6.17 follows the table of descriptors by itself.
+    if legacy || object.attach("sys_exit", types).is_err() {
+        object.attach("sys_exit__probe", types).map_err(crate::refused)?;
+    }
+    if config.latency != Latency::Off {
+        object.attach("sys_enter", types).map_err(crate::refused)?;
+    }
+    Ok(object)
+}
+
+#[async_trait]
+impl Collector for FileIo {
+    async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
+        self.read(scrape).map_err(|error| CollectError(error.to_string()))
+    }
+}
+
+impl FileIo {
+    fn read(&mut self, scrape: &mut Scrape) -> Result<(), bpf::Error> {
+        let others = &mut self.others;
+        self.amounts.read(scrape, |amount, total, entry| {
+            let Some(metric) = bytes(amount.kind) else {
+                entry.count(&OPENS, [], *total);
+                return;
+            };
+            match file_systems::name(amount.magic) {
+                Some(name) => entry.count(metric, [name.into()], *total),
+                None => others.add(entry.subject(), amount.kind, total, entry.is_last()),
+            }
+        })?;
+        others.finish(scrape, |kind, total, entry| {
+            if let Some(metric) = bytes(*kind) {
+                entry.count(metric, ["other".into()], *total);
+            }
+        });
+        if let Some(latency) = &mut self.latency {
+            latency.record(scrape, &LATENCY, |amount| [operation(amount.kind).into()])?;
+        }
+        self.read_losses(scrape)
+    }
+
+    /// Exports what the kernel could not put where it belongs.
+    fn read_losses(&self, scrape: &mut Scrape) -> Result<(), bpf::Error> {
+        let mut all = Loss::default();
+        for loss in self.losses.get(0)? {
+            all.read += loss.read;
+            all.written += loss.written;
+            all.opens += loss.opens;
+            all.amounts += loss.amounts;
+            all.busy += loss.busy;
+            all.stale += loss.stale;
+        }
+        for (metric, bytes) in [(&READ, all.read), (&WRITTEN, all.written)] {
+            if bytes > 0 {
+                scrape.record(metric, Subject::Overflow, [""].map(Text::from), bytes);
+            }
+        }
+        if all.opens > 0 {
+            scrape.record(&OPENS, Subject::Overflow, [], all.opens);
+        }
+        scrape.record(&MAP_OVERFLOW, Subject::Node, ["file_amounts".into()], all.amounts);
+        for (reason, events) in [("start_busy", all.busy), ("start_stale", all.stale)] {
+            let values = [DESCRIPTOR.name.into(), reason.into()];
+            scrape.record(&EVENTS_LOST, Subject::Node, values, events);
+        }
+        Ok(())
+    }
+}
+
+/// Gives the metric of bytes, if it is bytes that an amount counts.
+fn bytes(kind: u32) -> Option<&'static Metric> {
+    match kind {
+        FILE_READ => Some(&READ),
+        FILE_WRITE => Some(&WRITTEN),
+        _ => None,
+    }
+}
+
+fn operation(kind: u32) -> &'static str {
+    match kind {
+        FILE_READ => "read",
+        FILE_WRITE => "write",
+        FILE_SYNC => "fsync",
+        FILE_COPY => "copy",
+        _ => "",
+    }
+}
+
+impl Key for Amount {
+    fn cgroup(&self) -> u64 {
+        self.cgroup
+    }
+}
