@@ -22,6 +22,7 @@ const OURS: &[&str] = &[
     "kernel",
     "map",
     "metric",
+    "operation",
     "otel.metric.overflow",
     "outcome",
     "program",

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod cgroup;
+pub mod disk;
 pub mod line;
 pub mod netns;
 pub mod otlp;

@@ -27,6 +27,15 @@ pub fn finish(child: Child) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// Does file I/O in a directory, or on a device, within cgroups; gives what the program says it did.
+pub fn files(place: &Path, action: &str, cgroups: &[&Path]) -> Value {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| compile("files.c", &["-O1", "-Wall", "-Werror"], &["clang", "cc"]).unwrap());
+    let mut command = Command::new(program);
+    command.arg(place).arg(action).args(cgroups).stdin(Stdio::null()).stdout(Stdio::piped());
+    finish(command.spawn().unwrap())
+}
+
 /// Gives the 32-bit program that calls getppid so many times, or why there is none.
 pub fn compat(calls: u32) -> Result<PathBuf, String> {
     let count = format!("-DCOUNT={calls}");

@@ -59,6 +59,17 @@ const IPROUTE: Need = Need {
     present: || process::find("ip").is_some(),
     packages: [&["iproute2"], &["iproute"], &["iproute2"], &["iproute2"], &["iproute2"]],
 };
+const DISKS: Need = Need {
+    name: "mkfs.ext4, mount and losetup, with which tests make file systems",
+    present: || ["mkfs.ext4", "mount", "losetup"].iter().all(|program| process::find(program).is_some()),
+    packages: [
+        &["e2fsprogs", "mount"],
+        &["e2fsprogs", "util-linux"],
+        &["e2fsprogs", "util-linux"],
+        &["e2fsprogs", "util-linux"],
+        &["e2fsprogs", "util-linux"],
+    ],
+};
 const CLANG_FORMAT: Need = Need {
     name: "clang-format",
     present: || process::find("clang-format").is_some(),
@@ -94,7 +105,7 @@ pub fn build() -> Result<()> {
 /// Fails with the exact command where it cannot install.
 pub fn test() -> Result<()> {
     build()?;
-    ensure(&[IPROUTE])
+    ensure(&[IPROUTE, DISKS])
 }
 
 /// Installs what `lint` needs beyond a build.
@@ -210,7 +221,7 @@ mod tests {
 
     #[test]
     fn every_need_names_a_package_for_every_manager() {
-        for need in [COMPILER, CLANG, HEADERS, IPROUTE, CLANG_FORMAT, RUSTFMT, CLIPPY, GO] {
+        for need in [COMPILER, CLANG, HEADERS, IPROUTE, DISKS, CLANG_FORMAT, RUSTFMT, CLIPPY, GO] {
             for (packages, manager) in need.packages.iter().zip(&MANAGERS) {
                 assert!(!packages.is_empty(), "{} has no package for {}", need.name, manager.program);
             }
