@@ -1,7 +1,6 @@
 //! The agent as a process of its own.
 
 use std::fs;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -150,16 +149,24 @@ impl Agent {
 
     /// Gives the ids of the BPF programs that the agent holds.
     pub fn programs(&self) -> Vec<u32> {
-        let mut ids = Vec::new();
-        for entry in fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap().flatten() {
-            let mut text = String::new();
-            // A descriptor may be closed between the listing and the reading.
-            let _ = fs::File::open(entry.path()).and_then(|mut file| file.read_to_string(&mut text));
-            ids.extend(text.lines().filter_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok()));
-        }
+        let descriptors = self.descriptors();
+        let lines = descriptors.iter().flat_map(|text| text.lines());
+        let mut ids: Vec<u32> = lines.filter_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok()).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
+    }
+
+    /// Gives what the kernel says of each BPF link that the agent holds.
+    pub fn links(&self) -> Vec<String> {
+        self.descriptors().into_iter().filter(|text| text.contains("link_type:")).collect()
+    }
+
+    /// Gives what the kernel says of each descriptor that the agent holds.
+    fn descriptors(&self) -> Vec<String> {
+        let entries = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap().flatten();
+        // A descriptor may be closed between the listing and the reading.
+        entries.filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect()
     }
 
     /// Gives what the agent has logged.

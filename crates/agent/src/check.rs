@@ -36,6 +36,15 @@ struct Verdict {
     samples: usize,
 }
 
+/// The kernel maps of all collectors that are to run, when they are full, on a host with so many possible CPUs.
+struct Memory {
+    cpus: usize,
+    bytes: u64,
+}
+
+/// Sizes of other hosts that a fleet may have.
+const OTHER_HOSTS: [usize; 3] = [16, 64, 256];
+
 /// Examines the host and tries every collector; gives the report and the exit code.
 pub fn check(
     registry: &[&'static Descriptor],
@@ -47,6 +56,8 @@ pub fn check(
     let findings = findings(facts);
     let workloads = workloads(facts);
     let verdicts: Vec<Verdict> = registry.iter().map(|d| verdict(d, loaded, platform, workloads)).collect();
+    let hosts = [facts.possible_cpus].into_iter().chain(OTHER_HOSTS);
+    let memory: Vec<Memory> = hosts.map(|cpus| memory(registry, loaded, cpus)).collect();
     let lame = verdicts.iter().any(|verdict| !matches!(verdict.state, "usable" | "disabled"));
     let worst = findings.iter().map(|finding| finding.grade).max().unwrap_or(Grade::Good);
     let exit = match worst {
@@ -56,8 +67,8 @@ pub fn check(
         Grade::Good => Exit::Success,
     };
     let report = match format {
-        Format::Json => json_report(&findings, &verdicts, workloads, exit),
-        Format::Table => table_report(&findings, &verdicts, workloads, exit),
+        Format::Json => json_report(&findings, &verdicts, &memory, workloads, exit),
+        Format::Table => table_report(&findings, &verdicts, &memory, workloads, exit),
     };
     (report, exit)
 }
@@ -171,6 +182,17 @@ fn verdict(descriptor: &'static Descriptor, loaded: &Loaded, platform: &Arc<Plat
     Verdict { name, state, why, map_bytes, samples }
 }
 
+/// Adds up the plans of the collectors that are to run.
+fn memory(registry: &[&'static Descriptor], loaded: &Loaded, cpus: usize) -> Memory {
+    let running = loaded.collectors.iter().filter(|selection| selection.enabled != Enabled::False);
+    let plans = running.filter_map(|selection| {
+        let descriptor = registry.iter().find(|descriptor| descriptor.name == selection.name)?;
+        Some((descriptor.plan)(&selection.section, cpus))
+    });
+    let planned: u64 = plans.flat_map(|plan| plan.maps).map(|(_, bytes)| bytes).sum();
+    Memory { cpus, bytes: planned }
+}
+
 /// Counts the cgroups that have tasks: each is a workload at most.
 fn workloads(facts: &Facts) -> usize {
     fn count(directory: &std::path::Path, depth: usize) -> usize {
@@ -184,7 +206,7 @@ fn workloads(facts: &Facts) -> usize {
     facts.cgroups.mount.as_deref().map_or(0, |mount| count(mount, 0))
 }
 
-fn table_report(findings: &[Finding], verdicts: &[Verdict], workloads: usize, exit: Exit) -> String {
+fn table_report(findings: &[Finding], verdicts: &[Verdict], memory: &[Memory], workloads: usize, exit: Exit) -> String {
     let mut host = Table::new(["HOST", "FOUND", ""]);
     for finding in findings {
         let mark = match finding.grade {
@@ -199,7 +221,7 @@ fn table_report(findings: &[Finding], verdicts: &[Verdict], workloads: usize, ex
         collectors.row([
             verdict.name.to_owned(),
             verdict.state.to_owned(),
-            format!("{:.1} MiB", verdict.map_bytes as f64 / f64::from(1 << 20)),
+            mebibytes(verdict.map_bytes),
             format!("~{}", verdict.samples),
             verdict.why.clone(),
         ]);
@@ -209,10 +231,19 @@ fn table_report(findings: &[Finding], verdicts: &[Verdict], workloads: usize, ex
         Exit::Unable => "The agent cannot run here.",
         _ => "The agent runs, but gives less than it could.",
     };
-    format!("{host}\n{collectors}\nSamples are estimated for the {workloads} cgroups that have tasks now.\n{end}\n")
+    let memory: Vec<String> =
+        memory.iter().map(|memory| format!("{} on {} CPUs", mebibytes(memory.bytes), memory.cpus)).collect();
+    let memory = memory.join(", ");
+    format!(
+        "{host}\n{collectors}\nFull maps need {memory}; limits.map_memory caps them.\nSamples are estimated for the {workloads} cgroups that have tasks now.\n{end}\n"
+    )
 }
 
-fn json_report(findings: &[Finding], verdicts: &[Verdict], workloads: usize, exit: Exit) -> String {
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+fn json_report(findings: &[Finding], verdicts: &[Verdict], memory: &[Memory], workloads: usize, exit: Exit) -> String {
     let host: Vec<Value> = findings
         .iter()
         .map(|f| json!({"what": f.what, "found": f.found, "ok": f.grade == Grade::Good, "fix": f.fix}))
@@ -223,6 +254,9 @@ fn json_report(findings: &[Finding], verdicts: &[Verdict], workloads: usize, exi
             |v| json!({"name": v.name, "state": v.state, "why": v.why, "map_bytes": v.map_bytes, "samples": v.samples}),
         )
         .collect();
-    let report = json!({"exit_code": exit as u8, "host": host, "collectors": collectors, "workloads": workloads});
+    let memory: Vec<Value> = memory.iter().map(|m| json!({"cpus": m.cpus, "map_bytes": m.bytes})).collect();
+    let report = json!({
+        "exit_code": exit as u8, "host": host, "collectors": collectors, "map_memory": memory, "workloads": workloads
+    });
     crate::documents::pretty(&report)
 }
