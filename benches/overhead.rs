@@ -81,6 +81,9 @@ impl Workshop {
             ring_bytes: 256 * 1024,
             process_filter: Vec::new(),
             exclude_processes: Vec::new(),
+            cgroup_rules: None,
+            excluded_process: None,
+            sample_every: 1,
             meters: Own::new().provider(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

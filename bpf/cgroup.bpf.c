@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 /*
- * Which cgroups come and go in the primary hierarchy, with their paths.
+ * Which cgroups come and go in the primary hierarchy, with their paths; a new
+ * one is filtered as the one above it.
  * Hooks: cgroup_mkdir, cgroup_rmdir. The path needs a probe read, which stock
  * lockdown=confidentiality refuses: there the __id programs give ids alone.
  */
 #include "lib/kernel.h"
 #include "lib/maps.bpf.h"
+#include "lib/rules.bpf.h"
 #include "cgroup.h"
 
 const volatile s32 hierarchy_id = 0; /* of the primary hierarchy, as in /proc/cgroups; 0: v2 */
@@ -34,6 +36,10 @@ static __always_inline int report(struct cgroup *cgroup, const char *path, u8 ki
 	change->id = cgroup->kn->id;
 	change->parent = parent ? parent->cgroup->kn->id : 0;
 	change->kind = kind;
+	if (cgroup_filter && kind == CHANGE_MADE)
+		inherit_rule(change->id, change->parent);
+	else if (cgroup_filter)
+		bpf_map_delete_elem(&cgroup_rules, &change->id);
 	if (path)
 		size = bpf_probe_read_kernel_str(change->path, sizeof(change->path), path);
 	size = size > 0 ? size - 1 : 0;

@@ -38,6 +38,16 @@ static __always_inline u32 task_id(struct task_struct *task)
 #endif
 }
 
+/* The id of the task's process in the first pid namespace. */
+static __always_inline u32 process_id(struct task_struct *task)
+{
+#ifdef LEGACY
+	return BPF_CORE_READ(task, tgid);
+#else
+	return task->tgid;
+#endif
+}
+
 #define ABI_NATIVE 0
 #define ABI_COMPAT 1 /* 32-bit: i386, arm */
 #define ABI_X32 2

@@ -10,7 +10,7 @@ use export::http::auth::Auth;
 use export::http::tls::TlsOptions;
 use export::{otlp, prometheus};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use runtime::{Descriptor, Limits, Options, Platform, Selection};
+use runtime::{CgroupRules, Descriptor, Limits, Options, Platform, Selection};
 
 use crate::cli::Cli;
 use crate::exit::{Exit, Failure};
@@ -106,7 +106,11 @@ pub fn platform(
             config.limits.map_memory
         );
     }
+    let cgroup_rules = cgroup_rules(loaded, &**workloads);
     Arc::new(Platform {
+        cgroup_rules,
+        excluded_process: facts.process.filter(|_| !ebpf.include_self),
+        sample_every: sample_every(ebpf.sample_rate),
         facts,
         census: Arc::clone(workloads) as Arc<dyn model::Census>,
         btf_path: given(&ebpf.btf_path),
@@ -117,6 +121,25 @@ pub fn platform(
         exclude_processes: ebpf.exclude_processes.clone(),
         meters,
     })
+}
+
+/// Makes the kernel's table of cgroups where some are left out and the collector runs that keeps it current.
+fn cgroup_rules(loaded: &Loaded, workloads: &Workloads) -> Option<CgroupRules> {
+    if loaded.config.integrations.ebpf.container_filter.is_empty() {
+        return None;
+    }
+    let cgroup = loaded.collectors.iter().find(|selection| selection.name == "cgroup")?;
+    if cgroup.enabled == Enabled::False {
+        return None;
+    }
+    let entries = cgroup.section["max_rules"].as_u64().and_then(|entries| u32::try_from(entries).ok())?;
+    let made = CgroupRules::new(workloads, entries);
+    made.inspect_err(|error| tracing::warn!("container_filter is applied only after counting: {error}")).ok()
+}
+
+/// Turns a percentage into «one in so many».
+fn sample_every(percent: u8) -> u32 {
+    (100 + u32::from(percent) / 2) / u32::from(percent.max(1))
 }
 
 /// Gives the node's name.

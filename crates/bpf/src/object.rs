@@ -15,8 +15,8 @@ use crate::cost::{Tally, Watch};
 use crate::error::{Error, chain, hint, os_error};
 use crate::probe;
 use crate::ring::Ring;
-use crate::sys::RawMap;
-use crate::table::{Cells, PerCpuCells, PerCpuTable, Table};
+use crate::sys::{RawMap, put_in_place};
+use crate::table::{Cells, PerCpuCells, PerCpuTable, Plain, Table};
 
 include!(concat!(env!("OUT_DIR"), "/objects.rs"));
 
@@ -70,12 +70,13 @@ pub struct Loader {
     entries: Vec<(&'static str, u32)>,
     /// The bytes of a value, by map.
     values: Vec<(String, u32)>,
+    shared: Vec<(&'static str, Result<OwnedFd, Error>)>,
 }
 
 impl Loader {
     /// Begins with an embedded object, by the name of its file.
     pub fn new(object: &'static str) -> Self {
-        Self { object, constants: Vec::new(), entries: Vec::new(), values: Vec::new() }
+        Self { object, constants: Vec::new(), entries: Vec::new(), values: Vec::new(), shared: Vec::new() }
     }
 
     /// Sets a `const volatile` global of the programs.
@@ -99,6 +100,13 @@ impl Loader {
         self.constants.push((format!("{map}_shape"), shape.as_bytes().to_vec()));
         self.values.push((map.to_owned(), shape.bytes()));
         self.values.push((format!("{map}_lost"), shape.bytes()));
+        self
+    }
+
+    /// Lets the object use a map that others use, too, in place of its own of that name.
+    #[must_use]
+    pub fn shared<K: Plain, V: Plain>(mut self, map: &'static str, table: &Table<K, V>) -> Self {
+        self.shared.push((map, table.descriptor()));
         self
     }
 
@@ -133,6 +141,12 @@ impl Loader {
             copy
         };
         let ebpf = loader.load(bytes).map_err(|error| fail(chain(&error), hint(os_error(&error))))?;
+        for (name, shared) in self.shared {
+            let shared = shared?;
+            // Programs are loaded later, with the maps that their descriptors stand for by then.
+            let own = ebpf.map(name).and_then(data).ok_or_else(|| fail(format!("it has no map {name}"), ""))?;
+            put_in_place(&shared, own.fd().as_fd()).map_err(|error| fail(error.to_string(), ""))?;
+        }
         let mut tally = Tally::default();
         for (name, map) in ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
             if let Some(data) = data(map) {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::MapType;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::sys;
+
 /// Which cgroup hierarchies are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CgroupMode {
@@ -78,6 +80,8 @@ pub struct Facts {
     pub cgroups: Cgroups,
     /// How map memory is accounted for.
     pub memlock: Memlock,
+    /// This process' id as the kernel's programs see it; nothing where it cannot be had.
+    pub process: Option<u32>,
     /// How many files this process may have open.
     pub open_files: u64,
     /// Whether the kernel tells how long tasks wait for resources (`/proc/pressure`).
@@ -126,6 +130,7 @@ impl Facts {
             capabilities: capabilities(&read("/proc/self/status")),
             cgroups: cgroups(&mounts, &read("/proc/cgroups")),
             memlock: memlock(version),
+            process: sys::own_process().ok().or_else(first_namespace),
             open_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
             // A kernel that was booted with psi=0 has the files and refuses to read them.
             pressure: !read("/proc/pressure/cpu").is_empty(),
@@ -155,6 +160,14 @@ pub(crate) fn lift_memlock() {
         // Refused without CAP_SYS_RESOURCE: then making a map fails, and the error names the limit.
         let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     }
+}
+
+/// Gives the process id of a process in the first pid namespace, where it is the one that the kernel's programs see.
+fn first_namespace() -> Option<u32> {
+    use std::os::unix::fs::MetadataExt;
+    /// `PROC_PID_INIT_INO` of the kernel.
+    const FIRST: u64 = 0xefff_fffc;
+    (fs::metadata("/proc/self/ns/pid").ok()?.ino() == FIRST).then(std::process::id)
 }
 
 fn read(path: &str) -> String {

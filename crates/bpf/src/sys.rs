@@ -2,14 +2,17 @@
 //! Nearly all unsafe code of the product is here.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+const MAP_CREATE: libc::c_int = 0;
 const LOOKUP_ELEM: libc::c_int = 1;
 const UPDATE_ELEM: libc::c_int = 2;
 const DELETE_ELEM: libc::c_int = 3;
 const GET_NEXT_KEY: libc::c_int = 4;
+const PROG_LOAD: libc::c_int = 5;
+const PROG_TEST_RUN: libc::c_int = 10;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 const LOOKUP_BATCH: libc::c_int = 24;
@@ -146,10 +149,108 @@ pub(crate) fn map_info(fd: &OwnedFd) -> io::Result<MapInfo> {
     Ok(information(fd)?.0)
 }
 
+#[repr(C)]
+#[derive(IntoBytes, FromBytes, Immutable)]
+struct NewMap {
+    kind: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+    inner_map: u32,
+    node: u32,
+    name: [u8; 16],
+}
+
+#[repr(C)]
+#[derive(IntoBytes, FromBytes, Immutable)]
+struct NewProgram {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+}
+
+#[repr(C)]
+#[derive(Default, IntoBytes, FromBytes, Immutable)]
+struct TestRun {
+    program: u32,
+    result: u32,
+    data_sizes: [u32; 2],
+    data: [u64; 2],
+    repeat: u32,
+    duration: u32,
+    context_sizes: [u32; 2],
+    context: [u64; 2],
+    flags: u32,
+    cpu: u32,
+}
+
+/// Takes over the descriptor that a command has given.
+#[expect(unsafe_code, reason = "a raw system call")]
+fn bpf_descriptor<T: IntoBytes>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedFd> {
+    // SAFETY: the attributes live as long as the call and their size is given; the callers' addresses are of constants.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made it for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Makes a hash map.
+pub(crate) fn create_hash(name: &str, key_size: usize, value_size: usize, max_entries: u32) -> io::Result<OwnedFd> {
+    let (key_size, value_size) = (key_size as u32, value_size as u32);
+    let mut map = NewMap {
+        kind: kind::HASH,
+        key_size,
+        value_size,
+        max_entries,
+        flags: 0,
+        inner_map: 0,
+        node: 0,
+        name: [0; 16],
+    };
+    for (to, from) in map.name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    bpf_descriptor(MAP_CREATE, &mut map)
+}
+
+/// Lets the descriptor `place` stand for what `what` stands for.
+pub(crate) fn put_in_place(what: &OwnedFd, place: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "a raw system call")]
+    // SAFETY: both are open; whoever owns `place` goes on owning a map.
+    let result = unsafe { libc::dup3(what.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Gives this process' id as the kernel's programs see it, whatever pid namespace it is in.
+pub(crate) fn own_process() -> io::Result<u32> {
+    const RAW_TRACEPOINT: u32 = 17;
+    const LICENSE: &[u8; 4] = b"GPL\0";
+    // r0 = bpf_get_current_pid_tgid(); r0 >>= 32; exit
+    const PROGRAM: [[u8; 8]; 3] = [[0x85, 0, 0, 0, 14, 0, 0, 0], [0x77, 0, 0, 0, 32, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let mut program = NewProgram {
+        kind: RAW_TRACEPOINT,
+        instruction_count: PROGRAM.len() as u32,
+        instructions: PROGRAM.as_ptr() as u64,
+        license: LICENSE.as_ptr() as u64,
+    };
+    let program = bpf_descriptor(PROG_LOAD, &mut program)?;
+    let mut run = TestRun { program: program.as_raw_fd() as u32, ..TestRun::default() };
+    #[expect(unsafe_code, reason = "a raw system call")]
+    // SAFETY: all addresses are null.
+    unsafe {
+        bpf(PROG_TEST_RUN, &mut run)?;
+    }
+    Ok(run.result)
+}
+
 /// A map with the sizes that the kernel reads and writes, so that its operations can check their buffers.
 #[derive(Debug)]
 pub(crate) struct RawMap {
-    fd: OwnedFd,
+    pub fd: OwnedFd,
     pub info: MapInfo,
     /// The bytes of one value as they are copied: for per-CPU maps one for each possible CPU.
     pub value_bytes: usize,

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::cost::UNKNOWN;
 use crate::error::Error;
-use crate::sys::{Progress, RawMap, kind};
+use crate::sys::{Progress, RawMap, create_hash, kind};
 
 /// Entries read in one call: at 160 bytes and 64 CPUs a buffer of 5 MB.
 const BATCH: usize = 512;
@@ -250,6 +251,22 @@ pub struct Table<K, V> {
 impl<K: Plain, V: Plain> Table<K, V> {
     pub(crate) fn new(raw: RawMap, name: &str) -> Result<Self, Error> {
         Ok(Self { map: Named::new::<K, V>(raw, name, kind::HASH, "a hash map")?, shape: PhantomData })
+    }
+
+    /// Makes a map that belongs to no object; [`Loader::shared`](crate::Loader::shared) gives it to objects.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to make it.
+    pub fn create(name: &str, max_entries: u32) -> Result<Self, Error> {
+        crate::probe::lift_memlock();
+        let fail = |source| Error::Map { map: name.to_owned(), action: "make", source };
+        let fd = create_hash(name, size_of::<K>(), size_of::<V>(), max_entries).map_err(fail)?;
+        Self::new(RawMap::new(fd).map_err(fail)?, name)
+    }
+
+    /// Gives another descriptor of the map.
+    pub(crate) fn descriptor(&self) -> Result<OwnedFd, Error> {
+        self.map.raw.fd.try_clone().map_err(self.map.failed("share"))
     }
 
     /// Writes an entry.

@@ -11,12 +11,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bpf::abi::cgroup::{CHANGE_MADE, CHANGE_REMOVED, Change};
 use bpf::{Loader, Object, PerCpuCells, Ring};
-use model::{Census, CgroupChange, Subject, Text};
+use model::{CgroupChange, Subject, Text};
 use runtime::own::EVENTS_LOST;
-use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::filter;
 
 /// The collector.
 pub static DESCRIPTOR: Descriptor = Descriptor {
@@ -61,11 +63,15 @@ struct Config {
     /// open. Those beyond are opened for each reading, which costs more.
     #[schemars(range(min = 0, max = 1_048_576))]
     max_open_files: u32,
+    /// How many cgroups the kernel can filter by `container_filter`, 72 B each; no map is made where that is empty.
+    /// What does not fit is counted in vain and left out afterwards.
+    #[schemars(range(min = 1, max = 4_194_304))]
+    max_rules: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_open_files: 4_096 }
+        Self { max_open_files: 4_096, max_rules: 16_384 }
     }
 }
 
@@ -83,7 +89,7 @@ fn ring_bytes(asked: u32) -> u32 {
 struct Cgroup {
     _object: Object,
     drops: PerCpuCells<u64>,
-    census: Arc<dyn Census>,
+    platform: Arc<Platform>,
     lost: u64,
     files: files::Files,
     flush: mpsc::Sender<oneshot::Sender<()>>,
@@ -94,10 +100,10 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let types = setup.types()?;
     let platform = Arc::clone(setup.platform());
     let load = || {
-        Loader::new("cgroup")
+        let loader = Loader::new("cgroup")
             .constant("hierarchy_id", &platform.facts.cgroups.hierarchy_id)
-            .max_entries("changes", ring_bytes(platform.ring_bytes))
-            .load(&types)
+            .max_entries("changes", ring_bytes(platform.ring_bytes));
+        filter::share(loader, &platform).load(&types)
     };
     let mut object = load().map_err(crate::refused)?;
     let with_paths = object.attach("cgroup_mkdir", &types).and_then(|()| object.attach("cgroup_rmdir", &types));
@@ -119,24 +125,24 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     // Cgroups that were made before the hooks were attached.
     census.changed(CgroupChange::Lost);
     let (flush, flushes) = mpsc::channel(1);
-    runtime.spawn(listen(ring, flushes, Arc::clone(&census)));
+    runtime.spawn(listen(ring, flushes, Arc::clone(&platform)));
     let budget = platform.facts.open_files.min(u64::from(config.max_open_files) * 2) / 2;
     let files = files::Files::new(&platform.facts, budget, &*census);
-    Ok(Box::new(Cgroup { _object: object, drops, census, lost: 0, files, flush }))
+    Ok(Box::new(Cgroup { _object: object, drops, platform, lost: 0, files, flush }))
 }
 
 /// Passes changes on as they come, until the collector is dropped.
-async fn listen(mut ring: Ring, mut flushes: mpsc::Receiver<oneshot::Sender<()>>, census: Arc<dyn Census>) {
+async fn listen(mut ring: Ring, mut flushes: mpsc::Receiver<oneshot::Sender<()>>, platform: Arc<Platform>) {
     loop {
         tokio::select! {
             biased;
             flush = flushes.recv() => {
                 let Some(done) = flush else { return };
-                ring.drain(|record| pass_on(record, &*census));
+                ring.drain(|record| pass_on(record, &platform));
                 // The collector may have stopped waiting.
                 let _ = done.send(());
             }
-            change = ring.next(|record| pass_on(record, &*census)) => {
+            change = ring.next(|record| pass_on(record, &platform)) => {
                 if let Err(error) = change {
                     tracing::warn!("the ring of cgroup changes: {error}");
                     return;
@@ -146,13 +152,19 @@ async fn listen(mut ring: Ring, mut flushes: mpsc::Receiver<oneshot::Sender<()>>
     }
 }
 
-fn pass_on(record: &[u8], census: &dyn Census) {
+fn pass_on(record: &[u8], platform: &Platform) {
     let Some((change, path)) = Change::decode(record) else { return };
-    census.changed(match change.kind {
+    platform.census.changed(match change.kind {
         CHANGE_MADE => CgroupChange::Made { id: change.id, parent: change.parent, path: path.map(Box::from) },
         CHANGE_REMOVED => CgroupChange::Removed { id: change.id },
         _ => return,
     });
+    if change.kind == CHANGE_MADE
+        && let Some(rules) = &platform.cgroup_rules
+    {
+        // Its name may tell more than what the kernel has passed on from the one above it.
+        rules.correct(&*platform.census, change.id);
+    }
 }
 
 #[async_trait]
@@ -166,12 +178,15 @@ impl Collector for Cgroup {
         let drops = self.drops.get(0).map_err(|error| CollectError(error.to_string()))?;
         let lost = drops.iter().sum();
         if lost > self.lost {
-            self.census.changed(CgroupChange::Lost);
+            self.platform.census.changed(CgroupChange::Lost);
             self.lost = lost;
         }
         let values = [Text::Static(DESCRIPTOR.name), Text::Static("ring_full")];
         scrape.record(&EVENTS_LOST, Subject::Node, values, lost);
-        self.files.read(&*self.census, scrape);
+        if let Some(rules) = &self.platform.cgroup_rules {
+            rules.update(&*self.platform.census);
+        }
+        self.files.read(&*self.platform.census, scrape);
         Ok(())
     }
 }

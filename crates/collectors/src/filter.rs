@@ -1,17 +1,26 @@
-//! Which processes are counted: the kernel's side is `bpf/lib/filter.bpf.h`.
+//! Which processes and cgroups are counted: the kernel's side is `bpf/lib/filter.bpf.h`.
 
 use bpf::abi::filter::{COMM_EXCLUDE, COMM_INCLUDE};
 use bpf::{Loader, Object};
 use runtime::{MakeError, Platform};
 
-/// Sets the constants of an object that includes the filter.
+/// Sets the constants of an object that includes the filter, and lets it use the table of cgroups.
 pub fn tune(loader: Loader, platform: &Platform) -> Loader {
     let comm_filter = match (platform.process_filter.is_empty(), platform.exclude_processes.is_empty()) {
         (false, _) => COMM_INCLUDE,
         (true, false) => COMM_EXCLUDE,
         (true, true) => 0,
     };
-    loader.constant("comm_filter", &comm_filter)
+    let loader = loader.constant("comm_filter", &comm_filter);
+    share(loader.constant("own_tgid", &platform.excluded_process.unwrap_or_default()), platform)
+}
+
+/// Lets an object that includes only the table of cgroups use it.
+pub fn share(loader: Loader, platform: &Platform) -> Loader {
+    match &platform.cgroup_rules {
+        Some(rules) => rules.share(loader),
+        None => loader,
+    }
 }
 
 /// Writes the commands of `process_filter` and `exclude_processes` before the object's programs are attached; an

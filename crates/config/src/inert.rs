@@ -23,13 +23,12 @@ enum When {
     Names,
 }
 
-const KEYS: [(&str, When); 19] = [
+const KEYS: [(&str, When); 18] = [
     ("agent.privileges", When::Differs),
     ("integrations.ebpf.programs_path", When::Differs),
     ("integrations.ebpf.pin_path", When::Differs),
     ("integrations.ebpf.granularity", When::Is("process")),
     ("integrations.ebpf.namespace_filter", When::Differs),
-    ("integrations.ebpf.sample_rate", When::Differs),
     ("integrations.ebpf.perf_buffer_size", When::Differs),
     ("integrations.ebpf.events.buffer", When::Differs),
     ("integrations.ebpf.max_stack_depth", When::Written),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use model::{Answer, Attributes, Text};
+use model::{Answer, Attributes, Rule, Text};
 
 use crate::container::{self, Place};
 use crate::stats::Reason;
@@ -77,6 +77,24 @@ impl Identities {
     /// Says whether a cgroup has to be known at all.
     pub(crate) fn tells_apart(&self) -> bool {
         self.granularity != Granularity::Node || !self.filter.is_empty()
+    }
+
+    /// Says whether some cgroups are left out.
+    pub(crate) fn filters(&self) -> bool {
+        !self.filter.is_empty()
+    }
+
+    /// Says what the filter wants of the cgroup with a path. Another container keeps all that is within it out; of
+    /// what is made below anything else nobody knows before it has its name.
+    pub(crate) fn rule(&self, path: &str) -> Rule {
+        let place = container::locate(path);
+        if !self.excludes(&place) {
+            Rule::Allow
+        } else if place.container.is_some() {
+            Rule::Deny
+        } else {
+            Rule::Skip
+        }
     }
 
     fn excludes(&self, place: &Place<'_>) -> bool {
@@ -209,6 +227,20 @@ mod tests {
         assert!(matches!(identities.named(&format!("/docker/{}", "a".repeat(64))), Answer::Excluded));
         assert!(matches!(identities.named("/nginx.service"), Answer::Excluded));
         assert!(matches!(identities.unknown(7, Reason::NotFound), Answer::Excluded));
+
+        let other = "a".repeat(64);
+        let rules = [
+            (format!("/docker/{ID}"), Rule::Allow),
+            (format!("/docker/{ID}/x"), Rule::Allow),
+            (format!("/docker/{other}"), Rule::Deny),
+            (format!("/docker/{other}/x"), Rule::Deny),
+            ("/docker".to_owned(), Rule::Skip),
+            ("/".to_owned(), Rule::Skip),
+            ("/nginx.service".to_owned(), Rule::Skip),
+        ];
+        for (path, rule) in rules {
+            assert_eq!(identities.rule(&path), rule, "{path}");
+        }
     }
 
     #[test]

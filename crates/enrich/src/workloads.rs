@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use model::{Answer, Census, CgroupChange, Resolver, Root, Subject};
+use model::{Answer, Census, CgroupChange, Resolver, Root, Rule, Subject};
 use tracing::{debug, warn};
 
 use crate::cache::{Cache, Life};
@@ -152,6 +152,18 @@ impl Census for Workloads {
         let cache = &self.shared.cache;
         let number = cache.roster();
         (number != known).then(|| (number, roots::roots(cache.alive())))
+    }
+
+    fn rules(&self, known: u64) -> Option<(u64, Vec<(u64, Rule)>)> {
+        let Shared { cache, identities, .. } = &*self.shared;
+        let number = cache.roster();
+        let rules = || cache.alive().into_iter().map(|one| (one.id, identities.rule(&one.path))).collect();
+        (identities.filters() && number != known).then(|| (number, rules()))
+    }
+
+    fn rule(&self, cgroup: u64) -> Option<Rule> {
+        let Shared { cache, identities, .. } = &*self.shared;
+        if identities.filters() { cache.path(cgroup).map(|path| identities.rule(&path)) } else { None }
     }
 }
 

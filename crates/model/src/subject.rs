@@ -72,6 +72,17 @@ pub struct Root {
     pub since: Instant,
 }
 
+/// What a filter of the configuration says of a cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It is to be observed, and so are those that will be made below it.
+    Allow,
+    /// It is not to be observed, nor are those that will be made below it.
+    Deny,
+    /// It is not to be observed, but what will be made below it may well be.
+    Skip,
+}
+
 /// Knows which cgroups exist.
 pub trait Census: Send + Sync {
     /// Takes note of a change.
@@ -84,6 +95,19 @@ pub trait Census: Send + Sync {
     /// the one that has the number `known`. No list has the number 0.
     fn roots(&self, known: u64) -> Option<(u64, Vec<Root>)> {
         let _ = known;
+        None
+    }
+
+    /// Gives the rules of all cgroups that exist, and the number of that list, as [`roots`](Self::roots) does; without
+    /// a filter there are none.
+    fn rules(&self, known: u64) -> Option<(u64, Vec<(u64, Rule)>)> {
+        let _ = known;
+        None
+    }
+
+    /// Gives the rule of one cgroup, if it is known already.
+    fn rule(&self, cgroup: u64) -> Option<Rule> {
+        let _ = cgroup;
         None
     }
 }

@@ -6,6 +6,7 @@ mod gather;
 pub mod health;
 pub mod manager;
 pub mod own;
+mod rules;
 pub mod series;
 pub mod setup;
 mod watch;
@@ -15,5 +16,6 @@ pub use collector::{CollectError, Collector, Descriptor, Distribution, Empty, Ma
 pub use health::{State, Status};
 pub use manager::{Manager, Options, Selection, StartError};
 pub use own::Own;
+pub use rules::CgroupRules;
 pub use series::Limits;
 pub use setup::{Platform, Setup};

@@ -27,6 +27,12 @@ pub struct Platform {
     pub process_filter: Vec<String>,
     /// The commands that collectors must not count.
     pub exclude_processes: Vec<String>,
+    /// Which cgroups the kernel counts; nothing where all are, or where user space alone decides.
+    pub cgroup_rules: Option<crate::CgroupRules>,
+    /// The process that is not counted: the agent's own, as the kernel's programs see it.
+    pub excluded_process: Option<u32>,
+    /// Of operations that are timed and of events one in so many is taken.
+    pub sample_every: u32,
     /// What is counted with OpenTelemetry instruments made here becomes part of every snapshot.
     pub meters: opentelemetry_sdk::metrics::SdkMeterProvider,
 }

@@ -45,7 +45,10 @@ pub struct Ebpf {
     pub namespace_filter: Vec<String>,
     /// Processes with these commands (their first 15 bytes) are not observed.
     pub exclude_processes: Vec<String>,
-    /// The percentage of events that are taken.
+    /// Whether the agent's own process is observed, too.
+    pub include_self: bool,
+    /// The percentage of events that are taken and of operations that are timed, rounded to one in a whole number: 50 is
+    /// every other, 10 one in ten. Counters always count everything. It multiplies with a collector's own sampling.
     #[schemars(range(min = 1, max = 100))]
     pub sample_rate: u8,
     /// The bytes of each ring buffer.
@@ -81,6 +84,7 @@ impl Default for Ebpf {
             container_filter: Vec::new(),
             namespace_filter: Vec::new(),
             exclude_processes: Vec::new(),
+            include_self: false,
             sample_rate: 100,
             ring_buffer_size: 65_536,
             perf_buffer_size: 8_192,

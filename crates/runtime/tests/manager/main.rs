@@ -70,6 +70,9 @@ fn start_with(options: Options, selections: Vec<Selection>, own: Own) -> Result<
         ring_bytes: 4096,
         process_filter: Vec::new(),
         exclude_processes: Vec::new(),
+        cgroup_rules: None,
+        excluded_process: None,
+        sample_every: 1,
         meters: own.provider(),
     };
     Manager::start(
