@@ -181,7 +181,7 @@ impl Bench {
             };
             let counts: [u32; SLOTS] = std::array::from_fn(slot);
             let distribution =
-                Distribution { sum: self.number * 1_000_003, zero: 0, scale: 0, first: 4, counts: &counts };
+                Distribution { sum: self.number * 1_000_003, zero: 0, scale: 0, first: 4, counts: &counts, weight: 1 };
             scrape.record_histogram(&LATENCY, subject, ["".into()], distribution);
         }
         scrape

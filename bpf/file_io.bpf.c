@@ -31,7 +31,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 		return 0;
 	task = CURRENT();
 	call = is_compat(task, regs) ? call >> 4 : call & 15;
-	if (call && call != FILE_OPEN)
+	if (call && call != FILE_OPEN && !is_filtered(task))
 		start_call(task, nr);
 	return 0;
 }
@@ -69,6 +69,8 @@ static __always_inline int ended(struct pt_regs *regs, long ret, u32 how)
 	task = CURRENT();
 	compat = is_compat(task, regs);
 	call = compat ? call >> 4 : call & 15;
+	if (is_filtered(task))
+		return 0;
 	if (timing != TIME_NONE && call != FILE_OPEN)
 		start = end_call(task, nr);
 	if (!call || (!start && ret < (call == FILE_OPEN ? 0 : 1)))
@@ -87,8 +89,6 @@ static __always_inline int ended(struct pt_regs *regs, long ret, u32 how)
 	else if (call == FILE_COPY)
 		target = file_system(task, argument(regs, compat, 2), how);
 	if (source == NO_FILE && target == NO_FILE)
-		return 0;
-	if (is_filtered(task))
 		return 0;
 
 	cgroup = task_cgroup(task);

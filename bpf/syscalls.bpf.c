@@ -33,7 +33,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 	if (timing == TIME_SAMPLE && !is_sampled())
 		return 0;
 	task = CURRENT();
-	if (!has_no_end(syscall_abi(task, regs, nr), nr))
+	if (!is_filtered(task) && !has_no_end(syscall_abi(task, regs, nr), nr))
 		start_call(task, nr);
 	return 0;
 }
@@ -70,6 +70,8 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	struct loss *lost;
 	u32 mark = 0;
 
+	if (is_filtered(task))
+		return 0;
 	call.nr = syscall_number(regs);
 	if (timing != TIME_NONE)
 		start = end_call(task, call.nr);
@@ -91,8 +93,6 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	if (count_listed || time_listed)
 		mark = marks(call.abi, call.nr);
 	if (count_listed && !(mark & LISTED_COUNT))
-		return 0;
-	if (is_filtered(task))
 		return 0;
 
 	call.cgroup = task_cgroup(task);

@@ -4,6 +4,7 @@ mod cgroup;
 mod churn;
 mod counts;
 mod file_io;
+mod filter;
 mod hooks;
 mod life;
 mod limits;

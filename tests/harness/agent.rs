@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use aya::maps::{Map, MapData, PerCpuHashMap};
 use serde_json::Value;
 
 use super::scrape::{self, Scrape};
@@ -28,6 +29,8 @@ pub struct Wish<'w> {
     pub collectors: &'w [&'w str],
     /// The section of the syscalls collector, in YAML's flow style without the braces.
     pub syscalls: &'w str,
+    /// Further keys of `integrations.ebpf`, each a line of YAML.
+    pub ebpf: &'w [&'w str],
     /// Where to push OTLP over HTTP.
     pub otlp: Option<SocketAddr>,
     /// How the endpoint is set beyond that, in YAML's flow style without the braces; empty for a push every second.
@@ -52,8 +55,9 @@ impl Agent {
         };
         let separator = if wish.syscalls.is_empty() { "" } else { ", " };
         let collectors: String = wish.collectors.iter().map(|line| ["      ", line, "\n"].concat()).collect();
+        let ebpf: String = wish.ebpf.iter().map(|line| ["    ", line, "\n"].concat()).collect();
         let config = format!(
-            "integrations:\n  ebpf:\n    collectors:\n      syscalls: {{enabled: require{separator}{}}}\n{collectors}\
+            "integrations:\n  ebpf:\n{ebpf}    collectors:\n      syscalls: {{enabled: require{separator}{}}}\n{collectors}\
              exporters:\n  prometheus: {{listen: \"127.0.0.1:0\", max_age: 0s}}\n{otlp}\
              health: {{listen: \"127.0.0.1:0\"}}\nadmin: {{socket: \"{}\"}}\n{timeout}",
             wish.syscalls,
@@ -149,9 +153,23 @@ impl Agent {
 
     /// Gives the ids of the BPF programs that the agent holds.
     pub fn programs(&self) -> Vec<u32> {
+        self.ids("prog_id:")
+    }
+
+    /// Gives the cgroup ids that are keys of the map `calls` of the syscalls collector, as the kernel has it.
+    pub fn counted_cgroups(&self) -> Vec<u64> {
+        let ids = self.ids("map_id:");
+        let mut maps = aya::maps::loaded_maps().flatten();
+        let calls = maps.find(|map| ids.contains(&map.id()) && map.name_as_str() == Some("calls")).unwrap();
+        let map = Map::from_map_data(MapData::from_id(calls.id()).unwrap()).unwrap();
+        let calls = PerCpuHashMap::<_, [u64; 2], u64>::try_from(map).unwrap();
+        calls.keys().flatten().map(|[cgroup, _]| cgroup).collect()
+    }
+
+    fn ids(&self, key: &str) -> Vec<u32> {
         let descriptors = self.descriptors();
         let lines = descriptors.iter().flat_map(|text| text.lines());
-        let mut ids: Vec<u32> = lines.filter_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok()).collect();
+        let mut ids: Vec<u32> = lines.filter_map(|line| line.strip_prefix(key)?.trim().parse().ok()).collect();
         ids.sort_unstable();
         ids.dedup();
         ids

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::eventually;
@@ -72,6 +73,11 @@ impl Cgroup {
     /// Gives the path from the hierarchy's root, as it stands in `cgroup.path`.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// Gives the id, as the kernel has it.
+    pub fn id(&self) -> u64 {
+        fs::metadata(&self.directory).unwrap().ino()
     }
 
     /// Gives the directory.

@@ -106,7 +106,7 @@ pub fn platform(
             config.limits.map_memory
         );
     }
-    let cgroup_rules = cgroup_rules(loaded, &**workloads);
+    let cgroup_rules = cgroup_rules(loaded, workloads);
     Arc::new(Platform {
         cgroup_rules,
         excluded_process: facts.process.filter(|_| !ebpf.include_self),

@@ -201,16 +201,8 @@ fn bpf_descriptor<T: IntoBytes>(command: libc::c_int, attributes: &mut T) -> io:
 /// Makes a hash map.
 pub(crate) fn create_hash(name: &str, key_size: usize, value_size: usize, max_entries: u32) -> io::Result<OwnedFd> {
     let (key_size, value_size) = (key_size as u32, value_size as u32);
-    let mut map = NewMap {
-        kind: kind::HASH,
-        key_size,
-        value_size,
-        max_entries,
-        flags: 0,
-        inner_map: 0,
-        node: 0,
-        name: [0; 16],
-    };
+    let mut map =
+        NewMap { kind: kind::HASH, key_size, value_size, max_entries, flags: 0, inner_map: 0, node: 0, name: [0; 16] };
     for (to, from) in map.name.iter_mut().take(15).zip(name.bytes()) {
         *to = from;
     }
@@ -230,7 +222,8 @@ pub(crate) fn own_process() -> io::Result<u32> {
     const RAW_TRACEPOINT: u32 = 17;
     const LICENSE: &[u8; 4] = b"GPL\0";
     // r0 = bpf_get_current_pid_tgid(); r0 >>= 32; exit
-    const PROGRAM: [[u8; 8]; 3] = [[0x85, 0, 0, 0, 14, 0, 0, 0], [0x77, 0, 0, 0, 32, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    const PROGRAM: [[u8; 8]; 3] =
+        [[0x85, 0, 0, 0, 14, 0, 0, 0], [0x77, 0, 0, 0, 32, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
     let mut program = NewProgram {
         kind: RAW_TRACEPOINT,
         instruction_count: PROGRAM.len() as u32,

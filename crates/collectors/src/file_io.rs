@@ -9,7 +9,7 @@ use bpf::abi::histogram::HistShape;
 use bpf::{Loader, Object, PerCpuCells, Types};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Metric, Subject, Text};
-use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
+use runtime::own::{EVENTS_LOST, MAP_OVERFLOW, SAMPLE_INTERVAL};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,7 @@ static OPENS: Metric = Metric::counter(
 static LATENCY: Metric = Metric::histogram(
     "ebpf_file_io_latency_ns",
     "{ns}",
-    "Time that system calls on regular files took, of those that were timed: read, write, fsync, or copy between two.",
+    "Time that system calls on regular files took: read, write, fsync, or copy between two; where one call in N is timed, each counts N times.",
     &["operation"],
     NANOSECOND_BOUNDS,
 );
@@ -54,13 +54,16 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     name: "file_io",
     summary: "Bytes read from and written to files by workload and file system, files opened, latency",
     limits: &[
+        "Of the calls one in `latency.sample` is timed, chosen at random, and stands for that many: the histogram's count \
+         and sum are estimates, of calls that are rare coarse ones. telesonde_sample_interval tells the number; \
+         `latency: all` with `sample_rate: 100` is exact.",
         "What goes through mmap, io_uring or AIO is not seen, nor what the kernel itself does with files.",
         "Directories do not count as files opened; execve's files do not either.",
         "A descriptor is looked up when its call ends: what another thread closed or replaced meanwhile is not counted, or as the new file.",
         "Latency includes calls that found the end of the file or failed; its operation `copy` is sendfile, splice and copy_file_range.",
         "Before Linux 6.17 the table of descriptors needs bpf_probe_read_kernel, which lockdown=confidentiality refuses.",
     ],
-    metrics: &[&READ, &WRITTEN, &OPENS, &LATENCY, &MAP_OVERFLOW, &EVENTS_LOST],
+    metrics: &[&READ, &WRITTEN, &OPENS, &LATENCY, &MAP_OVERFLOW, &EVENTS_LOST, &SAMPLE_INTERVAL],
     needs: &[
         Need::Btf,
         Need::Tracepoint("sys_exit"),
@@ -128,16 +131,19 @@ struct FileIo {
 }
 
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
-    let config: Config = setup.section()?;
+    let mut config: Config = setup.section()?;
+    config.latency = config.latency.thinned(setup.platform());
     let types = setup.types()?;
     let platform = setup.platform();
     let object = load(&config, platform, &types)?;
     let collector = FileIo {
         amounts: Entries::open(&object, "file_amounts", platform)?,
         others: Sums::new(),
-        latency: match config.latency {
-            Latency::Off => None,
-            _ => Some(Histograms::open(&object, "file_latency", config.latency_shape(), platform)?),
+        latency: if config.latency == Latency::Off {
+            None
+        } else {
+            let histograms = Histograms::open(&object, "file_latency", config.latency_shape(), platform)?;
+            Some(histograms.sampled(config.latency.weight()))
         },
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
         object,

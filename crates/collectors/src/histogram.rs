@@ -3,7 +3,7 @@
 use bpf::abi::histogram::{FINEST_SCALE, HistShape, Histogram};
 use bpf::{Object, PerCpuCells, PerCpuTable};
 use model::{Metric, Subject, Text};
-use runtime::own::MAP_OVERFLOW;
+use runtime::own::{MAP_OVERFLOW, SAMPLE_INTERVAL};
 use runtime::{Distribution, MakeError, Platform, Scrape};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -54,6 +54,7 @@ pub struct Histograms<K> {
     lost: PerCpuCells<u64>,
     dead: Retirement<K>,
     sum: Histogram,
+    weight: u32,
 }
 
 impl<K: Key> Histograms<K> {
@@ -65,7 +66,14 @@ impl<K: Key> Histograms<K> {
         let table = object.histograms(map, shape).map_err(crate::refused)?;
         let lost = object.lost_histogram(map, shape).map_err(crate::refused)?;
         let dead = Retirement::new(platform.census.clone());
-        Ok(Self { map, shape, table, lost, dead, sum: Histogram::default() })
+        Ok(Self { map, shape, table, lost, dead, sum: Histogram::default(), weight: 1 })
+    }
+
+    /// Says that one operation in so many is measured, on average: each value counts as often, and the interval is
+    /// recorded beside the histogram.
+    #[must_use]
+    pub fn sampled(self, weight: u32) -> Self {
+        Self { weight, ..self }
     }
 
     /// Records every histogram, summed over all CPUs: `name` gives the attribute values that belong to a key. What the
@@ -79,30 +87,39 @@ impl<K: Key> Histograms<K> {
         metric: &'static Metric,
         mut name: impl FnMut(&K) -> [Text; N],
     ) -> Result<(), bpf::Error> {
-        let Self { map, shape, table, lost, dead, sum } = self;
+        let Self { map, shape, table, lost, dead, sum, weight } = self;
+        let (shape, weight) = (*shape, *weight);
         table.for_each(|key, cells| {
-            sum.read(*shape, cells);
-            Entry::new(scrape, key.subject(), false).distribution(metric, name(key), distribution(*shape, sum));
+            sum.read(shape, cells);
+            Entry::new(scrape, key.subject(), false).distribution(metric, name(key), distribution(shape, sum, weight));
             dead.note(*key, key.cgroup(), sum.count());
         })?;
         for key in dead.finish() {
             if let Some(cells) = table.take(&key)? {
-                sum.read(*shape, &cells);
-                Entry::new(scrape, key.subject(), true).distribution(metric, name(&key), distribution(*shape, sum));
+                sum.read(shape, &cells);
+                Entry::new(scrape, key.subject(), true).distribution(
+                    metric,
+                    name(&key),
+                    distribution(shape, sum, weight),
+                );
             }
         }
-        sum.read(*shape, &lost.get(0)?);
+        sum.read(shape, &lost.get(0)?);
         if sum.count() > 0 {
             let values = std::array::from_fn::<Text, N, _>(|_| "".into());
-            scrape.record_histogram(metric, Subject::Overflow, values, distribution(*shape, sum));
+            scrape.record_histogram(metric, Subject::Overflow, values, distribution(shape, sum, weight));
+        }
+        if weight > 1 {
+            scrape.record(&SAMPLE_INTERVAL, Subject::Node, [(*metric.name).into()], u64::from(weight));
         }
         scrape.record(&MAP_OVERFLOW, Subject::Node, [(*map).into()], sum.count());
         Ok(())
     }
 }
 
-fn distribution(shape: HistShape, sum: &Histogram) -> Distribution<'_> {
-    Distribution { sum: sum.sum, zero: sum.zero, scale: shape.scale as i8, first: shape.first(), counts: &sum.slots }
+fn distribution(shape: HistShape, sum: &Histogram, weight: u32) -> Distribution<'_> {
+    let (scale, first) = (shape.scale as i8, shape.first());
+    Distribution { sum: sum.sum, zero: sum.zero, scale, first, counts: &sum.slots, weight }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use bpf::abi::syscalls::{
 use bpf::{Loader, Object, PerCpuCells, Types};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Metric, Subject, Text};
-use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
+use runtime::own::{EVENTS_LOST, MAP_OVERFLOW, SAMPLE_INTERVAL};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 
 use crate::filter;
@@ -39,7 +39,7 @@ static ERRORS: Metric = Metric::counter(
 static LATENCY: Metric = Metric::histogram(
     "ebpf_syscall_latency_ns",
     "{ns}",
-    "Time from entering a system call to leaving it, of the calls that were timed.",
+    "Time from entering a system call to leaving it; where one call in N is timed, each counts N times.",
     &["syscall"],
     NANOSECOND_BOUNDS,
 );
@@ -49,12 +49,15 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     name: "syscalls",
     summary: "System calls by workload: how many, which failed and why, how long they took",
     limits: &[
+        "Of the calls one in `latency.sample` is timed, chosen at random, and stands for that many: the histogram's count \
+         and sum are estimates, of calls that are rare coarse ones. telesonde_sample_interval tells the number; \
+         `latency: all` with `sample_rate: 100` is exact.",
         "exit and exit_group never return, so they are absent; calls in flight are not counted yet.",
         "What io_uring does without a system call is not seen.",
         "A successful execve into a program of another table (32-bit, 64-bit) is counted in the new one's.",
         "On kernels before 5.12 a 64-bit program's calls through int 0x80 pass for native ones.",
     ],
-    metrics: &[&COUNT, &ERRORS, &LATENCY, &MAP_OVERFLOW, &EVENTS_LOST],
+    metrics: &[&COUNT, &ERRORS, &LATENCY, &MAP_OVERFLOW, &EVENTS_LOST, &SAMPLE_INTERVAL],
     needs: &[
         Need::Btf,
         Need::Tracepoint("sys_exit"),
@@ -92,16 +95,19 @@ struct Syscalls {
 }
 
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
-    let config: Config = setup.section()?;
+    let mut config: Config = setup.section()?;
+    config.latency = config.latency.thinned(setup.platform());
     let types = setup.types()?;
     let platform = setup.platform();
     let object = load(&config, platform, &types)?;
     let collector = Syscalls {
         calls: Entries::open(&object, "calls", platform)?,
         errors: Entries::open(&object, "errors", platform)?,
-        latency: match config.latency {
-            Latency::Off => None,
-            _ => Some(Histograms::open(&object, "latency", config.latency_shape(), platform)?),
+        latency: if config.latency == Latency::Off {
+            None
+        } else {
+            let histograms = Histograms::open(&object, "latency", config.latency_shape(), platform)?;
+            Some(histograms.sampled(config.latency.weight()))
         },
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
         names: names::Names::default(),

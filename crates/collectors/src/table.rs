@@ -162,5 +162,5 @@ impl<'s> Entry<'s> {
 #[allow(dead_code)]
 pub fn distribution(hist: &Hist) -> Distribution<'_> {
     const { assert!(HIST_SLOTS < 64, "more slots than a 64-bit value has powers of two") };
-    Distribution { sum: hist.sum, zero: hist.zero, scale: 0, first: HIST_FIRST, counts: &hist.slots }
+    Distribution { sum: hist.sum, zero: hist.zero, scale: 0, first: HIST_FIRST, counts: &hist.slots, weight: 1 }
 }

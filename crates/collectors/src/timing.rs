@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bpf::Loader;
 use bpf::abi::starts::{TIME_EVERY, TIME_NONE, TIME_SAMPLE};
+use runtime::Platform;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -77,6 +78,28 @@ impl JsonSchema for Latency {
 }
 
 impl Latency {
+    /// Thins out further by `sample_rate`.
+    #[must_use]
+    pub fn thinned(self, platform: &Platform) -> Self {
+        self.by(platform.sample_every)
+    }
+
+    fn by(self, every: u32) -> Self {
+        match (self, self.weight().saturating_mul(every)) {
+            (Self::Off, _) => Self::Off,
+            (_, 1) => Self::All,
+            (_, every) => Self::Sample(every.min(LARGEST)),
+        }
+    }
+
+    /// Gives how many calls each call that is timed stands for.
+    pub fn weight(self) -> u32 {
+        match self {
+            Self::All | Self::Off => 1,
+            Self::Sample(every) => every,
+        }
+    }
+
     /// Sets the constants of an object that times calls.
     pub fn tune(self, loader: Loader) -> Loader {
         let (timing, span) = match self {
@@ -91,6 +114,13 @@ impl Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_sample_rate_multiplies() {
+        assert_eq!((Latency::All.by(1), Latency::Off.by(4)), (Latency::All, Latency::Off));
+        assert_eq!((Latency::All.by(4), Latency::Sample(16).by(4)), (Latency::Sample(4), Latency::Sample(64)));
+        assert_eq!(Latency::Sample(LARGEST).by(100), Latency::Sample(LARGEST));
+    }
 
     #[test]
     fn latency_has_three_forms() {

@@ -121,6 +121,8 @@ pub struct Distribution<'a> {
     pub first: i32,
     /// Wrapping counts, slot by slot; always the same number for one metric.
     pub counts: &'a [u32],
+    /// How many operations each value stands for: 1 where all are measured.
+    pub weight: u32,
 }
 
 /// What a reading holds.
@@ -135,6 +137,7 @@ pub(crate) enum Content {
         first: i32,
         at: u32,
         len: u32,
+        weight: u32,
     },
 }
 
@@ -227,6 +230,7 @@ impl Scrape {
             first: distribution.first,
             at,
             len: distribution.counts.len() as u32,
+            weight: distribution.weight,
         }
     }
 

@@ -38,8 +38,16 @@ pub static EVENTS_LOST: Metric = Metric::counter(
     &["collector", "reason"],
 );
 
+/// How a histogram was sampled, where it was; any collector that samples records it for [`model::Subject::Node`].
+pub static SAMPLE_INTERVAL: Metric = Metric::gauge(
+    "telesonde_sample_interval",
+    "{operation}",
+    "The average number of operations of which one is measured, where not all are; the metric's values are scaled by it.",
+    &["metric"],
+);
+
 /// The metrics that collectors share.
-pub static SHARED: &[&Metric] = &[&MAP_OVERFLOW, &EVENTS_LOST];
+pub static SHARED: &[&Metric] = &[&MAP_OVERFLOW, &EVENTS_LOST, &SAMPLE_INTERVAL];
 
 /// The scope of the agent's own telemetry.
 pub const SCOPE: &str = "telesonde";

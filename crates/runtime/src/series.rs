@@ -545,7 +545,15 @@ impl Store {
                 let overflow = self.groups[cell.group as usize].overflow?;
                 let entry = self.groups[cell.group as usize].entries[overflow as usize].as_ref()?;
                 let Total::Distribution { scale, first, .. } = entry.total else { return None };
-                Some(Content::Distribution { sum: 0, zero: 0, scale, first, at: 0, len: counts.len() as u32 })
+                Some(Content::Distribution {
+                    sum: 0,
+                    zero: 0,
+                    scale,
+                    first,
+                    at: 0,
+                    len: counts.len() as u32,
+                    weight: 1,
+                })
             }
             Last::Nothing => None,
         }

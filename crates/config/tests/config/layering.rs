@@ -94,7 +94,7 @@ fn short_and_long_forms_of_collectors_follow_their_layers() {
 
 #[test]
 fn collectors_of_later_versions_give_one_warning_each_when_switched_on() {
-    let loaded = text("integrations: {ebpf: {collect_dns: true, collect_http: false, sample_rate: 10, collectors: {memory: {enabled: true}}}}\n")
+    let loaded = text("integrations: {ebpf: {collect_dns: true, collect_http: false, max_stack_depth: 10, collectors: {memory: {enabled: true}}}}\n")
         .expect("loads");
     let keys: Vec<&str> = loaded.warnings.iter().map(|warning| warning.key.as_str()).collect();
     assert_eq!(
@@ -102,7 +102,7 @@ fn collectors_of_later_versions_give_one_warning_each_when_switched_on() {
         [
             "integrations.ebpf.collectors.memory.enabled",
             "integrations.ebpf.collectors.dns.enabled",
-            "integrations.ebpf.sample_rate"
+            "integrations.ebpf.max_stack_depth"
         ]
     );
     let errors = text("integrations: {ebpf: {collectors: {dns: {enabled: require}}}}\n").expect_err("not there");

@@ -229,7 +229,7 @@ fn histograms_are_wrapping_differences() {
     let mut bench = Bench::new(100, 1000);
     bench.names.set(1, named("a"));
     let record = |s: &mut Scrape, sum, counts: &[u32]| {
-        let distribution = Distribution { sum, zero: 1, scale: 0, first: 3, counts };
+        let distribution = Distribution { sum, zero: 1, scale: 0, first: 3, counts, weight: 1 };
         s.record_histogram(&TIME, Subject::Cgroup(1), [], distribution);
     };
     bench.gather(|s| record(s, 100, &[u32::MAX, 2]));
@@ -238,6 +238,21 @@ fn histograms_are_wrapping_differences() {
     assert_eq!(counts, &[u64::from(u32::MAX) + 5, 3]);
     assert_eq!((points[0].sum as u64, points[0].zero, points[0].first), (130, 1, 3));
     assert_eq!(points[0].count, u64::from(u32::MAX) + 5 + 3 + 1);
+}
+
+#[test]
+fn a_sample_counts_as_often_as_it_stands_for() {
+    let mut bench = Bench::new(100, 1000);
+    bench.names.set(1, named("a"));
+    let record = |s: &mut Scrape, sum, zero, counts: &[u32]| {
+        let distribution = Distribution { sum, zero, scale: 0, first: 3, counts, weight: 16 };
+        s.record_histogram(&TIME, Subject::Cgroup(1), [], distribution);
+    };
+    bench.gather(|s| record(s, 100, 0, &[u32::MAX - 1, 2]));
+    let families = bench.gather(|s| record(s, 130, 1, &[u32::MAX, 3]));
+    let Points::Histogram { points, counts } = &families[0].points else { panic!("no histogram") };
+    assert_eq!(counts, &[u64::from(u32::MAX) * 16, 48]);
+    assert_eq!((points[0].sum as u64, points[0].zero), (130 * 16, 16));
 }
 
 #[test]

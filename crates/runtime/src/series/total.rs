@@ -33,7 +33,8 @@ impl Total {
 
     /// Adds what a cumulative reading has grown by and gives that growth (of a histogram: of its count).
     ///
-    /// A number that fell was reset: all of it is growth. Histogram counts are 32 bits wide and wrap.
+    /// A number that fell was reset: all of it is growth. Histogram counts are 32 bits wide and wrap; each grows the
+    /// total by as many as it stands for.
     pub fn grow(&mut self, last: &mut Last, content: &Content, all: &[u32]) -> f64 {
         match (self, content) {
             (Self::Number(total), Content::Number(value)) => {
@@ -44,7 +45,7 @@ impl Total {
             }
             (
                 Self::Distribution { sum, zero, count, counts, .. },
-                Content::Distribution { sum: s, zero: z, at, len, .. },
+                Content::Distribution { sum: s, zero: z, at, len, weight, .. },
             ) => {
                 let now = &all[*at as usize..(*at + *len) as usize];
                 if !matches!(last, Last::Distribution { .. }) {
@@ -53,15 +54,16 @@ impl Total {
                 let Last::Distribution { sum: last_sum, zero: last_zero, counts: last_counts } = last else {
                     return 0.0;
                 };
-                let zeros = u64::from(z.wrapping_sub(*last_zero));
+                let weight = u64::from(*weight);
+                let zeros = u64::from(z.wrapping_sub(*last_zero)) * weight;
                 let mut grown = zeros;
                 for ((total, &now), last) in counts.iter_mut().zip(now).zip(last_counts.iter_mut()) {
-                    let delta = u64::from(now.wrapping_sub(*last));
+                    let delta = u64::from(now.wrapping_sub(*last)) * weight;
                     *total += delta;
                     grown += delta;
                     *last = now;
                 }
-                *sum += s.wrapping_sub(*last_sum) as f64;
+                *sum += s.wrapping_sub(*last_sum) as f64 * weight as f64;
                 *zero += zeros;
                 *count += grown;
                 (*last_sum, *last_zero) = (*s, *z);
