@@ -8,6 +8,7 @@ pub mod netns;
 pub mod otlp;
 pub mod scrape;
 pub mod stimulus;
+pub mod traffic;
 
 use std::error::Error;
 use std::path::PathBuf;

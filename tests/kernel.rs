@@ -9,6 +9,7 @@ mod hooks;
 mod life;
 mod limits;
 mod names;
+mod network;
 mod outage;
 mod quantiles;
 
@@ -30,6 +31,7 @@ pub struct Stimulus {
 pub const STIMULI: &[Stimulus] = &[
     // The directory is there as long as the test: what it holds is more than nothing.
     Stimulus { collector: "cgroup", actions: &["resident_pages=9"], sample: "cgroup_memory_usage_bytes" },
+    Stimulus { collector: "network", actions: &["datagrams=5"], sample: "ebpf_network_packets_total" },
     Stimulus { collector: "file_io", actions: &["exec=1"], sample: "ebpf_file_open_count_total" },
     Stimulus { collector: "syscalls", actions: &["openat_enoent=1"], sample: "ebpf_syscall_errors_total" },
 ];

@@ -45,6 +45,7 @@ enum {
 	BPF_ANY = 0,
 	BPF_NOEXIST = 1,
 	BPF_F_NO_PREALLOC = 1,
+	BPF_F_CLONE = 1 << 9,
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 	BPF_SK_STORAGE_GET_F_CREATE = 1,
 };
@@ -160,14 +161,41 @@ struct thread_info {
 	u32 status; /* x86 only */
 };
 
+#define PF_KTHREAD 0x00200000
+
 struct task_struct {
 	struct thread_info thread_info;
+	unsigned int flags;
 	int pid;
 	int tgid;
 	struct css_set *cgroups;
 	struct files_struct *files;
 	struct task_struct *group_leader;
 	char comm[16];
+};
+
+struct sock_common {
+	unsigned short skc_family;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+};
+
+struct socket {
+	struct sock *sk;
+};
+
+struct sk_buff {
+	struct sock *sk;
+	u16 protocol;
+};
+
+struct file;
+
+struct bpf_iter__task_file {
+	struct task_struct *task;
+	struct file *file;
 };
 
 #if defined(__TARGET_ARCH_x86)
@@ -197,3 +225,4 @@ struct pt_regs {
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>

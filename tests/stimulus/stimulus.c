@@ -5,6 +5,7 @@
 //
 // The move itself, printing and exiting make calls of their own (write, exit_group): tests look at others only.
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -101,6 +103,19 @@ static void mixed_sleeps(long count)
 		printf("%s%lld", i ? "," : "", timed_sleep(nanoseconds));
 	}
 	printf("]");
+}
+
+// To the discard port of this machine, where nobody need listen.
+static void datagrams(long count)
+{
+	struct sockaddr_in discard = { .sin_family = AF_INET, .sin_port = htons(9) };
+	discard.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	for (long i = 0; i < count; i++) {
+		int fd = socket(AF_INET, SOCK_DGRAM, 0);
+		if (fd < 0 || sendto(fd, "", 1, 0, (struct sockaddr *)&discard, sizeof(discard)) != 1)
+			die("sendto");
+		close(fd);
+	}
 }
 
 static void forks(long count)
@@ -317,6 +332,8 @@ int main(int argc, char **argv)
 			printf(",\"nanosleep_ns\":%lld", sleeps(n, m));
 		else if (!strcmp(action, "mixed_sleeps"))
 			mixed_sleeps(n);
+		else if (!strcmp(action, "datagrams"))
+			datagrams(n);
 		else if (!strcmp(action, "fork"))
 			forks(n);
 		else if (!strcmp(action, "vfork"))

@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod file_io;
 pub mod filter;
 pub mod histogram;
+pub mod network;
 pub mod starts;
 pub mod syscalls;
 

@@ -1,11 +1,12 @@
-//! Sets the size of a map's values in an object that is not loaded yet: aya takes it from the object's own types
-//! and has no other way to be told.
+//! What aya does not do with types. It sets the size of a map's values in an object that is not loaded yet, which aya
+//! takes from the object's own types alone, and reads the names and values of the kernel's enumerations.
 
 /// The kinds of BTF types that are read here, from the kernel's `btf.h`.
 mod kind {
     pub const POINTER: u32 = 2;
     pub const ARRAY: u32 = 3;
     pub const STRUCT: u32 = 4;
+    pub const ENUM: u32 = 6;
     pub const VARIABLE: u32 = 14;
 }
 
@@ -23,6 +24,21 @@ pub(crate) fn set_value_sizes(object: &mut [u8], sizes: &[(String, u32)]) -> Res
         field.copy_from_slice(&bytes.to_le_bytes());
     }
     Ok(())
+}
+
+/// Gives the names and values of an enumeration; nothing where there is none of that name.
+pub(crate) fn enumeration(btf: &[u8], name: &str) -> Option<Vec<(String, u32)>> {
+    let types = Types::read(btf)?;
+    let count = |at: usize| word(btf, at + 4).unwrap_or(0) as usize & 0xffff;
+    // One without members is only declared.
+    let at = types.find(btf, kind::ENUM, |at| count(at) > 0 && types.is_named(btf, at, name))?;
+    let member = |index: usize| {
+        let member = at + TYPE + 8 * index;
+        let text = btf.get(types.strings + word(btf, member)? as usize..)?;
+        let end = text.iter().position(|&byte| byte == 0)?;
+        Some((std::str::from_utf8(&text[..end]).ok()?.to_owned(), word(btf, member + 4)?))
+    };
+    (0..count(at)).map(member).collect()
 }
 
 /// Finds a section of a 64-bit ELF file: where it begins and ends.
@@ -145,6 +161,37 @@ mod tests {
         for map in ["nothing", "thread"] {
             let error = set_value_sizes(&mut object(), &[(map.to_owned(), 8)]).unwrap_err();
             assert!(error.contains(map), "{error}");
+        }
+    }
+
+    /// A header, an INT, then an ENUM of two.
+    fn fruits() -> Vec<u8> {
+        let strings = b"\0fruit\0APPLE\0PEAR\0";
+        let types: &[u32] = &[0, 1 << 24, 4, 32, 1, kind::ENUM << 24 | 2, 4, 7, 3, 13, u32::MAX];
+        let words = [0x1_eb9f, 24, 0, types.len() as u32 * 4, types.len() as u32 * 4, strings.len() as u32];
+        let words = words.iter().chain(types).flat_map(|word| word.to_le_bytes());
+        words.chain(strings.iter().copied()).collect()
+    }
+
+    #[test]
+    fn an_enumeration_is_found_by_name() {
+        let found = enumeration(&fruits(), "fruit").unwrap();
+        assert_eq!(found, [("APPLE".to_owned(), 3), ("PEAR".to_owned(), u32::MAX)]);
+        assert_eq!(enumeration(&fruits(), "stone"), None);
+    }
+
+    #[test]
+    fn broken_types_are_no_enumeration() {
+        let whole = fruits();
+        for end in 0..whole.len() {
+            assert_eq!(enumeration(&whole[..end], "fruit"), None, "cut at {end}");
+        }
+        for at in 0..whole.len() {
+            for byte in [0, 0x7f, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] = byte;
+                let _ = enumeration(&bytes, "fruit");
+            }
         }
     }
 

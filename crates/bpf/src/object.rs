@@ -30,7 +30,7 @@ pub fn objects() -> impl Iterator<Item = (&'static str, &'static [u8])> {
 
 /// The running kernel's types, parsed once (15 ms, some 20 MB). Drop it when everything is attached.
 #[derive(Clone)]
-pub struct Types(pub(crate) Arc<Btf>);
+pub struct Types(pub(crate) Arc<Btf>, Arc<Path>);
 
 impl Types {
     /// Reads the types from a file, by default from where the kernel shows them.
@@ -42,7 +42,12 @@ impl Types {
         let fail = |reason| Error::Types { path: path.display().to_string(), reason };
         fs::metadata(path).map_err(|error| fail(error.to_string()))?;
         let btf = Btf::parse_file(path, aya::Endianness::default()).map_err(|error| fail(chain(&error)))?;
-        Ok(Self(Arc::new(btf)))
+        Ok(Self(Arc::new(btf), Arc::from(path)))
+    }
+
+    /// Gives the names and values of an enumeration of the kernel; nothing where it has none of that name.
+    pub fn enumeration(&self, name: &str) -> Option<Vec<(String, u32)>> {
+        btf::enumeration(&fs::read(&self.1).ok()?, name)
     }
 
     /// Says whether the kernel has a tracepoint.

@@ -1,9 +1,13 @@
 //! What this kernel and this host can do, as facts without judgement: the doctor and the collectors judge.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use aya::maps::MapType;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::sys;
@@ -46,6 +50,30 @@ pub struct Cgroups {
     pub unified: Option<PathBuf>,
     /// Where the v1 cpu controller is mounted.
     pub cpu: Option<PathBuf>,
+}
+
+impl Cgroups {
+    /// Opens the root of the v2 hierarchy. Where it is mounted nowhere it is mounted for this handle alone.
+    ///
+    /// # Errors
+    /// Fails where the kernel has no such hierarchy and where only a part of it is to be seen.
+    pub fn open_root(&self) -> io::Result<File> {
+        /// The number of the root's directory; a cgroup namespace shows another directory as its root.
+        const ROOT: u64 = 1;
+        let root = match &self.unified {
+            Some(path) => File::open(path)?,
+            None => {
+                let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+                fsconfig_create(context.as_fd())?;
+                fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?.into()
+            }
+        };
+        if root.metadata()?.ino() != ROOT {
+            let why = "only a part of the v2 cgroup hierarchy is to be seen; run in the host's cgroup namespace";
+            return Err(io::Error::other(why));
+        }
+        Ok(root)
+    }
 }
 
 /// How the kernel accounts for the memory of maps.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use bpf::abi::histogram::HistShape;
-use bpf::abi::{cgroup, file_io, starts, syscalls};
+use bpf::abi::{cgroup, file_io, network, starts, syscalls};
 use object::{Object, ObjectSection};
 
 struct Record {
@@ -88,6 +88,15 @@ fn the_mirrors_of_file_io_fit() {
         mirror!(&structs, "amount", file_io::Amount, cgroup magic kind);
         mirror!(&structs, "loss", file_io::Loss, read written opens amounts busy stale);
     }
+}
+
+#[test]
+fn the_mirrors_of_network_fit() {
+    let structs = structs("network");
+    mirror!(&structs, "flow", network::Flow, cgroup direction family transport padding);
+    mirror!(&structs, "traffic", network::Traffic, bytes packets);
+    mirror!(&structs, "drop", network::Dropped, cgroup reason padding);
+    mirror!(&structs, "network_loss", network::NetworkLoss, traffic drops owners);
 }
 
 #[test]

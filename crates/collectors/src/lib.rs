@@ -4,6 +4,7 @@ mod cgroup;
 mod file_io;
 mod filter;
 mod histogram;
+mod network;
 mod retire;
 mod sums;
 mod syscalls;
@@ -13,7 +14,8 @@ mod timing;
 use runtime::{Descriptor, MakeError};
 
 /// Every built-in collector, in the order in which `list` shows them.
-pub static ALL: &[&Descriptor] = &[&cgroup::DESCRIPTOR, &syscalls::DESCRIPTOR, &file_io::DESCRIPTOR];
+pub static ALL: &[&Descriptor] =
+    &[&cgroup::DESCRIPTOR, &syscalls::DESCRIPTOR, &network::DESCRIPTOR, &file_io::DESCRIPTOR];
 
 /// Tells what this kernel cannot do from what may work the next time.
 fn refused(error: bpf::Error) -> MakeError {

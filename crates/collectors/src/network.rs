@@ -1,0 +1,254 @@
+//! Counts packets and bytes of every workload's sockets, and packets that the kernel dropped.
+//! It hooks `cgroup_skb` at the root of the v2 hierarchy and `kfree_skb`. What it cannot see stands in its descriptor.
+
+mod config;
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use bpf::abi::network::{DIRECTION_TRANSMIT, Dropped, FAMILY_IPV6, Flow, NetworkLoss, Traffic};
+use bpf::{Error, Loader, Object, PerCpuCells, Types};
+use model::{Metric, Subject, Text};
+use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
+
+use crate::filter;
+use crate::table::{Cell, Entries, Key, sum};
+use config::Config;
+
+static BYTES: Metric = Metric::counter(
+    "ebpf_network_bytes_total",
+    "By",
+    "Bytes that sockets sent and received, from the IP header on, as on the wire.",
+    &["network.io.direction", "network.transport", "network.type"],
+);
+
+static PACKETS: Metric = Metric::counter(
+    "ebpf_network_packets_total",
+    "{packet}",
+    "Packets that sockets sent and received, as on the wire.",
+    &["network.io.direction", "network.transport", "network.type"],
+);
+
+static DROPS: Metric = Metric::counter(
+    "ebpf_network_drops",
+    "{packet}",
+    "Packets that the kernel dropped, by its own reason.",
+    &["reason"],
+);
+
+/// The collector.
+pub static DESCRIPTOR: Descriptor = Descriptor {
+    name: "network",
+    summary: "Network traffic by workload: bytes and packets of its sockets, and packets that were dropped",
+    limits: &[
+        "Only what a socket of this host sends or receives is traffic: not what is forwarded, answered for a closed port, or meant for a connection in TIME_WAIT.",
+        "A datagram that IP fragments is one packet, without the headers of its fragments.",
+        "Before Linux 6.3 a socket stays with its creator although another workload uses it; from then on the first use is still the former owner's.",
+        "The subflows of Multipath TCP belong to the workload kernel.",
+        "A drop has an owner only where the packet has a socket. Before Linux 5.17 the kernel gives no reasons and drops are absent.",
+    ],
+    metrics: &[&BYTES, &PACKETS, &DROPS, &MAP_OVERFLOW, &EVENTS_LOST],
+    needs: &[
+        Need::Btf,
+        Need::Tracepoint("kfree_skb"),
+        Need::Tracepoint("sock_send_length"),
+        Need::Tracepoint("sock_recv_length"),
+        Need::Capability("CAP_BPF"),
+        Need::Capability("CAP_PERFMON"),
+        Need::Capability("CAP_NET_ADMIN"),
+    ],
+    section: Section::of::<Config>(),
+    plan,
+    make,
+};
+
+/// Samples that a typical container adds: bytes and packets of 6 flows, and 3 reasons.
+const SAMPLES: usize = 15;
+
+fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
+    let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
+    // What a full map takes: an entry's overhead and its value on each CPU.
+    let entry = |entries: u32, value: usize| u64::from(entries) * (112 + (value * cpus) as u64);
+    let mut maps = vec![("flows", entry(config.max_flows, size_of::<Traffic>()))];
+    if config.drops {
+        maps.push(("drops", entry(config.max_drops, size_of::<u64>())));
+    }
+    Plan { maps, samples_per_workload: SAMPLES }
+}
+
+struct Network {
+    /// What keeps the programs attached.
+    _object: Object,
+    flows: Entries<Flow, Traffic>,
+    drops: Option<(Entries<Dropped, u64>, Reasons)>,
+    losses: PerCpuCells<NetworkLoss>,
+}
+
+fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
+    let config: Config = setup.section()?;
+    let types = setup.types()?;
+    let platform = std::sync::Arc::clone(setup.platform());
+    let root = platform.facts.cgroups.open_root().map_err(|error| MakeError::Unsupported(error.to_string()))?;
+    let loader = Loader::new("network")
+        .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
+        .constant("loopback", &u32::from(config.loopback))
+        .max_entries("flows", platform.scaled(config.max_flows))
+        .max_entries("drops", platform.scaled(config.max_drops));
+    let mut object = filter::tune(loader, &platform).load(&types).map_err(crate::refused)?;
+    filter::fill(&platform, &object)?;
+    let mut lacking = Vec::new();
+    // Owners first: those of new sockets, then of old ones.
+    object.attach_cgroup("network_create", &root).map_err(crate::refused)?;
+    for program in ["sock_send_length", "sock_recv_length"] {
+        if !types.has_tracepoint(program) {
+            lacking.push("a socket stays with its creator although another workload uses it");
+            break;
+        }
+        object.attach(program, &types).map_err(crate::refused)?;
+    }
+    object.load_iterator("network_seed", "task_file", &types).map_err(crate::refused)?;
+    object.walk("network_seed", &mut Vec::new()).map_err(crate::refused)?;
+    for program in ["network_egress", "network_ingress"] {
+        object.attach_cgroup(program, &root).map_err(crate::refused)?;
+    }
+    let reasons = if config.drops { Reasons::load(&types) } else { None };
+    let drops = match reasons {
+        Some(reasons) => {
+            attach_drops(&mut object, &types).map_err(crate::refused)?;
+            Some((Entries::open(&object, "drops", &platform)?, reasons))
+        }
+        None => None,
+    };
+    if config.drops && drops.is_none() {
+        lacking.push("the kernel gives no reasons for drops");
+    }
+    if !lacking.is_empty() {
+        setup.degrade(lacking.join("; "));
+    }
+    setup.watch(object.watch());
+    Ok(Box::new(Network {
+        flows: Entries::open(&object, "flows", &platform)?,
+        drops,
+        losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
+        _object: object,
+    }))
+}
+
+/// Attaches the program that knows the receiving socket, else the one that does without.
+fn attach_drops(object: &mut Object, types: &Types) -> Result<(), Error> {
+    object.attach("kfree_skb__socket", types).or_else(|_| object.attach("kfree_skb__reason", types))
+}
+
+/// The running kernel's names for why a packet was dropped.
+struct Reasons(HashMap<u32, Text>);
+
+impl Reasons {
+    fn load(types: &Types) -> Option<Self> {
+        let known = types.enumeration("skb_drop_reason")?;
+        let name = |(name, value): (String, u32)| {
+            (value, name.strip_prefix("SKB_DROP_REASON_").unwrap_or(&name).to_owned().into())
+        };
+        Some(Self(known.into_iter().map(name).collect()))
+    }
+
+    /// Names a reason; those of modules (wireless, Open vSwitch) have only a number.
+    fn name(&mut self, reason: u32) -> Text {
+        self.0.entry(reason).or_insert_with(|| format!("{reason:#x}").into()).clone()
+    }
+}
+
+#[async_trait]
+impl Collector for Network {
+    async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
+        self.read(scrape).map_err(|error| CollectError(error.to_string()))
+    }
+}
+
+impl Network {
+    fn read(&mut self, scrape: &mut Scrape) -> Result<(), Error> {
+        self.flows.read(scrape, |flow, total, entry| {
+            entry.count(&BYTES, flow.values(), total.bytes);
+            entry.count(&PACKETS, flow.values(), total.packets);
+        })?;
+        if let Some((drops, reasons)) = &mut self.drops {
+            drops.read(scrape, |drop, total, entry| entry.count(&DROPS, [reasons.name(drop.reason)], *total))?;
+        }
+        self.read_losses(scrape)
+    }
+
+    /// Exports what the kernel could not put where it belongs.
+    fn read_losses(&self, scrape: &mut Scrape) -> Result<(), Error> {
+        let all = sum(&self.losses.get(0)?);
+        if all.traffic.packets > 0 {
+            scrape.record(&BYTES, Subject::Overflow, ["", "", ""].map(Text::from), all.traffic.bytes);
+            scrape.record(&PACKETS, Subject::Overflow, ["", "", ""].map(Text::from), all.traffic.packets);
+        }
+        if all.drops > 0 {
+            scrape.record(&DROPS, Subject::Overflow, [""].map(Text::from), all.drops);
+        }
+        for (map, events) in [("flows", all.traffic.packets), ("drops", all.drops)] {
+            scrape.record(&MAP_OVERFLOW, Subject::Node, [map.into()], events);
+        }
+        let values = [DESCRIPTOR.name.into(), "socket_owner".into()];
+        scrape.record(&EVENTS_LOST, Subject::Node, values, all.owners);
+        Ok(())
+    }
+}
+
+trait Attributes {
+    /// Gives direction, transport and type.
+    fn values(&self) -> [Text; 3];
+}
+
+impl Attributes for Flow {
+    fn values(&self) -> [Text; 3] {
+        let direction = if self.direction == DIRECTION_TRANSMIT { "transmit" } else { "receive" };
+        let transport = match self.transport {
+            1 => "icmp".into(),
+            6 => "tcp".into(),
+            17 => "udp".into(),
+            58 => "icmpv6".into(),
+            132 => "sctp".into(),
+            // Of raw sockets only.
+            other => format!("protocol_{other}").into(),
+        };
+        let family = if self.family == FAMILY_IPV6 { "ipv6" } else { "ipv4" };
+        [direction.into(), transport, family.into()]
+    }
+}
+
+impl Key for Flow {
+    fn cgroup(&self) -> u64 {
+        self.cgroup
+    }
+}
+
+impl Key for Dropped {
+    fn cgroup(&self) -> u64 {
+        self.cgroup
+    }
+}
+
+impl Cell for Traffic {
+    fn add(&mut self, other: &Self) {
+        self.bytes += other.bytes;
+        self.packets += other.packets;
+    }
+
+    fn reading(&self) -> u64 {
+        self.packets
+    }
+}
+
+impl Cell for NetworkLoss {
+    fn add(&mut self, other: &Self) {
+        self.traffic.add(&other.traffic);
+        self.drops += other.drops;
+        self.owners += other.owners;
+    }
+
+    fn reading(&self) -> u64 {
+        self.traffic.packets + self.drops
+    }
+}
