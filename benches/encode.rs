@@ -16,6 +16,7 @@ use model::metric::NANOSECOND_BOUNDS;
 use model::{Answer, Attributes, Family, Metric, Resolver, Scope, Snapshot, Subject, Text};
 use runtime::series::{Moment, Origin, Store};
 use runtime::{Distribution, Limits, Scrape};
+use rustix::time::ClockId;
 
 static COUNT: Metric = Metric::counter("ebpf_syscall_count", "{syscall}", "System calls that returned.", &["syscall"]);
 static ERRORS: Metric =
@@ -199,13 +200,13 @@ impl Bench {
     }
 
     fn cycle(&mut self, scrape: &Scrape) -> Cycle {
-        let (gather, ()) = timed(|| self.gather(scrape));
+        let (gather, ()) = timed(ClockId::ThreadCPUTime, || self.gather(scrape));
         let snapshot = self.latest.as_ref().expect("it was just gathered");
-        let (otlp, points) = timed(|| {
+        let (otlp, points) = timed(ClockId::ThreadCPUTime, || {
             let parts = black_box(self.encoder.parts(snapshot));
             parts.iter().map(|part| part.points).sum::<u64>()
         });
-        let (text, counts) = timed(|| {
+        let (text, counts) = timed(ClockId::ThreadCPUTime, || {
             self.text.clear();
             let counts = prometheus::encode(snapshot, Format::Text, &mut self.text);
             black_box(&self.text);

@@ -1,10 +1,11 @@
-//! The child process that makes system calls: as fast as it can, or so many a millisecond.
+//! The child process that does the work: as fast as it can, or so many system calls a millisecond.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::measure;
+use crate::{measure, work};
 
 /// Tells the child that it is one, and which CPU is its own.
 const CPU: &str = "BENCH_LOAD_CPU";
@@ -14,28 +15,32 @@ pub fn is_child() -> bool {
     std::env::var_os(CPU).is_some()
 }
 
-/// What the child does: it answers each line, `calls N SLICES` or `pace N MILLISECONDS`, with one of its own.
-pub fn work() -> io::Result<()> {
+/// What the child does: it answers each line, `work NAME N SLICES` or `pace N MILLISECONDS`, with one of its own.
+pub fn obey() -> io::Result<()> {
     if let Some(cpu) = std::env::var(CPU).ok().and_then(|cpu| cpu.parse().ok()) {
         measure::pin(cpu)?;
     }
+    let mut begun = HashMap::new();
     for line in io::stdin().lines() {
         let line = line?;
-        let mut words = line.split(' ');
-        let order = words.next();
-        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
-        let (first, second) = (number(), number());
-        match order {
-            Some("calls") => {
-                let slice = |_| measure::timed(|| call(first)).0.as_nanos() as f64 / first as f64;
-                let mut slices: Vec<f64> = (0..second.max(1)).map(slice).collect();
+        let words: Vec<&str> = line.split(' ').collect();
+        let number = |at: usize| words.get(at).and_then(|word| word.parse::<u64>().ok()).unwrap_or(1).max(1);
+        match words.as_slice() {
+            ["work", name, ..] => {
+                if !begun.contains_key(*name) {
+                    begun.insert((*name).to_owned(), work::begin(name)?);
+                }
+                let Some(work) = begun.get_mut(*name) else { continue };
+                let slice = |_| work::slice(work.as_mut(), number(2));
+                let mut slices = (0..number(3)).map(slice).collect::<io::Result<Vec<f64>>>()?;
                 println!("{}", measure::median(&mut slices));
             }
-            Some("pace") => {
-                let begun = Instant::now();
-                for millisecond in 1..=second {
-                    call(first);
-                    let due = begun + Duration::from_millis(millisecond);
+            ["pace", ..] => {
+                let mut calls = work::begin("syscall")?;
+                let start = Instant::now();
+                for millisecond in 1..=number(2) {
+                    calls.run(number(1))?;
+                    let due = start + Duration::from_millis(millisecond);
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
                 }
                 println!("done");
@@ -45,12 +50,6 @@ pub fn work() -> io::Result<()> {
         io::stdout().flush()?;
     }
     Ok(())
-}
-
-fn call(times: u64) {
-    for _ in 0..times {
-        std::hint::black_box(rustix::process::getppid());
-    }
 }
 
 /// The running child; it ends with its input.
@@ -71,9 +70,9 @@ impl Load {
         Ok(Self { child, orders, answers: BufReader::new(answers).lines() })
     }
 
-    /// Makes so many calls in each of some slices; gives the nanoseconds of a call in the median slice.
-    pub fn sample(&mut self, calls: u64, slices: u64) -> io::Result<f64> {
-        self.order(&format!("calls {calls} {slices}"))?;
+    /// Does so many operations in each of some slices; gives the nanoseconds of an operation in the median slice.
+    pub fn sample(&mut self, work: &str, operations: u64, slices: u64) -> io::Result<f64> {
+        self.order(&format!("work {work} {operations} {slices}"))?;
         let answer = self.answers.next().ok_or_else(|| io::Error::other("the child has ended"))??;
         answer.parse().map_err(io::Error::other)
     }

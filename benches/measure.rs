@@ -7,20 +7,18 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Measured pairs for each figure: enough for a 95 % interval of a median.
-pub const PAIRS: usize = 31;
+pub const PAIRS: usize = 21;
 const RESAMPLES: usize = 10_000;
 
-/// Gives the CPU time that the calling thread has used.
-pub fn thread_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
-}
-
-/// Gives the CPU time that some work takes on the calling thread, and what it gives.
-pub fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
-    let begun = thread_time();
+/// Gives the CPU time that some work takes by the clock of its thread or process, and what it gives.
+pub fn timed<T>(clock: ClockId, work: impl FnOnce() -> T) -> (Duration, T) {
+    let now = || {
+        let now = clock_gettime(clock);
+        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+    };
+    let begun = now();
     let result = work();
-    (thread_time().saturating_sub(begun), result)
+    (now().saturating_sub(begun), result)
 }
 
 /// Keeps the calling thread on one CPU.

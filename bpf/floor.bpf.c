@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 /*
- * What the bench compares with: nothing at all on both sides of a system call,
- * the least that any program can cost; and one step of our programs each.
+ * What the bench compares with: nothing at all on each hook of our programs, the
+ * least that any program can cost; and one step of our programs each.
  */
 #include "lib/kernel.h"
 #include "lib/maps.bpf.h"
@@ -11,17 +11,37 @@
 /* 24 KiB: as `calls` of syscalls.bpf.c, for one call. */
 MAP(PERCPU_HASH, floor_calls, struct call, u64, 1024, ON_DEMAND);
 
-SEC("tp_btf/sys_enter")
-int BPF_PROG(sys_enter)
-{
-	return 0;
-}
+#define EMPTY(hook)          \
+	SEC("tp_btf/" #hook) \
+	int BPF_PROG(hook)   \
+	{                    \
+		return 0;    \
+	}
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(sys_exit)
-{
-	return 0;
-}
+EMPTY(sys_enter)
+EMPTY(sys_exit)
+EMPTY(cgroup_mkdir)
+EMPTY(cgroup_rmdir)
+EMPTY(cgroup_attach_task)
+EMPTY(sched_switch)
+EMPTY(sched_wakeup)
+EMPTY(sched_wakeup_new)
+EMPTY(sched_process_exec)
+EMPTY(sched_process_exit)
+EMPTY(sched_process_free)
+EMPTY(inet_sock_set_state)
+EMPTY(tcp_destroy_sock)
+EMPTY(tcp_receive_reset)
+EMPTY(tcp_retransmit_skb)
+EMPTY(tcp_retransmit_synack)
+EMPTY(tcp_send_reset)
+EMPTY(kfree_skb)
+EMPTY(sock_send_length)
+EMPTY(sock_recv_length)
+EMPTY(block_rq_issue)
+EMPTY(block_rq_complete)
+EMPTY(mm_page_alloc)
+EMPTY(mark_victim)
 
 /* Finds the owner. */
 SEC("tp_btf/sys_exit")

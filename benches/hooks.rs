@@ -1,0 +1,240 @@
+//! What each collector and all of them add to work of every kind, beside empty programs on the same hooks.
+
+use std::collections::HashMap;
+use std::error::Error;
+
+use runtime::Descriptor;
+use serde_json::Value;
+
+use crate::load::Load;
+use crate::measure::{Estimate, median};
+use crate::nginx::Nginx;
+use crate::work::{KINDS, Kind};
+use crate::workshop::{self, What, Workshop};
+
+/// Rounds: in each one everything is measured once, without and with.
+const ROUNDS: usize = 21;
+/// Slices of one sample, some 25 ms.
+const SLICES: u64 = 5;
+/// How far the ratio of two equal halves may lie from 1 on a quiet machine.
+const NOISE: f64 = 0.02;
+
+/// CPU time per operation against none that all collectors together may take: sampled, and with every call timed.
+const GOALS: &[(&str, f64, f64, Option<f64>)] = &[
+    ("pipe", 1.25, 1.15, Some(1.40)),
+    ("tcp-rr", 1.08, 1.05, None),
+    ("tcp-stream", 1.02, 1.02, None),
+    ("nginx", 1.12, 1.08, Some(1.22)),
+];
+
+/// Hooks that floor.bpf.c has an empty program for.
+const EMPTY: &[&str] = &[
+    "sys_exit",
+    "sys_enter",
+    "cgroup_mkdir",
+    "cgroup_rmdir",
+    "cgroup_attach_task",
+    "sched_switch",
+    "sched_wakeup",
+    "sched_wakeup_new",
+    "sched_process_exec",
+    "sched_process_exit",
+    "sched_process_free",
+    "inet_sock_set_state",
+    "tcp_destroy_sock",
+    "tcp_receive_reset",
+    "tcp_retransmit_skb",
+    "tcp_retransmit_synack",
+    "tcp_send_reset",
+    "kfree_skb",
+    "sock_send_length",
+    "sock_recv_length",
+    "block_rq_issue",
+    "block_rq_complete",
+    "mm_page_alloc",
+    "mark_victim",
+];
+
+/// The kernel keeps so much of a program's name.
+const NAME: usize = 15;
+
+/// What is measured: a name, what is attached, and the samples of each kind of work.
+struct Line {
+    name: String,
+    what: What,
+    /// By kind of work: nanoseconds without and with.
+    samples: HashMap<&'static str, Vec<(f64, f64)>>,
+}
+
+impl Line {
+    fn new(name: impl Into<String>, what: What) -> Self {
+        Self { name: name.into(), what, samples: HashMap::new() }
+    }
+
+    fn added(&self, kind: &str) -> Option<Estimate> {
+        let added: Vec<f64> = self.samples.get(kind)?.iter().map(|(off, on)| on - off).collect();
+        Some(Estimate::of(&added))
+    }
+
+    fn ratio(&self, kind: &str) -> Option<Estimate> {
+        let ratios: Vec<f64> = self.samples.get(kind)?.iter().map(|(off, on)| on / off).collect();
+        Some(Estimate::of(&ratios))
+    }
+}
+
+/// Prints both tables.
+pub fn table(workshop: &Workshop, cpu: usize) -> Result<(), Box<dyn Error>> {
+    let (mut lines, all) = lines(workshop);
+    let mut load = Load::start(cpu)?;
+    let mut nginx = Nginx::start(cpu).map_err(|why| println!("nginx was not measured: {why}\n")).ok();
+    for kind in KINDS {
+        load.sample(kind.name, kind.slice, SLICES)?;
+    }
+    for _ in 0..ROUNDS {
+        for (at, line) in lines.iter_mut().enumerate() {
+            let mut nginx = nginx.as_mut().filter(|_| at == 0 || at >= all);
+            let off = sample(&mut load, nginx.as_deref_mut())?;
+            let attached = workshop.attach(&line.what)?;
+            let on = sample(&mut load, nginx)?;
+            drop(attached);
+            for ((kind, off), (_, on)) in off.into_iter().zip(on) {
+                line.samples.entry(kind).or_default().push((off, on));
+            }
+        }
+    }
+    print_added(&lines, all);
+    println!();
+    print_ratios(&lines, all);
+    Ok(())
+}
+
+/// Gives the control, then for each collector empty programs on its hooks and itself; and where those of all begin.
+fn lines(workshop: &Workshop) -> (Vec<Line>, usize) {
+    let mut lines = vec![Line::new("control: off and off", What::Nothing)];
+    let (mut every, mut running): (Vec<&'static str>, Vec<&'static Descriptor>) = (Vec::new(), Vec::new());
+    for &descriptor in collectors::ALL {
+        let what = What::Collectors(vec![workshop::default(descriptor)]);
+        let hooks = match hooks(workshop, &what) {
+            Ok(hooks) => hooks,
+            Err(why) => {
+                println!("{} was not measured: {why}\n", descriptor.name);
+                continue;
+            }
+        };
+        running.push(descriptor);
+        every.extend(hooks.iter().filter(|hook| !every.contains(hook)).copied().collect::<Vec<_>>());
+        if !hooks.is_empty() {
+            lines.push(Line::new("  empty programs", What::Floor(hooks)));
+            lines.push(Line::new(descriptor.name, what));
+        }
+    }
+    let all = lines.len();
+    let sections = |of: fn(&'static Descriptor) -> (&'static Descriptor, Value)| {
+        What::Collectors(running.iter().copied().map(of).collect())
+    };
+    lines.push(Line::new("  empty programs", What::Floor(every)));
+    lines.push(Line::new("all, sampled (default)", sections(workshop::default)));
+    lines.push(Line::new("all, every call timed", sections(|descriptor| workshop::timing(descriptor, "all"))));
+    (lines, all)
+}
+
+/// Finds out at which hooks programs are attached that have an empty one, by their names.
+fn hooks(workshop: &Workshop, what: &What) -> Result<Vec<&'static str>, Box<dyn Error>> {
+    let ids = || aya::programs::loaded_programs().flatten();
+    let before: Vec<u32> = ids().map(|program| program.id()).collect();
+    let attached = workshop.attach(what)?;
+    let new = ids().filter(|program| !before.contains(&program.id()));
+    let names: Vec<String> = new.map(|program| program.name_as_str().unwrap_or_default().to_owned()).collect();
+    drop(attached);
+    let sits = |hook: &&&str| {
+        let name = |program: &String| program.split("__").next().map(|name| name.trim_end_matches('_').to_owned());
+        names.iter().filter_map(name).any(|name| name == hook[..hook.len().min(NAME)].trim_end_matches('_'))
+    };
+    Ok(EMPTY.iter().filter(sits).copied().collect())
+}
+
+/// Measures every kind of work once.
+fn sample(load: &mut Load, nginx: Option<&mut Nginx>) -> Result<Vec<(&'static str, f64)>, Box<dyn Error>> {
+    let one = |kind: &Kind| Ok((kind.name, load.sample(kind.name, kind.slice, SLICES)?));
+    let mut samples = KINDS.iter().map(one).collect::<Result<Vec<_>, std::io::Error>>()?;
+    if let Some(nginx) = nginx {
+        samples.push(("nginx", nginx.sample()?));
+    }
+    Ok(samples)
+}
+
+fn print_added(lines: &[Line], all: usize) {
+    println!("Added ns of CPU time per operation on one CPU, {ROUNDS} interleaved pairs, each sample the median of");
+    println!("{SLICES} slices; median, and half the width of its 95 % interval.\n");
+    for kind in KINDS {
+        println!("{:<12} {}", kind.name, kind.operation);
+    }
+    print!("\n{:<24}", "");
+    for kind in KINDS {
+        print!(" {:>15}", kind.name);
+    }
+    println!();
+    let mut off: HashMap<&str, Vec<f64>> = HashMap::new();
+    for (kind, pairs) in lines.iter().flat_map(|line| &line.samples) {
+        off.entry(kind).or_default().extend(pairs.iter().map(|(off, _)| off));
+    }
+    print!("{:<24}", "no programs: ns");
+    for kind in KINDS {
+        print!(" {:>15.0}", median(off.get_mut(kind.name).unwrap_or(&mut vec![f64::NAN])));
+    }
+    println!();
+    let mut sums = vec![0.0; KINDS.len()];
+    for (at, line) in lines.iter().enumerate() {
+        if at == all {
+            print!("{:<24}", "sum of the collectors");
+            for sum in &sums {
+                print!(" {sum:>15.0}");
+            }
+            println!();
+        }
+        print!("{:<24}", line.name);
+        for (kind, sum) in KINDS.iter().zip(&mut sums) {
+            let Some(added) = line.added(kind.name) else { continue };
+            let cell = format!("{:.0} ±{:.0}", added.median, (added.high - added.low) / 2.0);
+            print!(" {cell:>15}");
+            if at > 0 && at < all && !line.name.starts_with(' ') {
+                *sum += added.median;
+            }
+        }
+        println!();
+    }
+    println!(
+        "\n«empty programs» sit on the same tracepoints as the line below them. Where collectors share a hook, the"
+    );
+    println!("sum counts its way in and out once for each, all together pay for it once.");
+}
+
+fn print_ratios(lines: &[Line], all: usize) {
+    println!("CPU time per operation with all collectors against none: median ratio and its 95 % interval.\n");
+    let (Some(control), Some([floor, sampled, timed])) = (lines.first(), lines.get(all..)) else { return };
+    println!(
+        "{:<12} {:<22} {:<22} {:<22} {:<26} {:<22}",
+        "", "control", "empty programs", "sampled (default)", "goal (beyond)", "every call timed"
+    );
+    for kind in KINDS.iter().map(|kind| kind.name).chain(["nginx"]) {
+        let ratio = |line: &Line| line.ratio(kind);
+        let (Some(quiet), Some(floor), Some(sampled), Some(timed)) =
+            (ratio(control), ratio(floor), ratio(sampled), ratio(timed))
+        else {
+            continue;
+        };
+        let is_quiet = quiet.low > 1.0 - NOISE && quiet.high < 1.0 + NOISE;
+        let verdict = |ratio: &Estimate, goal: f64| match ratio.verdict(goal) {
+            "missed" if !is_quiet => "not resolved",
+            verdict => verdict,
+        };
+        let goals = GOALS.iter().find(|(name, ..)| *name == kind);
+        let first = goals.map_or_else(String::new, |&(_, goal, beyond, _)| {
+            format!("{goal} {} ({beyond} {})", verdict(&sampled, goal), verdict(&sampled, beyond))
+        });
+        let second = goals
+            .and_then(|goals| goals.3)
+            .map_or_else(String::new, |goal| format!("goal {goal} {}", verdict(&timed, goal)));
+        println!("{kind:<12} {quiet:<22.3} {floor:<22.3} {sampled:<22.3} {first:<26} {timed:<22.3} {second}");
+    }
+}
