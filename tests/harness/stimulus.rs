@@ -70,5 +70,22 @@ pub(super) fn compile(source: &str, flags: &[&str], compilers: &[&str]) -> Resul
             Err(error) => reasons.push(format!("{compiler}: {error}")),
         }
     }
+    // A guest that tests another kernel gets the programs compiled.
+    if output.is_file() && compilers.iter().all(|compiler| is_missing(compiler)) {
+        return Ok(output);
+    }
     Err(format!("cannot compile {}: {}", source.display(), reasons.join("; ")))
+}
+
+fn is_missing(compiler: &str) -> bool {
+    Command::new(compiler).arg("--version").output().is_err()
+}
+
+/// It also leaves the programs where a guest that tests another kernel finds them.
+#[test]
+fn all_compile() {
+    assert!(program().is_file());
+    if let Err(reason) = compat(777) {
+        println!("SKIPPED harness::stimulus::all_compile: {reason}");
+    }
 }

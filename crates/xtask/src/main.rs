@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask run | test | gen | lint | bench | e2e | tools | setup`.
+//! Developer commands: `cargo xtask run | test | gen | lint | bench | e2e | kernel | tools | setup`.
 //!
 //! Everything a machine lacks is installed by the command that needs it; what only a person can do is printed as the exact command, with exit code 3.
 
@@ -7,6 +7,7 @@ mod bench;
 mod e2e;
 mod first_scrape;
 mod generate;
+mod kernel;
 mod lint;
 mod process;
 mod run;
@@ -77,6 +78,11 @@ enum Command {
         #[command(flatten)]
         options: Proof,
     },
+    /// Run the live-kernel suite on other kernels, booted in QEMU.
+    Kernel {
+        #[command(flatten)]
+        options: kernel::Options,
+    },
     /// Install the peers of tests (Collector, Prometheus, cargo-deny) into target/tools.
     Tools {
         /// Which; all by default.
@@ -117,6 +123,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::E2e { options } => e2e::run(&options),
         #[cfg(not(feature = "e2e"))]
         Command::E2e { options } => process::with_e2e(&options),
+        Command::Kernel { options } => kernel::run(&options),
         Command::Tools { names } => tools::run(&names),
         Command::FirstScrape => first_scrape::run().map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "e2e")]

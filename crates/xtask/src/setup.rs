@@ -70,6 +70,19 @@ const DISKS: Need = Need {
         &["e2fsprogs", "util-linux"],
     ],
 };
+const EMULATOR: Need = Need {
+    name: "QEMU and what packs a guest's file system (busybox, cpio, depmod, xz)",
+    present: || {
+        ["qemu-system-x86_64", "busybox", "cpio", "depmod", "xz"].iter().all(|name| process::find(name).is_some())
+    },
+    packages: [
+        &["qemu-system-x86", "busybox-static", "cpio", "kmod", "xz-utils"],
+        &["qemu-system-x86-core", "busybox", "cpio", "kmod", "xz"],
+        &["qemu-x86", "busybox-static", "cpio", "kmod", "xz"],
+        &["qemu-system-x86", "busybox", "cpio", "kmod", "xz"],
+        &["qemu-system-x86_64", "busybox-static", "cpio", "kmod", "xz"],
+    ],
+};
 const CLANG_FORMAT: Need = Need {
     name: "clang-format",
     present: || process::find("clang-format").is_some(),
@@ -106,6 +119,15 @@ pub fn build() -> Result<()> {
 pub fn test() -> Result<()> {
     build()?;
     ensure(&[IPROUTE, DISKS])
+}
+
+/// Installs what the suite on other kernels needs beyond the tests.
+///
+/// # Errors
+/// Fails with the exact command where it cannot install.
+pub fn kernel() -> Result<()> {
+    test()?;
+    ensure(&[EMULATOR])
 }
 
 /// Installs what `lint` needs beyond a build.
@@ -221,7 +243,7 @@ mod tests {
 
     #[test]
     fn every_need_names_a_package_for_every_manager() {
-        for need in [COMPILER, CLANG, HEADERS, IPROUTE, DISKS, CLANG_FORMAT, RUSTFMT, CLIPPY, GO] {
+        for need in [COMPILER, CLANG, HEADERS, IPROUTE, DISKS, EMULATOR, CLANG_FORMAT, RUSTFMT, CLIPPY, GO] {
             for (packages, manager) in need.packages.iter().zip(&MANAGERS) {
                 assert!(!packages.is_empty(), "{} has no package for {}", need.name, manager.program);
             }

@@ -81,7 +81,7 @@ pub fn install(tool: Tool) -> Result<PathBuf> {
 }
 
 /// Returns where tools are kept: `TELESONDE_TOOLS`, which outlives a clone, or `target/tools`.
-fn home() -> PathBuf {
+pub fn home() -> PathBuf {
     std::env::var_os("TELESONDE_TOOLS").map_or_else(|| process::target().join("tools"), PathBuf::from)
 }
 

@@ -1,0 +1,193 @@
+//! The guest's file system: the suite, the agent and what they start, at the same paths as here, with their libraries.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::packages::Kernel;
+use super::{Cgroups, Options};
+use crate::process;
+
+/// What tests start, as far as it is there; a test without its program reports itself skipped.
+const PROGRAMS: [&str; 12] =
+    ["ip", "mkfs.ext4", "mount", "umount", "losetup", "dnsmasq", "dig", "ethtool", "tc", "bpftool", "ps", "true"];
+/// Modules and what they depend on.
+const MODULES: [&str; 7] = ["veth", "tun", "loop", "ext4", "sch_ingress", "cls_bpf", "dummy"];
+
+const INIT: &str = r#"#!/bin/sh
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+for dir in /tmp /run /dev/shm; do mount -t tmpfs tmpfs $dir; done
+mount -t bpf bpf /sys/fs/bpf
+mount -t securityfs securityfs /sys/kernel/security
+mount -t tracefs tracefs /sys/kernel/tracing
+ip link set lo up
+for module in $(cat /modules); do insmod /modules.d/$module; done
+cgroup() { mkdir -p /sys/fs/cgroup/$1; mount -t cgroup -o $1 $1 /sys/fs/cgroup/$1; }
+case $(cat /cgroups) in
+v2) mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    echo '+memory +cpu +io +pids' > /sys/fs/cgroup/cgroup.subtree_control ;;
+v1) mount -t tmpfs tmpfs /sys/fs/cgroup; cgroup memory; cgroup blkio; cgroup cpu,cpuacct ;;
+hybrid) mount -t tmpfs tmpfs /sys/fs/cgroup; cgroup memory; cgroup blkio; cgroup cpu,cpuacct
+    mkdir /sys/fs/cgroup/unified; mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified ;;
+esac
+echo "guest: $(uname -r), cgroups $(cat /cgroups), lockdown $(cat /sys/kernel/security/lockdown 2>/dev/null || echo none), up $(cut -d' ' -f1 /proc/uptime) s"
+sh /suite
+echo "guest: done, up $(cut -d' ' -f1 /proc/uptime) s"
+poweroff -f
+"#;
+
+/// Packs the guest's file system and gives its image.
+///
+/// # Errors
+/// Fails when something cannot be copied or packed.
+pub fn pack(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<PathBuf> {
+    let dir = process::target().join("kernel");
+    let root = dir.join("root");
+    let _ = fs::remove_dir_all(&root);
+    for directory in ["bin", "proc", "sys", "dev", "tmp", "run", "root", "etc", "var/tmp", "modules.d"] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    busybox(&root)?;
+    let found = PROGRAMS.iter().filter_map(|name| process::find(name));
+    let own = [process::target().join("release/telesonde")];
+    let mut files: BTreeSet<PathBuf> = BTreeSet::new();
+    for program in found.chain(programs.iter().cloned()).chain(own).chain(compiled()?) {
+        files.extend(libraries(&program));
+        files.insert(program);
+    }
+    for file in &files {
+        copy(file, &root)?;
+    }
+    let modules = modules(kernel, &root)?;
+    fs::write(root.join("modules"), modules.join("\n"))?;
+    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")?;
+    fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+    fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n")?;
+    let cgroups = match options.cgroups {
+        Cgroups::V2 => "v2",
+        Cgroups::Hybrid => "hybrid",
+        Cgroups::V1 => "v1",
+    };
+    fs::write(root.join("cgroups"), cgroups)?;
+    fs::write(root.join("suite"), suite(programs, options))?;
+    executable(&root.join("init"), INIT)?;
+    let image = dir.join(format!("{}.cpio", kernel.version));
+    archive(&root, &image)?;
+    Ok(image)
+}
+
+fn suite(programs: &[PathBuf], options: &Options) -> String {
+    let quoted: Vec<String> = options.args.iter().map(|arg| format!("'{}'", arg.replace('\'', ""))).collect();
+    let lines = programs.iter().map(|program| {
+        let directory = program.parent().unwrap_or(Path::new("/")).display();
+        format!("cd {directory} && TELESONDE_REQUIRE_BPF=1 {} --show-output {}\n", program.display(), quoted.join(" "))
+    });
+    lines.collect()
+}
+
+/// Installs busybox under the name of each of its programs that the guest does not have as a program of its own.
+fn busybox(root: &Path) -> Result<()> {
+    let busybox = process::find("busybox").context("busybox is missing")?;
+    fs::copy(&busybox, root.join("bin/busybox"))?;
+    let names = process::output(Command::new(&busybox).arg("--list")).context("busybox names no programs")?;
+    for name in names.lines().filter(|name| *name != "busybox" && !PROGRAMS.contains(name)) {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(name))?;
+    }
+    // Those of PROGRAMS that this machine lacks.
+    for name in PROGRAMS.iter().filter(|name| process::find(name).is_none() && names.lines().any(|n| n == **name)) {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(name))?;
+    }
+    Ok(())
+}
+
+/// Gives what the tests compiled.
+fn compiled() -> Result<Vec<PathBuf>> {
+    let directory = process::target().join("tmp");
+    let entries = fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    Ok(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect())
+}
+
+/// Gives the libraries that a program is linked with, and its loader.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let text = process::output(Command::new("ldd").arg(program)).unwrap_or_default();
+    let paths = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    paths.map(PathBuf::from).collect()
+}
+
+/// Copies a file to the same path below the root, following links.
+fn copy(file: &Path, root: &Path) -> Result<()> {
+    let to = root.join(file.strip_prefix("/").unwrap_or(file));
+    if let Some(parent) = to.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    let _ = fs::remove_file(&to);
+    fs::copy(file, &to).with_context(|| format!("cannot copy {}", file.display()))?;
+    Ok(())
+}
+
+/// Copies the modules, unpacked, and gives their names in the order of loading.
+fn modules(kernel: &Kernel, root: &Path) -> Result<Vec<String>> {
+    let path = kernel.modules.join("modules.dep");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let stem = |path: &str| path.rsplit('/').next().unwrap_or(path).split('.').next().unwrap_or(path).to_owned();
+    let mut order: Vec<String> = Vec::new();
+    for name in MODULES {
+        // Built into this kernel where it is no module.
+        let Some(line) = text.lines().find(|line| stem(line.split(':').next().unwrap_or(line)) == name) else {
+            continue;
+        };
+        let (module, needs) = line.split_once(':').unwrap_or((line, ""));
+        // The last one named must be loaded first.
+        for file in needs.split_whitespace().rev().chain([module]) {
+            let plain = format!("{}.ko", stem(file));
+            if order.contains(&plain) {
+                continue;
+            }
+            let (from, to) = (kernel.modules.join(file), root.join("modules.d").join(&plain));
+            if file.ends_with(".xz") {
+                let out = File::create(&to)?;
+                let mut xz = Command::new(process::find("xz").context("xz is missing")?);
+                let status = xz.arg("-dc").arg(&from).stdout(out).status().context("cannot start xz")?;
+                if !status.success() {
+                    bail!("{} cannot be unpacked", from.display());
+                }
+            } else {
+                fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+            }
+            order.push(plain);
+        }
+    }
+    Ok(order)
+}
+
+fn executable(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+fn archive(root: &Path, image: &Path) -> Result<()> {
+    let mut find = Command::new("find").arg(".").current_dir(root).stdout(Stdio::piped()).spawn()?;
+    let names = find.stdout.take().context("find has no output")?;
+    let mut cpio = Command::new(process::find("cpio").context("cpio is missing")?);
+    let status = cpio
+        .args(["-o", "-H", "newc", "--quiet"])
+        .current_dir(root)
+        .stdin(names)
+        .stdout(File::create(image)?)
+        .status()
+        .context("cannot start cpio")?;
+    if !status.success() || !find.wait()?.success() {
+        bail!("the guest's file system cannot be packed");
+    }
+    Ok(())
+}
