@@ -101,8 +101,11 @@ fn programs() -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-/// Gives the path of a program from a line of cargo's messages.
+/// Gives the path of a test program from a line of cargo's messages, which also name the agent.
 fn executable(message: &str) -> Option<PathBuf> {
+    if !message.contains("\"kind\":[\"test\"]") {
+        return None;
+    }
     let (_, rest) = message.split_once("\"executable\":\"")?;
     rest.split_once('"').map(|(path, _)| PathBuf::from(path))
 }

@@ -39,18 +39,18 @@ pub fn kernel(release: Release, tools: &Path) -> Result<Kernel> {
     let (suite, _) = release.suite();
     let dir = tools.join("kernels").join(suite);
     let root = dir.join("root");
-    if !root.join("boot").is_dir() {
+    if !root.is_dir() {
         fetch(release, &dir)?;
     }
-    let name = |directory: PathBuf, prefix: &str| -> Result<PathBuf> {
-        let entries = fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
-        let found = entries.flatten().find(|entry| entry.file_name().to_string_lossy().starts_with(prefix));
-        Ok(found.with_context(|| format!("{} has no {prefix}…", directory.display()))?.path())
-    };
-    let image = name(root.join("boot"), "vmlinuz-")?;
-    let version = image.file_name().map(|name| name.to_string_lossy().replace("vmlinuz-", "")).unwrap_or_default();
-    let below = if root.join("usr/lib/modules").is_dir() { "usr/lib/modules" } else { "lib/modules" };
-    Ok(Kernel { modules: root.join(below).join(&version), version, image })
+    let modules = base(&root).join("lib/modules");
+    let entries = fs::read_dir(&modules).with_context(|| format!("cannot read {}", modules.display()))?;
+    let modules = entries.flatten().map(|entry| entry.path()).find(|path| path.is_dir());
+    let modules = modules.context("the kernel has no modules")?;
+    let version = modules.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    // Newer packages have the image beside the modules.
+    let places = [root.join("boot").join(format!("vmlinuz-{version}")), modules.join("vmlinuz")];
+    let image = places.into_iter().find(|path| path.is_file());
+    Ok(Kernel { image: image.with_context(|| format!("{version} has no image"))?, modules, version })
 }
 
 fn fetch(release: Release, dir: &Path) -> Result<()> {
@@ -86,8 +86,10 @@ fn fetch(release: Release, dir: &Path) -> Result<()> {
     };
     let image = depends("linux-image-cloud-amd64")?.into_iter().find(|name| name.starts_with("linux-image-"));
     let image = image.with_context(|| format!("{suite} names no kernel"))?;
-    let modules = depends(&image)?.into_iter().filter(|name| name.starts_with("linux-modules-"));
-    let packages: Vec<String> = std::iter::once(image.clone()).chain(modules).collect();
+    let version = image.trim_start_matches("linux-image-");
+    // Newer ones come in parts: the image itself, its modules, what belongs to both.
+    let parts = depends(&image)?.into_iter().filter(|name| name.starts_with("linux-") && name.ends_with(version));
+    let packages: Vec<String> = std::iter::once(image.clone()).chain(parts).collect();
     process::must(apt("apt-get").current_dir(dir).args(["download", "-q"]).args(&packages))?;
     let partial = dir.join("partial");
     let _ = fs::remove_dir_all(&partial);
@@ -97,7 +99,6 @@ fn fetch(release: Release, dir: &Path) -> Result<()> {
             fs::remove_file(entry.path())?;
         }
     }
-    let version = image.trim_start_matches("linux-image-");
     process::must(
         Command::new(process::find("depmod").context("depmod is missing")?).arg("-b").arg(base(&partial)).arg(version),
     )?;
