@@ -84,8 +84,16 @@ fn is_missing(compiler: &str) -> bool {
 /// It also leaves the programs where a guest that tests another kernel finds them.
 #[test]
 fn all_compile() {
-    assert!(program().is_file());
-    if let Err(reason) = compat(777) {
-        println!("SKIPPED harness::stimulus::all_compile: {reason}");
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stimulus");
+    // A guest has no sources.
+    for entry in std::fs::read_dir(sources).into_iter().flatten().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        if name.ends_with("compat.c") {
+            if let Err(reason) = compat(777) {
+                println!("SKIPPED harness::stimulus::all_compile: {reason}");
+            }
+        } else {
+            compile(&name, &["-O1", "-Wall", "-Werror", "-pthread"], &["clang", "cc"]).unwrap();
+        }
     }
 }

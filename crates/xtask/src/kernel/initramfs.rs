@@ -155,7 +155,7 @@ fn modules(kernel: &Kernel, root: &Path) -> Result<Vec<String>> {
                 continue;
             }
             let (from, to) = (kernel.modules.join(file), root.join("modules.d").join(&plain));
-            if file.ends_with(".xz") {
+            if file.strip_suffix(".xz").is_some() {
                 let out = File::create(&to)?;
                 let mut xz = Command::new(process::find("xz").context("xz is missing")?);
                 let status = xz.arg("-dc").arg(&from).stdout(out).status().context("cannot start xz")?;
