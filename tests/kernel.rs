@@ -6,6 +6,7 @@ mod counts;
 mod file_io;
 mod filter;
 mod hooks;
+mod host;
 mod life;
 mod limits;
 mod names;

@@ -13,7 +13,7 @@ use crate::harness::otlp::Receiver;
 use crate::harness::{eventually, live, scrape};
 
 /// Gives the tutorial's program, built if a run of this test alone has not built it.
-fn tutorial() -> &'static Path {
+pub fn tutorial() -> &'static Path {
     static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
         let directory = Path::new(env!("CARGO_BIN_EXE_telesonde")).parent().unwrap();
         let program = directory.join("examples/custom_collector");

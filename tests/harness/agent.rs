@@ -17,6 +17,7 @@ pub struct Agent {
     child: Child,
     program: PathBuf,
     directory: PathBuf,
+    hidden: Vec<String>,
     prometheus: SocketAddr,
 }
 
@@ -37,12 +38,56 @@ pub struct Wish<'w> {
     pub endpoint: &'w str,
     /// How long the final flush may take; empty for the default.
     pub shutdown_timeout: &'w str,
+    /// Directories that the agent finds empty.
+    pub hidden: &'w [&'w str],
 }
 
 impl Agent {
     /// Starts an agent and waits until it is ready.
     pub fn start(wish: Wish<'_>) -> Self {
+        let mut agent = Self::begin(wish);
+        let status = eventually("the agent is ready", || {
+            if let Some(status) = agent.child.try_wait().unwrap() {
+                panic!("the agent ended with {status}: {}", agent.log());
+            }
+            // The socket is the last thing that it opens, after the first gather.
+            agent.status()
+        });
+        let address = &status["listeners"]["prometheus"];
+        agent.prometheus =
+            address.as_str().and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address: {status}"));
+        agent
+    }
+
+    /// Starts an agent that does not come up; gives its exit code and what it said.
+    pub fn refused(wish: Wish<'_>) -> (Option<i32>, String) {
+        let mut agent = Self::begin(wish);
+        let status = agent.wait();
+        (status.code(), agent.log())
+    }
+
+    /// Lets the agent examine the host for an agent with the wishes; gives the exit code and the report.
+    pub fn check(wish: Wish<'_>) -> (Option<i32>, Value) {
+        let directory = directory("check");
+        let program = Self::prepare(wish, &directory);
+        let output = command(&program, &directory, &["check", "--format", "json"], wish.hidden).output().unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        let report = serde_json::from_slice(&output.stdout);
+        (output.status.code(), report.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
+    }
+
+    fn begin(wish: Wish<'_>) -> Self {
         let directory = directory("agent");
+        let program = Self::prepare(wish, &directory);
+        let hidden = wish.hidden.iter().map(|&path| path.to_owned()).collect();
+        let log = fs::File::create(directory.join("log")).unwrap();
+        let mut command = command(&program, &directory, &["run"], wish.hidden);
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        Self { child, program, directory, hidden, prometheus: ([127, 0, 0, 1], 0).into() }
+    }
+
+    /// Writes the configuration; gives the program.
+    fn prepare(wish: Wish<'_>, directory: &Path) -> PathBuf {
         let endpoint = if wish.endpoint.is_empty() { "interval: 1s" } else { wish.endpoint };
         let otlp = wish.otlp.map_or_else(String::new, |address| {
             format!(
@@ -64,25 +109,14 @@ impl Agent {
             directory.join("admin.sock").display(),
         );
         fs::write(directory.join("telesonde.yaml"), config).unwrap();
-        let program = wish.program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_telesonde"))).to_owned();
-        let child = Self::spawn(&program, &directory);
-        let mut agent = Self { child, program, directory, prometheus: ([127, 0, 0, 1], 0).into() };
-        let status = eventually("the agent is ready", || {
-            if let Some(status) = agent.child.try_wait().unwrap() {
-                panic!("the agent ended with {status}: {}", agent.log());
-            }
-            // The socket is the last thing that it opens, after the first gather.
-            agent.status()
-        });
-        let address = &status["listeners"]["prometheus"];
-        agent.prometheus =
-            address.as_str().and_then(|address| address.parse().ok()).unwrap_or_else(|| panic!("no address: {status}"));
-        agent
+        wish.program.unwrap_or(Path::new(env!("CARGO_BIN_EXE_telesonde"))).to_owned()
     }
 
     /// Runs a second agent with the same configuration to its end.
     pub fn second(&self) -> Output {
-        self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
+        let hidden: Vec<&str> = self.hidden.iter().map(String::as_str).collect();
+        let mut command = command(&self.program, &self.directory, &["run"], &hidden);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
     }
 
     /// Gives `/status` of the admin socket, if it answers.
@@ -191,17 +225,6 @@ impl Agent {
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
-
-    fn command(&self) -> Command {
-        command(&self.program, &self.directory)
-    }
-
-    fn spawn(program: &Path, directory: &Path) -> Child {
-        let log = fs::File::create(directory.join("log")).unwrap();
-        let mut command = command(program, directory);
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        command.spawn().unwrap()
-    }
 }
 
 impl Drop for Agent {
@@ -212,9 +235,17 @@ impl Drop for Agent {
     }
 }
 
-fn command(program: &Path, directory: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.arg("run").arg("--config").arg(directory.join("telesonde.yaml")).stdin(Stdio::null());
+fn command(program: &Path, directory: &Path, arguments: &[&str], hidden: &[&str]) -> Command {
+    let mut command = if hidden.is_empty() {
+        Command::new(program)
+    } else {
+        // In a mount namespace of its own something empty is mounted over each.
+        let mut command = Command::new("unshare");
+        let mounts: String = hidden.iter().flat_map(|path| ["mount -t tmpfs none ", path, " && "]).collect();
+        command.args(["--mount", "sh", "-c", &format!("{mounts}exec \"$0\" \"$@\"")]).arg(program);
+        command
+    };
+    command.args(arguments).arg("--config").arg(directory.join("telesonde.yaml")).stdin(Stdio::null());
     // What the environment of the tests says of OpenTelemetry is not for the agent.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_") || name.starts_with("TELESONDE_")) {
         command.env_remove(name);

@@ -1,5 +1,6 @@
 //! The doctor: what this host has, what each collector makes of it, and how to get what is missing.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bpf::probe::{CgroupMode, Facts, Hierarchy, Memlock};
@@ -8,7 +9,7 @@ use runtime::{Descriptor, MakeError, Platform, Setup};
 use serde_json::{Value, json};
 
 use crate::cli::Format;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::table::Table;
 
 /// How good a finding is.
@@ -53,7 +54,7 @@ pub fn check(
     format: Format,
 ) -> (String, Exit) {
     let facts = &platform.facts;
-    let findings = findings(facts);
+    let findings = findings(facts, platform.btf_path.as_deref());
     let workloads = workloads(facts);
     let verdicts: Vec<Verdict> = registry.iter().map(|d| verdict(d, loaded, platform, workloads)).collect();
     let hosts = [facts.possible_cpus].into_iter().chain(OTHER_HOSTS);
@@ -74,12 +75,46 @@ pub fn check(
 }
 
 /// Says why the agent cannot run here at all, if so.
-pub fn obstacle(facts: &Facts) -> Option<String> {
-    let bad = findings(facts).into_iter().find(|finding| finding.grade == Grade::Bad)?;
-    Some(format!("{}: {}; {}", bad.what, bad.found, bad.fix))
+pub fn obstacle(facts: &Facts, btf_path: Option<&Path>) -> Option<Failure> {
+    let bad = findings(facts, btf_path).into_iter().find(|finding| finding.grade == Grade::Bad)?;
+    if bad.what == "BTF" && btf_path.is_some() {
+        return Some(Failure::new(Exit::Configuration, bad.found));
+    }
+    let exit = if bad.what == "capabilities" { Exit::Privileges } else { Exit::Unable };
+    let Finding { what, found, fix, .. } = bad;
+    Some(Failure::new(exit, format!("telesonde cannot run on this host: {what}: {found}; {fix}")))
 }
 
-fn findings(facts: &Facts) -> Vec<Finding> {
+/// Says where the kernel's types come from. A file has to have the very types of the running kernel.
+fn types(facts: &Facts, btf_path: Option<&Path>) -> Finding {
+    let what = "BTF";
+    let good = |found: String| Finding { what, found, grade: Grade::Good, fix: String::new() };
+    match (btf_path, facts.btf) {
+        (None, true) => good("/sys/kernel/btf/vmlinux".to_owned()),
+        (None, false) => {
+            let fix = "boot a kernel with CONFIG_DEBUG_INFO_BTF=y; where /sys is only hidden, name a copy of its \
+                       /sys/kernel/btf/vmlinux in integrations.ebpf.btf_path";
+            Finding { what, found: "missing".to_owned(), grade: Grade::Bad, fix: fix.to_owned() }
+        }
+        (Some(path), own) => match bpf::Types::load(Some(path)) {
+            Err(error) => {
+                let fix = "programs attach by the running kernel's own types: those of another do not fit".to_owned();
+                Finding { what, found: error.to_string(), grade: Grade::Bad, fix }
+            }
+            Ok(_) if own => good(format!("{}, the same as /sys/kernel/btf/vmlinux", path.display())),
+            Ok(_) => Finding {
+                what,
+                found: format!("{}; the kernel's own are not to be seen", path.display()),
+                grade: Grade::Less,
+                fix: "programs load only if the file has the running kernel's own types and the kernel was built with \
+                      CONFIG_DEBUG_INFO_BTF: the collectors below tell"
+                    .to_owned(),
+            },
+        },
+    }
+}
+
+fn findings(facts: &Facts, btf_path: Option<&Path>) -> Vec<Finding> {
     let good = |what, found: String| Finding { what, found, grade: Grade::Good, fix: String::new() };
     let lacks =
         |what, found: &str, grade, fix: &str| Finding { what, found: found.to_owned(), grade, fix: fix.to_owned() };
@@ -94,12 +129,7 @@ fn findings(facts: &Facts) -> Vec<Finding> {
         "x86_64" | "aarch64" => good("architecture", facts.arch.clone()),
         other => lacks("architecture", other, Grade::Bad, "only x86_64 and aarch64 are supported"),
     });
-    all.push(if facts.btf {
-        good("BTF", "/sys/kernel/btf/vmlinux".to_owned())
-    } else {
-        let fix = "boot a kernel with CONFIG_DEBUG_INFO_BTF=y, or name a BTF file in integrations.ebpf.btf_path";
-        lacks("BTF", "missing", Grade::Bad, fix)
-    });
+    all.push(types(facts, btf_path));
     all.push(capabilities(facts));
     all.push(match &facts.bpffs {
         Some(path) => good("bpffs", path.display().to_string()),
@@ -195,7 +225,7 @@ fn memory(registry: &[&'static Descriptor], loaded: &Loaded, cpus: usize) -> Mem
 
 /// Counts the cgroups that have tasks: each is a workload at most.
 fn workloads(facts: &Facts) -> usize {
-    fn count(directory: &std::path::Path, depth: usize) -> usize {
+    fn count(directory: &Path, depth: usize) -> usize {
         let busy = std::fs::read(directory.join("cgroup.procs")).is_ok_and(|tasks| !tasks.is_empty());
         let below = std::fs::read_dir(directory).into_iter().flatten().flatten();
         let directories = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));

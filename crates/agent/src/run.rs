@@ -33,9 +33,8 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let mut signals = Signals::take().map_err(failed)?;
     let config = &loaded.config;
     let facts = Facts::gather();
-    if let Some(obstacle) = check::obstacle(&facts) {
-        let exit = if obstacle.starts_with("capabilities") { Exit::Privileges } else { Exit::Unable };
-        return Err(Failure::new(exit, format!("telesonde cannot run on this host: {obstacle}")));
+    if let Some(obstacle) = check::obstacle(&facts, wiring::given(&config.integrations.ebpf.btf_path).as_deref()) {
+        return Err(obstacle);
     }
     let _lock = Lock::take(&config.admin.socket)?;
     let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();

@@ -266,6 +266,7 @@ pub fn prometheus(config: &Config) -> Result<Option<prometheus::Options>, Failur
     Ok(Some(options))
 }
 
-fn given(path: &std::path::Path) -> Option<PathBuf> {
+/// Gives a path unless it is empty.
+pub fn given(path: &std::path::Path) -> Option<PathBuf> {
     (!path.as_os_str().is_empty()).then(|| path.to_owned())
 }

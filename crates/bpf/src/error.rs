@@ -17,12 +17,22 @@ pub enum Error {
     },
     /// The kernel's type information cannot be read.
     #[error(
-        "cannot read the kernel's types from {path}: {reason}; the kernel needs CONFIG_DEBUG_INFO_BTF, or give btf_path"
+        "cannot read the kernel's types from {path}: {reason}; the kernel needs CONFIG_DEBUG_INFO_BTF; where /sys is hidden give integrations.ebpf.btf_path"
     )]
     Types {
         /// Where they were looked for.
         path: String,
         /// Why it failed.
+        reason: String,
+    },
+    /// A file of types was given that cannot be used.
+    #[error(
+        "integrations.ebpf.btf_path: {path}: {reason}; give a copy of the running kernel's /sys/kernel/btf/vmlinux, or nothing"
+    )]
+    GivenTypes {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
         reason: String,
     },
     /// The object's maps cannot be made, or its code does not fit this kernel's types.

@@ -33,16 +33,26 @@ pub fn objects() -> impl Iterator<Item = (&'static str, &'static [u8])> {
 pub struct Types(pub(crate) Arc<Btf>, Arc<Path>);
 
 impl Types {
-    /// Reads the types from a file, by default from where the kernel shows them.
+    /// Reads the types from where the kernel shows them, or from a file.
+    ///
+    /// Programs attach by the numbers of the running kernel's types, so a file has to be a copy of those. That is made
+    /// sure of here where the kernel shows them; else nobody knows before programs are loaded.
     ///
     /// # Errors
-    /// Fails when the file cannot be read or is no BTF.
+    /// Fails when the file cannot be read, is no BTF, or is of another kernel.
     pub fn load(path: Option<&Path>) -> Result<Self, Error> {
-        let path = path.unwrap_or(Path::new(VMLINUX));
-        let fail = |reason| Error::Types { path: path.display().to_string(), reason };
-        fs::metadata(path).map_err(|error| fail(error.to_string()))?;
-        let btf = Btf::parse_file(path, aya::Endianness::default()).map_err(|error| fail(chain(&error)))?;
-        Ok(Self(Arc::new(btf), Arc::from(path)))
+        let file = path.unwrap_or(Path::new(VMLINUX));
+        let fail = |reason| match path {
+            None => Error::Types { path: VMLINUX.to_owned(), reason },
+            Some(path) => Error::GivenTypes { path: path.display().to_string(), reason },
+        };
+        let bytes = fs::read(file).map_err(|error| fail(error.to_string()))?;
+        let broken = |error| fail(format!("it is no BTF: {}", chain(&error)));
+        let btf = Btf::parse(&bytes, aya::Endianness::default()).map_err(broken)?;
+        if path.is_some() && fs::read(VMLINUX).is_ok_and(|own| own != bytes) {
+            return Err(fail("it has the types of another kernel than the one that runs".to_owned()));
+        }
+        Ok(Self(Arc::new(btf), Arc::from(file)))
     }
 
     /// Gives the names and values of an enumeration of the kernel; nothing where it has none of that name.

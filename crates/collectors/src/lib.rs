@@ -20,9 +20,10 @@ pub static ALL: &[&Descriptor] =
 /// Tells what this kernel cannot do from what may work the next time.
 fn refused(error: bpf::Error) -> MakeError {
     match error {
-        bpf::Error::Types { .. } | bpf::Error::UnknownProgram { .. } | bpf::Error::Verify { .. } => {
-            MakeError::Unsupported(error.to_string())
-        }
+        bpf::Error::Types { .. }
+        | bpf::Error::GivenTypes { .. }
+        | bpf::Error::UnknownProgram { .. }
+        | bpf::Error::Verify { .. } => MakeError::Unsupported(error.to_string()),
         error => MakeError::Failed(error.to_string()),
     }
 }

@@ -64,7 +64,8 @@ pub struct Ebpf {
     /// The most frames of a stack trace.
     #[schemars(range(min = 1, max = 127))]
     pub max_stack_depth: u32,
-    /// A BTF file of the running kernel; empty for /sys/kernel/btf/vmlinux.
+    /// A copy of the running kernel's /sys/kernel/btf/vmlinux, for where that is hidden; empty for the kernel's own.
+    /// Types of another kernel, or a part of them, are refused: programs attach by the numbers of the kernel's own.
     #[schemars(extend("x-kind" = "file"))]
     pub btf_path: PathBuf,
     /// Network flows of Cilium, from Hubble.
