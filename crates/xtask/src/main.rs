@@ -14,6 +14,7 @@ mod run;
 mod setup;
 mod test;
 mod tools;
+mod tracer;
 
 use std::process::ExitCode;
 
@@ -56,6 +57,9 @@ enum Command {
     },
     /// Run all tests, those on the live kernel as root.
     Test {
+        /// Run them while bpftrace sits on every system call and every switch.
+        #[arg(long)]
+        tracer: bool,
         /// Arguments for `cargo test`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -115,7 +119,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             ExitCode::SUCCESS
         }),
         Command::Run { args } => run::run(&args),
-        Command::Test { args } => test::run(&args),
+        Command::Test { tracer, args } => test::run(tracer, &args),
         Command::Gen { check } => generate::run(check).map(|()| ExitCode::SUCCESS),
         Command::Lint => lint::run(),
         Command::Bench { name } => bench::run(name).map(|()| ExitCode::SUCCESS),

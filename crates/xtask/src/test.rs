@@ -7,13 +7,14 @@ use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::tracer::Tracer;
 use crate::{process, setup};
 
 /// Runs `cargo test` with these arguments and closes with one line of totals.
 ///
 /// # Errors
-/// Fails when cargo cannot be started.
-pub fn run(args: &[String]) -> Result<ExitCode> {
+/// Fails when cargo cannot be started, and when the tracer that was asked for cannot be had or ends before the tests.
+pub fn run(tracer: bool, args: &[String]) -> Result<ExitCode> {
     setup::test()?;
     let mut command = process::cargo()?;
     command.args(["test", "--no-fail-fast"]);
@@ -31,6 +32,7 @@ pub fn run(args: &[String]) -> Result<ExitCode> {
     if !raised {
         eprintln!("Tests on the live kernel need root, which cannot be had here: they will report themselves skipped.");
     }
+    let tracer = if tracer { Some(Tracer::start()?) } else { None };
     eprintln!("$ {}", process::line(&command));
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let stdout = child.stdout.take().context("cargo has no output")?;
@@ -42,6 +44,9 @@ pub fn run(args: &[String]) -> Result<ExitCode> {
         }
     }
     let status = child.wait()?;
+    if let Some(tracer) = tracer {
+        println!("bpftrace counted {}", tracer.stop()?);
+    }
     for reason in &tally.skipped {
         println!("SKIPPED {reason}");
     }
