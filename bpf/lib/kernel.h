@@ -99,6 +99,27 @@ struct __sk_buff {
 	u32 gso_size;
 };
 
+enum {
+	AF_INET6 = 10,
+};
+
+enum {
+	TCP_SYN_SENT = 2,
+	TCP_SYN_RECV = 3,
+	TCP_CLOSE = 7,
+	TCP_LISTEN = 10,
+};
+
+enum {
+	ENETDOWN = 100,
+	ENETUNREACH = 101,
+	ECONNABORTED = 103,
+	ETIMEDOUT = 110,
+	ECONNREFUSED = 111,
+	EHOSTDOWN = 112,
+	EHOSTUNREACH = 113,
+};
+
 struct task_struct;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -174,12 +195,32 @@ struct task_struct {
 	char comm[16];
 };
 
+struct in6_addr {
+	union {
+		u32 u6_addr32[4];
+	} in6_u;
+};
+
 struct sock_common {
 	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	struct in6_addr skc_v6_daddr;
 };
 
 struct sock {
 	struct sock_common __sk_common;
+	int sk_err;
+	u32 sk_max_ack_backlog;
+};
+
+struct request_sock {
+	struct sock_common __req_common;
+};
+
+struct tcp_sock {
+	u32 segs_out;
+	u32 srtt_us; /* in eighths */
+	u32 total_retrans;
 };
 
 struct socket {

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/* Counts the connections of an owner, by what becomes of their sockets. */
+#pragma once
+#include "kernel.h"
+#include "conn.bpf.h"
+#include "hist.bpf.h"
+#include "maps.bpf.h"
+
+/* A full map takes 112 B an entry and 232 B for each CPU. */
+MAP(PERCPU_HASH, owners, struct owner, struct connections, 4096, ON_DEMAND);
+/* 112 B an entry and 160 B for each CPU. */
+MAP(PERCPU_HASH, connecting, struct owner, struct hist, 2048, ON_DEMAND);
+MAP(PERCPU_HASH, round_trips, struct owner, struct hist, 2048, ON_DEMAND);
+/* One cell of 560 B for each CPU. */
+MAP(PERCPU_ARRAY, losses, u32, struct tcp_loss, 1, 0);
+
+static __always_inline struct tcp_loss *loss(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&losses, &zero);
+}
+
+/* Finds or makes an entry; nothing when the map is full. */
+static __always_inline void *entry(void *map, const struct owner *owner, const void *empty)
+{
+	void *value = bpf_map_lookup_elem(map, owner);
+
+	if (value)
+		return value;
+	bpf_map_update_elem(map, owner, empty, BPF_NOEXIST);
+	return bpf_map_lookup_elem(map, owner);
+}
+
+static __always_inline struct connections *connections_of(const struct conn *conn, u32 network)
+{
+	static const struct connections empty;
+	struct owner owner = { conn->cgroup, network, 0 };
+	struct connections *all = entry(&owners, &owner, &empty);
+	struct tcp_loss *lost;
+
+	if (all)
+		return all;
+	lost = loss();
+	return lost ? &lost->connections : NULL;
+}
+
+static __always_inline void add_time(void *map, const struct owner *owner, u64 time)
+{
+	static const struct hist empty;
+	struct hist *hist = entry(map, owner, &empty);
+	struct tcp_loss *lost = hist ? NULL : loss();
+
+	if (lost)
+		hist = map == &connecting ? &lost->connecting : &lost->round_trips;
+	if (hist)
+		hist_add(hist, time);
+}
+
+/* A task that counts may be interrupted by a packet that counts: each addition is one instruction. */
+static __always_inline void add(u64 *cell, u64 value)
+{
+	__sync_fetch_and_add(cell, value);
+}
+
+/* Counts the socket under a state, and no longer under the one before. */
+static __always_inline void move(struct conn *conn, u32 place)
+{
+	u32 was = __sync_lock_test_and_set(&conn->place, place);
+	struct connections *all;
+
+	all = was ? connections_of(conn, was / (2 * STATES)) : NULL;
+	if (all)
+		__sync_fetch_and_add(&all->open[was % (2 * STATES)], -1);
+	all = place ? connections_of(conn, place / (2 * STATES)) : NULL;
+	if (all)
+		__sync_fetch_and_add(&all->open[place % (2 * STATES)], 1);
+}
+
+/* Counts a socket that is counted nowhere; an event that comes first knows better. */
+static __always_inline void arrive(struct conn *conn, u32 place)
+{
+	struct connections *all = connections_of(conn, conn->network);
+
+	if (all && !__sync_val_compare_and_swap(&conn->place, 0, place))
+		__sync_fetch_and_add(&all->open[place % (2 * STATES)], 1);
+}
+
+/* Counts what the kernel has counted since: it is what RetransSegs has grown by. */
+static __always_inline void add_retransmits(struct conn *conn, const struct tcp_sock *tp, struct connections *all)
+{
+	u32 total = tp->total_retrans, grown = total - conn->retransmits;
+
+	conn->retransmits = total;
+	/* It falls when a socket is used anew. */
+	if ((s32)grown > 0)
+		add(&all->retransmits, grown);
+}
+
+static __always_inline void establish(struct conn *conn, const struct tcp_sock *tp, struct connections *all)
+{
+	struct owner owner = { conn->cgroup, conn->network, 0 };
+
+	if (conn->flags & CONN_INBOUND) {
+		add(&all->accepts, 1);
+		/* It begins with those of its handshake, which are the listener's. */
+		conn->retransmits = tp->total_retrans;
+	} else {
+		add(&all->connects, 1);
+		if (conn->start)
+			add_time(&connecting, &owner, bpf_ktime_get_ns() - conn->start);
+	}
+	conn->start = 0;
+	conn->flags &= ~CONN_CONNECTING;
+	conn->flags |= CONN_ESTABLISHED | CONN_RESETTABLE;
+}
+
+static __always_inline void end(struct conn *conn, const struct sock *sk, const struct tcp_sock *tp,
+				struct connections *all)
+{
+	struct owner owner = { conn->cgroup, NETWORK_ANY, 0 };
+	u32 rtt = tp->srtt_us >> 3;
+
+	add_retransmits(conn, tp, all);
+	if (conn->flags & CONN_ESTABLISHED) {
+		add(&all->closes, 1);
+		if (rtt)
+			add_time(&round_trips, &owner, rtt);
+	} else if (conn->flags & CONN_CONNECTING) {
+		add(&all->failed[cause_of(sk, tp)], 1);
+	}
+	conn->flags &= ~(CONN_ESTABLISHED | CONN_CONNECTING);
+}
+
+/*
+ * Follows a change of state. The kernel skips a program that would run within
+ * itself, so a change may be missing: the next one of the socket makes up for it.
+ */
+static __always_inline void follow(struct conn *conn, const struct sock *sk, const struct tcp_sock *tp, u32 from,
+				   u32 to)
+{
+	struct connections *all;
+
+	if (conn->flags & CONN_FILTERED)
+		return;
+	if (to != TCP_CLOSE)
+		conn->network = network_of(&sk->__sk_common);
+	all = connections_of(conn, conn->network);
+	if (!all)
+		return;
+	if (is_synchronized(to == TCP_CLOSE ? from : to) && !(conn->flags & CONN_ESTABLISHED))
+		establish(conn, tp, all);
+	if (to == TCP_CLOSE)
+		end(conn, sk, tp, all);
+	move(conn, to == TCP_CLOSE ? 0 : place_of(conn, to));
+}
+
+/* Whether something of the socket is counted that its end takes back or completes. */
+static __always_inline bool is_open(const struct conn *conn)
+{
+	return conn->place || (conn->flags & (CONN_ESTABLISHED | CONN_CONNECTING));
+}

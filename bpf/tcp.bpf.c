@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+/*
+ * TCP connections per cgroup: how many in which state, how they begin and end,
+ * how long they take to connect and to answer, what is sent again.
+ * Hooks: inet_sock_set_state, tcp_destroy_sock, tcp_send_reset, tcp_receive_reset,
+ * tcp_retransmit_skb, tcp_retransmit_synack; iter/task_file finds sockets that are
+ * older than us and reads round-trip times. Not seen: TIME_WAIT, half-open inbound
+ * connections, connects without a route.
+ */
+#include "lib/kernel.h"
+#include "lib/conn.bpf.h"
+#include "lib/follow.bpf.h"
+
+/* The number of the present walk. */
+MAP(ARRAY, rounds, u32, u32, 1, 0);
+
+/* Gives what is known of a socket whose beginning was not seen: it is nobody's until the walk finds its task. */
+static __always_inline struct conn *find(const struct sock *sk, const struct tcp_sock *tp)
+{
+	struct conn *conn = bpf_sk_storage_get(&conns, (void *)sk, NULL, 0);
+	struct tcp_loss *lost;
+
+	if (conn)
+		return conn;
+	conn = bpf_sk_storage_get(&conns, (void *)sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (conn) {
+		describe(conn, sk, tp);
+		return conn;
+	}
+	lost = loss();
+	if (lost)
+		add(&lost->unfollowed, 1);
+	return NULL;
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(inet_sock_set_state, const struct sock *sk, int from, int to)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+	struct conn *conn = tp ? find(sk, tp) : NULL;
+
+	if (!conn || from == to)
+		return 0;
+	if (from == TCP_CLOSE) {
+		/* connect() and listen() run in the task that the socket is then of. */
+		if (is_open(conn))
+			follow(conn, sk, tp, TCP_CLOSE, TCP_CLOSE);
+		conn->flags = to == TCP_LISTEN ? CONN_INBOUND : CONN_CONNECTING;
+		conn->start = to == TCP_LISTEN ? 0 : bpf_ktime_get_ns();
+		conn->retransmits = tp->total_retrans;
+		own(conn, CURRENT());
+	} else if (from != TCP_LISTEN || to == TCP_SYN_RECV) {
+		/* A copy of its listener. */
+		if (conn->place % STATES == TCP_LISTEN) {
+			conn->place = 0;
+			conn->retransmits = 0;
+		}
+	}
+	follow(conn, sk, tp, from, to);
+	return 0;
+}
+
+/* The end of a socket whose last change of state is missing. */
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(tcp_destroy_sock, struct sock *sk)
+{
+	struct conn *conn = bpf_sk_storage_get(&conns, sk, NULL, 0);
+	struct tcp_sock *tp;
+
+	if (!conn || !is_open(conn))
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (tp)
+		follow(conn, sk, tp, TCP_CLOSE, TCP_CLOSE);
+	return 0;
+}
+
+/* Each connection is reset once, however many segments say so. */
+static __always_inline int reset(const struct sock *sk)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+	struct conn *conn = tp ? find(sk, tp) : NULL;
+	struct connections *all;
+
+	if (!conn || (conn->flags & CONN_FILTERED) || !(conn->flags & CONN_RESETTABLE))
+		return 0;
+	conn->flags &= ~CONN_RESETTABLE;
+	all = connections_of(conn, conn->network);
+	if (all)
+		add(&all->resets, 1);
+	return 0;
+}
+
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(tcp_send_reset, const struct sock *sk)
+{
+	return sk ? reset(sk) : 0;
+}
+
+SEC("tp_btf/tcp_receive_reset")
+int BPF_PROG(tcp_receive_reset, struct sock *sk)
+{
+	return reset(sk);
+}
+
+SEC("tp_btf/tcp_retransmit_skb")
+int BPF_PROG(tcp_retransmit_skb, const struct sock *sk)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+	struct conn *conn = tp ? find(sk, tp) : NULL;
+	struct connections *all;
+
+	if (!conn || (conn->flags & CONN_FILTERED))
+		return 0;
+	all = connections_of(conn, conn->network);
+	if (all)
+		add_retransmits(conn, tp, all);
+	return 0;
+}
+
+/* The answer to a SYN, sent again by a listener; it counts as RetransSegs, but in no socket's total. */
+SEC("tp_btf/tcp_retransmit_synack")
+int BPF_PROG(tcp_retransmit_synack, const struct sock *sk, const struct request_sock *request)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+	struct conn *conn = tp ? find(sk, tp) : NULL;
+	struct connections *all;
+
+	if (!conn || (conn->flags & CONN_FILTERED))
+		return 0;
+	all = connections_of(conn, network_of(&request->__req_common));
+	if (!all)
+		return 0;
+	if (sk->__sk_common.skc_state == TCP_LISTEN)
+		add(&all->retransmits, 1);
+	else
+		/* Fast open: the connection is there before its handshake is done. */
+		add_retransmits(conn, tp, all);
+	return 0;
+}
+
+static __always_inline void sample_rtt(struct conn *conn, const struct tcp_sock *tp, u32 round)
+{
+	u32 rtt = tp->srtt_us >> 3;
+	struct connections *all;
+
+	if (!rtt || !(conn->flags & CONN_ESTABLISHED) || conn->round == round)
+		return;
+	conn->round = round;
+	all = connections_of(conn, conn->network);
+	if (!all)
+		return;
+	if (all->round != round) {
+		all->round = round;
+		all->rtt = 0;
+		all->rtt_count = 0;
+	}
+	all->rtt += rtt;
+	all->rtt_count += 1;
+}
+
+/* Meets every socket that some task has open: finds the owners of those older than us, and reads round trips. */
+SEC("iter/task_file")
+int walk(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct socket *socket;
+	struct tcp_sock *tp;
+	struct conn *conn;
+	struct sock *sk;
+	u32 zero = 0;
+	u32 *round;
+
+	if (!task || !file)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	sk = socket ? socket->sk : NULL;
+	tp = sk ? bpf_skc_to_tcp_sock(sk) : NULL;
+	if (!tp || sk->__sk_common.skc_state == TCP_CLOSE)
+		return 0;
+	conn = find(sk, tp);
+	round = bpf_map_lookup_elem(&rounds, &zero);
+	if (!conn || !round)
+		return 0;
+	if (!(conn->flags & CONN_OWNED)) {
+		move(conn, 0);
+		own(conn, task);
+		if (!(conn->flags & CONN_FILTERED))
+			arrive(conn, place_of(conn, sk->__sk_common.skc_state));
+	}
+	if (!(conn->flags & CONN_FILTERED))
+		sample_rtt(conn, tp, *round);
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

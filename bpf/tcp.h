@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/* The ABI of tcp.bpf.c. */
+#pragma once
+#include "hist.h"
+
+/* States as the kernel numbers them: TCP_ESTABLISHED is 1, all are below 16. */
+#define STATES 16
+
+#define OUTBOUND 0
+#define INBOUND 1
+
+/* What is on the wire; an IPv6 socket with a mapped address speaks IPv4. */
+#define NETWORK_ANY 0
+#define NETWORK_IPV4 1
+#define NETWORK_IPV6 2
+
+/* Why a connect failed. */
+#define CAUSE_REFUSED 0
+#define CAUSE_TIMEOUT 1
+#define CAUSE_UNREACHABLE 2
+#define CAUSE_ABORTED 3 /* given up by its own side */
+#define CAUSE_UNSENT 4  /* no segment left: no free port, say */
+#define CAUSE_OTHER 5
+#define CAUSES 6
+
+/* The key of all maps. */
+struct owner {
+	u64 cgroup;
+	u32 network; /* NETWORK_ANY in `round_trips` */
+	u32 padding;
+};
+
+/* The connections of an owner on one network, on one CPU. */
+struct connections {
+	u64 connects;
+	u64 accepts;
+	u64 closes;
+	u64 resets;
+	u64 retransmits;
+	u64 failed[CAUSES];
+	u32 open[2 * STATES]; /* at direction * STATES + state: what came less what went, wrapping */
+	u64 rtt;              /* the sum over the connections that the walk `round` has met, in microseconds */
+	u32 rtt_count;
+	u32 round;
+};
+
+/* What did not go where it belongs, per CPU. */
+struct tcp_loss {
+	struct connections connections; /* `owners` was full */
+	struct hist connecting;         /* `connecting` was full */
+	struct hist round_trips;        /* `round_trips` was full */
+	u64 unfollowed;                 /* sockets for which there was no memory */
+};
