@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /* The ABI of tcp.bpf.c. */
 #pragma once
-#include "hist.h"
+#include "lib/kernel.h"
 
 /* States as the kernel numbers them: TCP_ESTABLISHED is 1, all are below 16. */
 #define STATES 16
@@ -26,7 +26,7 @@
 /* The key of all maps. */
 struct owner {
 	u64 cgroup;
-	u32 network; /* NETWORK_ANY in `round_trips` */
+	u32 network; /* NETWORK_ANY for what is not told apart: failed connects and `round_trips` */
 	u32 padding;
 };
 
@@ -47,7 +47,5 @@ struct connections {
 /* What did not go where it belongs, per CPU. */
 struct tcp_loss {
 	struct connections connections; /* `owners` was full */
-	struct hist connecting;         /* `connecting` was full */
-	struct hist round_trips;        /* `round_trips` was full */
 	u64 unfollowed;                 /* sockets for which there was no memory */
 };

@@ -3,15 +3,14 @@
 #pragma once
 #include "kernel.h"
 #include "conn.bpf.h"
-#include "hist.bpf.h"
+#include "histogram.bpf.h"
 #include "maps.bpf.h"
 
 /* A full map takes 112 B an entry and 232 B for each CPU. */
 MAP(PERCPU_HASH, owners, struct owner, struct connections, 4096, ON_DEMAND);
-/* 112 B an entry and 160 B for each CPU. */
-MAP(PERCPU_HASH, connecting, struct owner, struct hist, 2048, ON_DEMAND);
-MAP(PERCPU_HASH, round_trips, struct owner, struct hist, 2048, ON_DEMAND);
-/* One cell of 560 B for each CPU. */
+HISTOGRAM(connecting, struct owner, 2048);
+HISTOGRAM(round_trips, struct owner, 2048);
+/* One cell of 240 B for each CPU. */
 MAP(PERCPU_ARRAY, losses, u32, struct tcp_loss, 1, 0);
 
 static __always_inline struct tcp_loss *loss(void)
@@ -21,40 +20,21 @@ static __always_inline struct tcp_loss *loss(void)
 	return bpf_map_lookup_elem(&losses, &zero);
 }
 
-/* Finds or makes an entry; nothing when the map is full. */
-static __always_inline void *entry(void *map, const struct owner *owner, const void *empty)
-{
-	void *value = bpf_map_lookup_elem(map, owner);
-
-	if (value)
-		return value;
-	bpf_map_update_elem(map, owner, empty, BPF_NOEXIST);
-	return bpf_map_lookup_elem(map, owner);
-}
-
 static __always_inline struct connections *connections_of(const struct conn *conn, u32 network)
 {
 	static const struct connections empty;
 	struct owner owner = { conn->cgroup, network, 0 };
-	struct connections *all = entry(&owners, &owner, &empty);
+	struct connections *all = bpf_map_lookup_elem(&owners, &owner);
 	struct tcp_loss *lost;
 
 	if (all)
 		return all;
+	bpf_map_update_elem(&owners, &owner, &empty, BPF_NOEXIST);
+	all = bpf_map_lookup_elem(&owners, &owner);
+	if (all)
+		return all;
 	lost = loss();
 	return lost ? &lost->connections : NULL;
-}
-
-static __always_inline void add_time(void *map, const struct owner *owner, u64 time)
-{
-	static const struct hist empty;
-	struct hist *hist = entry(map, owner, &empty);
-	struct tcp_loss *lost = hist ? NULL : loss();
-
-	if (lost)
-		hist = map == &connecting ? &lost->connecting : &lost->round_trips;
-	if (hist)
-		hist_add(hist, time);
 }
 
 /* A task that counts may be interrupted by a packet that counts: each addition is one instruction. */
@@ -108,7 +88,7 @@ static __always_inline void establish(struct conn *conn, const struct tcp_sock *
 	} else {
 		add(&all->connects, 1);
 		if (conn->start)
-			add_time(&connecting, &owner, bpf_ktime_get_ns() - conn->start);
+			histogram_add(connecting, &owner, bpf_ktime_get_ns() - conn->start);
 	}
 	conn->start = 0;
 	conn->flags &= ~CONN_CONNECTING;
@@ -125,9 +105,11 @@ static __always_inline void end(struct conn *conn, const struct sock *sk, const 
 	if (conn->flags & CONN_ESTABLISHED) {
 		add(&all->closes, 1);
 		if (rtt)
-			add_time(&round_trips, &owner, rtt);
+			histogram_add(round_trips, &owner, rtt);
 	} else if (conn->flags & CONN_CONNECTING) {
-		add(&all->failed[cause_of(sk, tp)], 1);
+		all = connections_of(conn, NETWORK_ANY);
+		if (all)
+			add(&all->failed[cause_of(sk, tp)], 1);
 	}
 	conn->flags &= ~(CONN_ESTABLISHED | CONN_CONNECTING);
 }

@@ -8,6 +8,7 @@ pub mod histogram;
 pub mod network;
 pub mod starts;
 pub mod syscalls;
+pub mod tcp;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use bpf::abi::histogram::HistShape;
-use bpf::abi::{cgroup, file_io, network, starts, syscalls};
+use bpf::abi::{cgroup, file_io, network, starts, syscalls, tcp};
 use object::{Object, ObjectSection};
 
 struct Record {
@@ -116,4 +116,17 @@ fn the_mirror_of_cgroup_fits() {
         ("padding", offset_of!(cgroup::Change, padding)),
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn the_mirrors_of_tcp_fit() {
+    let structs = structs("tcp");
+    mirror!(&structs, "owner", tcp::Owner, cgroup network padding);
+    mirror!(
+        &structs,
+        "connections",
+        tcp::Connections,
+        connects accepts closes resets retransmits failed open rtt rtt_count round
+    );
+    mirror!(&structs, "tcp_loss", tcp::TcpLoss, connections unfollowed);
 }

@@ -9,13 +9,14 @@ mod retire;
 mod sums;
 mod syscalls;
 mod table;
+mod tcp;
 mod timing;
 
 use runtime::{Descriptor, MakeError};
 
 /// Every built-in collector, in the order in which `list` shows them.
 pub static ALL: &[&Descriptor] =
-    &[&cgroup::DESCRIPTOR, &syscalls::DESCRIPTOR, &network::DESCRIPTOR, &file_io::DESCRIPTOR];
+    &[&cgroup::DESCRIPTOR, &syscalls::DESCRIPTOR, &network::DESCRIPTOR, &tcp::DESCRIPTOR, &file_io::DESCRIPTOR];
 
 /// Tells what this kernel cannot do from what may work the next time.
 fn refused(error: bpf::Error) -> MakeError {

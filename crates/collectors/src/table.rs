@@ -30,6 +30,11 @@ pub trait Cell: Plain + Copy + Default {
 
     /// Gives a number that changes whenever the entry does.
     fn reading(&self) -> u64;
+
+    /// Says whether nothing is left in it that a later event takes back.
+    fn is_settled(&self) -> bool {
+        true
+    }
 }
 
 impl Cell for u64 {
@@ -81,7 +86,7 @@ impl<K: Key, V: Cell> Entries<K, V> {
         self.table.for_each(|key, cells| {
             let total = sum(cells);
             // What is about to be freed is shown then, once.
-            if !dead.note(*key, key.cgroup(), total.reading()) {
+            if !total.is_settled() || !dead.note(*key, key.cgroup(), total.reading()) {
                 show(key, &total, &mut Entry { scrape, subject: key.subject(), last: false });
             }
         })?;

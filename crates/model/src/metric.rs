@@ -38,6 +38,9 @@ pub struct Metric {
 /// Classic boundaries for durations in nanoseconds: 1 µs (2^10) to 17 s (2^34), each four times the one before.
 pub const NANOSECOND_BOUNDS: &[i8] = &[10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34];
 
+/// Classic boundaries for durations in microseconds: 16 µs (2^4) to 17 s (2^24), each four times the one before.
+pub const MICROSECOND_BOUNDS: &[i8] = &[4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24];
+
 /// Classic boundaries for durations in seconds: 61 µs (2^-14) to 16 s (2^4), each four times the one before.
 pub const SECOND_BOUNDS: &[i8] = &[-14, -12, -10, -8, -6, -4, -2, 0, 2, 4];
 

@@ -129,6 +129,11 @@ pub struct Distribution<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Content {
     Number(Value),
+    /// A gauge that is the mean of `count` values.
+    Mean {
+        sum: u64,
+        count: u64,
+    },
     /// Where the counts lie in [`Scrape::counts`].
     Distribution {
         sum: u64,
@@ -173,6 +178,18 @@ impl Scrape {
         value: impl Into<Value>,
     ) {
         self.push(metric, subject, values, Content::Number(value.into()), false);
+    }
+
+    /// Records a gauge that is the mean of `count` values; where series come together, so do the sums and the counts.
+    pub fn record_mean<const N: usize>(
+        &mut self,
+        metric: &'static Metric,
+        subject: Subject,
+        values: [Text; N],
+        sum: u64,
+        count: u64,
+    ) {
+        self.push(metric, subject, values, Content::Mean { sum, count }, false);
     }
 
     /// Records the final value of something whose kernel entry is gone. Should it come back, it begins at 0.

@@ -332,9 +332,7 @@ impl Store {
         let first = entry.seen != moment.number;
         entry.seen = moment.number;
         if cell.metric.kind == Kind::Gauge {
-            if let Content::Number(value) = *content {
-                entry.total.set(value, first);
-            }
+            entry.total.set(content, first);
             return;
         }
         let growth = entry.total.grow(&mut cell.last, content, counts);

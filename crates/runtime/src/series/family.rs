@@ -159,7 +159,7 @@ impl Group {
         } else {
             let mut points = Vec::with_capacity(self.entries.len());
             for entry in entries() {
-                if let Total::Number(value) = entry.total {
+                if let Some(value) = entry.total.number() {
                     points.push(NumberPoint { series: Arc::clone(&entry.series), value });
                 }
             }

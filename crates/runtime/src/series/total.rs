@@ -16,6 +16,7 @@ pub(super) enum Last {
 #[derive(Debug)]
 pub(super) enum Total {
     Number(Value),
+    Mean { sum: u64, count: u64 },
     Distribution { sum: f64, zero: u64, count: u64, scale: i8, first: i32, counts: Vec<u64> },
 }
 
@@ -25,6 +26,7 @@ impl Total {
         match *content {
             Content::Number(Value::U64(_)) => Self::Number(Value::U64(0)),
             Content::Number(Value::F64(_)) => Self::Number(Value::F64(0.0)),
+            Content::Mean { .. } => Self::Mean { sum: 0, count: 0 },
             Content::Distribution { scale, first, len, .. } => {
                 Self::Distribution { sum: 0.0, zero: 0, count: 0, scale, first, counts: vec![0; len as usize] }
             }
@@ -74,9 +76,25 @@ impl Total {
     }
 
     /// Sets a gauge: the first reading of a gather replaces the value, further ones add to it.
-    pub fn set(&mut self, value: Value, first: bool) {
-        if let Self::Number(total) = self {
-            *total = if first { value } else { add(*total, value) };
+    pub fn set(&mut self, content: &Content, first: bool) {
+        match (self, content) {
+            (Self::Number(total), Content::Number(value)) => {
+                *total = if first { *value } else { add(*total, *value) };
+            }
+            (Self::Mean { sum, count }, Content::Mean { sum: s, count: c }) => {
+                *sum = if first { *s } else { sum.saturating_add(*s) };
+                *count = if first { *c } else { count.saturating_add(*c) };
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives what a counter or a gauge shows, if there is anything to show.
+    pub fn number(&self) -> Option<Value> {
+        match *self {
+            Self::Number(value) => Some(value),
+            Self::Mean { sum, count } if count > 0 => Some(Value::F64(sum as f64 / count as f64)),
+            Self::Mean { .. } | Self::Distribution { .. } => None,
         }
     }
 }

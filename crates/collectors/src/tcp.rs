@@ -1,0 +1,333 @@
+//! Follows TCP sockets by workload: states, how connections begin and end, round trips, what is sent again.
+//! It hooks `inet_sock_set_state`, the ends of sockets, resets and retransmissions. What it cannot see stands in its
+//! descriptor.
+
+mod config;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bpf::abi::tcp::{CAUSES, Connections, INBOUND, NETWORK_IPV6, OUTBOUND, Owner, STATES, TcpLoss};
+use bpf::{Cells, Loader, Object, PerCpuCells};
+use model::metric::{MICROSECOND_BOUNDS, NANOSECOND_BOUNDS};
+use model::{Metric, Subject};
+use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
+
+use crate::filter;
+use crate::histogram::Histograms;
+use crate::table::{Cell, Entries, Entry, Key, sum};
+use config::Config;
+
+static CONNECTIONS: Metric = Metric::gauge(
+    "ebpf_tcp_connections",
+    "{connection}",
+    "TCP sockets by state now, TIME_WAIT aside.",
+    &["network.connection.state", "direction", "network.type"],
+);
+
+static CONNECT_LATENCY: Metric = Metric::histogram(
+    "ebpf_tcp_connect_latency_ns",
+    "{ns}",
+    "Time from the first SYN of an outbound connection until it was established.",
+    &["network.type"],
+    NANOSECOND_BOUNDS,
+);
+
+static CONNECTS: Metric = Metric::counter(
+    "ebpf_tcp_connects",
+    "{connection}",
+    "Outbound TCP connections that were established.",
+    &["network.type"],
+);
+
+static ACCEPTS: Metric = Metric::counter(
+    "ebpf_tcp_accepts",
+    "{connection}",
+    "Inbound TCP connections that were established.",
+    &["network.type"],
+);
+
+static CLOSES: Metric = Metric::counter(
+    "ebpf_tcp_closes",
+    "{connection}",
+    "Established TCP connections that ended, in whatever way.",
+    &["network.type"],
+);
+
+static RESETS: Metric = Metric::counter(
+    "ebpf_tcp_resets",
+    "{connection}",
+    "Established TCP connections that were reset, by either side.",
+    &["network.type"],
+);
+
+static CONNECT_ERRORS: Metric =
+    Metric::counter("ebpf_tcp_connect_errors", "{connection}", "TCP connects that failed.", &["error.type"]);
+
+static RTT: Metric = Metric::gauge(
+    "ebpf_tcp_rtt_us",
+    "{us}",
+    "Mean of the smoothed round-trip times of the TCP connections that are open.",
+    &[],
+);
+
+static SRTT: Metric = Metric::histogram(
+    "ebpf_tcp_srtt_us",
+    "{us}",
+    "Smoothed round-trip time of each TCP connection, once, when it ended.",
+    &[],
+    MICROSECOND_BOUNDS,
+);
+
+static RETRANSMITS: Metric =
+    Metric::counter("ebpf_tcp_retransmits", "{segment}", "TCP segments that were sent again.", &["network.type"]);
+
+/// The collector.
+pub static DESCRIPTOR: Descriptor = Descriptor {
+    name: "tcp",
+    summary: "TCP by workload: connections by state, connects and their failures, resets, round trips, retransmissions",
+    limits: &[
+        "TIME_WAIT is absent: the kernel keeps no socket for it. So are orphans that wait for the peer's FIN.",
+        "Inbound connections are absent until their handshake is done; a connection counts as accepted from then on.",
+        "A connect that finds no route never begins: it is an error of the system call connect.",
+        "A socket belongs to the task that connected it or called listen, also when another got it passed (socket activation).",
+        "A connection that is older than the agent belongs to the first task that has it open; without one, to the workload kernel. It counts as inbound where its listener's backlog was not 0.",
+        "Overflows of accept queues have no hook: the kernel counts them per network namespace only (ListenOverflows).",
+    ],
+    metrics: &[
+        &CONNECTIONS,
+        &CONNECT_LATENCY,
+        &CONNECTS,
+        &ACCEPTS,
+        &CLOSES,
+        &RESETS,
+        &CONNECT_ERRORS,
+        &RTT,
+        &SRTT,
+        &RETRANSMITS,
+        &MAP_OVERFLOW,
+        &EVENTS_LOST,
+    ],
+    needs: &[
+        Need::Btf,
+        Need::Tracepoint("inet_sock_set_state"),
+        Need::Tracepoint("tcp_destroy_sock"),
+        Need::Tracepoint("tcp_send_reset"),
+        Need::Tracepoint("tcp_receive_reset"),
+        Need::Tracepoint("tcp_retransmit_skb"),
+        Need::Tracepoint("tcp_retransmit_synack"),
+        Need::Capability("CAP_BPF"),
+        Need::Capability("CAP_PERFMON"),
+    ],
+    section: Section::of::<Config>(),
+    plan,
+    make,
+};
+
+/// Samples that a typical container adds: five states, five counters and two histograms of 16 lines.
+const SAMPLES: usize = 42;
+
+/// What the causes of failed connects are called, in the order of `bpf/tcp.h`.
+const CAUSE_NAMES: [&str; CAUSES] = ["refused", "timeout", "unreachable", "aborted", "unsent", "_OTHER"];
+
+/// What the states are called by the semantic conventions, as the kernel numbers them.
+const STATE_NAMES: [&str; 13] = [
+    "",
+    "established",
+    "syn_sent",
+    "syn_received",
+    "fin_wait_1",
+    "fin_wait_2",
+    "time_wait",
+    "closed",
+    "close_wait",
+    "last_ack",
+    "listen",
+    "closing",
+    "syn_received",
+];
+
+fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
+    let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
+    // What a full map takes: an entry's overhead and its value on each CPU.
+    let entry = |entries: u32, value: usize| u64::from(entries) * (112 + value * cpus) as u64;
+    let maps = vec![
+        ("owners", entry(config.max_workloads, size_of::<Connections>())),
+        ("connecting", entry(config.max_latencies, config.connecting().bytes() as usize)),
+        ("round_trips", entry(config.max_latencies, config.round_trips().bytes() as usize)),
+    ];
+    Plan { maps, samples_per_workload: SAMPLES }
+}
+
+struct Tcp {
+    /// What keeps the programs attached.
+    object: Object,
+    owners: Entries<Owner, Connections>,
+    connecting: Histograms<Owner>,
+    round_trips: Histograms<Owner>,
+    losses: PerCpuCells<TcpLoss>,
+    rounds: Cells<u32>,
+    /// The number of the last walk over all sockets.
+    round: u32,
+    walks: bool,
+}
+
+fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
+    const HOOKS: [&str; 6] = [
+        "tcp_destroy_sock",
+        "tcp_send_reset",
+        "tcp_receive_reset",
+        "tcp_retransmit_skb",
+        "tcp_retransmit_synack",
+        "inet_sock_set_state",
+    ];
+    let config: Config = setup.section()?;
+    let types = setup.types()?;
+    let platform = setup.platform();
+    if platform.facts.is_legacy() {
+        return Err(MakeError::Unsupported("socket storage in tracing programs needs Linux 5.12".to_owned()));
+    }
+    let loader = Loader::new("tcp")
+        .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
+        .max_entries("owners", platform.scaled(config.max_workloads))
+        .histogram("connecting", config.connecting())
+        .max_entries("connecting", platform.scaled(config.max_latencies))
+        .histogram("round_trips", config.round_trips())
+        .max_entries("round_trips", platform.scaled(config.max_latencies));
+    let mut object = filter::tune(loader, platform).load(&types).map_err(crate::refused)?;
+    filter::fill(platform, &object)?;
+    for hook in HOOKS {
+        object.attach(hook, &types).map_err(crate::refused)?;
+    }
+    let walkable = object.load_iterator("walk", "task_file", &types);
+    let mut collector = Tcp {
+        owners: Entries::open(&object, "owners", platform)?,
+        connecting: Histograms::open(&object, "connecting", config.connecting(), platform)?,
+        round_trips: Histograms::open(&object, "round_trips", config.round_trips(), platform)?,
+        losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
+        rounds: object.cells("rounds").map_err(crate::refused)?,
+        round: 0,
+        walks: true,
+        object,
+    };
+    // Sockets that are older than the agent get their owners now, however seldom it walks later.
+    if let Err(error) = walkable.and_then(|()| collector.walk()) {
+        setup.degrade(format!("sockets that are older than the agent are not known: {error}"));
+        collector.walks = false;
+    }
+    collector.walks &= config.rtt;
+    setup.watch(collector.object.watch());
+    Ok(Box::new(collector))
+}
+
+#[async_trait]
+impl Collector for Tcp {
+    async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
+        self.read(scrape).map_err(|error| CollectError(error.to_string()))
+    }
+}
+
+impl Tcp {
+    /// Meets every socket that some task has open.
+    fn walk(&mut self) -> Result<(), bpf::Error> {
+        self.round = self.round.wrapping_add(1);
+        self.rounds.set(0, &self.round)?;
+        self.object.walk("walk", &mut Vec::new())
+    }
+
+    fn read(&mut self, scrape: &mut Scrape) -> Result<(), bpf::Error> {
+        if self.walks {
+            self.walk()?;
+        }
+        let mut means: BTreeMap<Subject, (u64, u64)> = BTreeMap::new();
+        let round = self.round;
+        let mut meet = |subject, all: &Connections| {
+            if all.round == round && all.rtt_count > 0 {
+                let mean = means.entry(subject).or_default();
+                mean.0 += all.rtt;
+                mean.1 += u64::from(all.rtt_count);
+            }
+        };
+        self.owners.read(scrape, |owner, all, entry| {
+            record(entry, network(owner), all);
+            meet(owner.subject(), all);
+        })?;
+        self.connecting.record(scrape, &CONNECT_LATENCY, |owner| [network(owner).into()])?;
+        self.round_trips.record(scrape, &SRTT, |_| [])?;
+        let lost = sum(&self.losses.get(0)?);
+        record_losses(scrape, &lost);
+        meet(Subject::Overflow, &lost.connections);
+        for (subject, (sum, count)) in means {
+            scrape.record_mean(&RTT, subject, [], sum, count);
+        }
+        Ok(())
+    }
+}
+
+/// Records the connections of an owner: what is there now, and what has ever happened.
+fn record(entry: &mut Entry<'_>, network: &'static str, all: &Connections) {
+    let counters = [
+        (&CONNECTS, all.connects),
+        (&ACCEPTS, all.accepts),
+        (&CLOSES, all.closes),
+        (&RESETS, all.resets),
+        (&RETRANSMITS, all.retransmits),
+    ];
+    for (metric, count) in counters.into_iter().filter(|(_, count)| *count > 0) {
+        entry.count(metric, [network.into()], count);
+    }
+    for (name, &count) in CAUSE_NAMES.into_iter().zip(&all.failed).filter(|(_, count)| **count > 0) {
+        entry.count(&CONNECT_ERRORS, [name.into()], count);
+    }
+    for (direction, name) in [(OUTBOUND, "outbound"), (INBOUND, "inbound")] {
+        let open = &all.open[direction * STATES..(direction + 1) * STATES];
+        // A count below 0 is of an entry that was freed too early.
+        for (state, &count) in STATE_NAMES.into_iter().zip(open).filter(|(_, count)| count.cast_signed() > 0) {
+            entry.count(&CONNECTIONS, [state.into(), name.into(), network.into()], u64::from(count));
+        }
+    }
+}
+
+/// Exports what the kernel could not put where it belongs.
+fn record_losses(scrape: &mut Scrape, lost: &TcpLoss) {
+    record(&mut Entry::new(scrape, Subject::Overflow, false), "", &lost.connections);
+    scrape.record(&MAP_OVERFLOW, Subject::Node, ["owners".into()], lost.connections.events());
+    let values = [DESCRIPTOR.name.into(), "unfollowed".into()];
+    scrape.record(&EVENTS_LOST, Subject::Node, values, lost.unfollowed);
+}
+
+fn network(owner: &Owner) -> &'static str {
+    if owner.network == NETWORK_IPV6 { "ipv6" } else { "ipv4" }
+}
+
+impl Key for Owner {
+    fn cgroup(&self) -> u64 {
+        self.cgroup
+    }
+}
+
+impl Cell for Connections {
+    fn add(&mut self, other: &Self) {
+        Connections::add(self, other);
+    }
+
+    fn reading(&self) -> u64 {
+        self.events()
+    }
+
+    fn is_settled(&self) -> bool {
+        self.open.iter().all(|&count| count == 0)
+    }
+}
+
+impl Cell for TcpLoss {
+    fn add(&mut self, other: &Self) {
+        self.connections.add(&other.connections);
+        self.unfollowed += other.unfollowed;
+    }
+
+    fn reading(&self) -> u64 {
+        self.connections.reading()
+    }
+}

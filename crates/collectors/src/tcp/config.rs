@@ -1,0 +1,43 @@
+//! The section `integrations.ebpf.collectors.tcp`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use bpf::abi::histogram::HistShape;
+
+use crate::histogram::Scale;
+
+/// Whether round trips of open connections are read, and how large the kernel maps are.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Config {
+    /// Read the round-trip times of all open connections at every gather (0.1 µs for each file that is open anywhere).
+    pub rtt: bool,
+    /// How finely connect latencies and round trips are told apart, 0 to 3: into 2^scale parts of each doubling.
+    pub latency_scale: Scale,
+    /// Entries of the map of connections: two for each workload, IPv4 and IPv6. What does not fit goes to the overflow
+    /// series.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_workloads: u32,
+    /// Entries of each map of histograms: connect latencies (two for each workload) and round trips (one).
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_latencies: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { rtt: true, latency_scale: Scale(2), max_workloads: 4_096, max_latencies: 2_048 }
+    }
+}
+
+impl Config {
+    /// Gives what the histograms of connect latencies hold: 1 µs to 137 s.
+    pub fn connecting(&self) -> HistShape {
+        self.latency_scale.shape(10, 37)
+    }
+
+    /// Gives what the histograms of round trips hold: 1 µs to 17 s.
+    pub fn round_trips(&self) -> HistShape {
+        self.latency_scale.shape(0, 24)
+    }
+}
