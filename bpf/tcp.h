@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /* The ABI of tcp.bpf.c. */
 #pragma once
-#include "lib/kernel.h"
 
 /* States as the kernel numbers them: TCP_ESTABLISHED is 1, all are below 16. */
 #define STATES 16

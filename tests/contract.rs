@@ -17,6 +17,7 @@ const OURS: &[&str] = &[
     "cgroup.id",
     "cgroup.path",
     "collector",
+    "direction",
     "event",
     "exporter",
     "kernel",

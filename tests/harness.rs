@@ -6,6 +6,7 @@ pub mod disk;
 pub mod line;
 pub mod netns;
 pub mod otlp;
+pub mod peer;
 pub mod scrape;
 pub mod stimulus;
 pub mod traffic;

@@ -13,6 +13,7 @@ mod names;
 mod network;
 mod outage;
 mod quantiles;
+mod tcp;
 
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
@@ -35,6 +36,7 @@ pub const STIMULI: &[Stimulus] = &[
     Stimulus { collector: "network", actions: &["datagrams=5"], sample: "ebpf_network_packets_total" },
     Stimulus { collector: "file_io", actions: &["exec=1"], sample: "ebpf_file_open_count_total" },
     Stimulus { collector: "syscalls", actions: &["openat_enoent=1"], sample: "ebpf_syscall_errors_total" },
+    Stimulus { collector: "tcp", actions: &["tcp_refused=1"], sample: "ebpf_tcp_connect_errors_total" },
 ];
 
 #[test]

@@ -88,7 +88,8 @@ impl Netns {
         value.unwrap_or(0)
     }
 
-    fn read(&self, file: &str) -> String {
+    /// Reads a file below `/proc/net` of this namespace.
+    pub fn read(&self, file: &str) -> String {
         self.run(|| fs::read_to_string(Path::new("/proc/thread-self/net").join(file)).unwrap())
     }
 

@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -69,6 +70,23 @@ static void missing_files(long count)
 	for (long i = 0; i < count; i++)
 		if (syscall(SYS_openat, AT_FDCWD, "/no/such/file", O_RDONLY) != -1 || errno != ENOENT)
 			die("openat");
+}
+
+// Connects to a port of its own that is bound, but does not listen.
+static void refused_connects(long count)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t length = sizeof(address);
+	int bound = socket(AF_INET, SOCK_STREAM, 0);
+	if (bind(bound, (struct sockaddr *)&address, length) || getsockname(bound, (struct sockaddr *)&address, &length))
+		die("bind");
+	for (long i = 0; i < count; i++) {
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+		if (connect(fd, (struct sockaddr *)&address, length) != -1 || errno != ECONNREFUSED)
+			die("connect");
+		close(fd);
+	}
+	close(bound);
 }
 
 // The clock is read right before and after each call, so the sum is never less than what the kernel measures.
@@ -328,6 +346,8 @@ int main(int argc, char **argv)
 			rare_calls(n);
 		else if (!strcmp(action, "openat_enoent"))
 			missing_files(n);
+		else if (!strcmp(action, "tcp_refused"))
+			refused_connects(n);
 		else if (!strcmp(action, "nanosleep"))
 			printf(",\"nanosleep_ns\":%lld", sleeps(n, m));
 		else if (!strcmp(action, "mixed_sleeps"))

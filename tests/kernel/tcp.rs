@@ -1,0 +1,314 @@
+//! TCP connections of known workloads, in network namespaces other than the agent's.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::harness::agent::{Agent, Wish};
+use crate::harness::cgroup::Cgroup;
+use crate::harness::line::{Line, Packets, Way};
+use crate::harness::netns::{Netns, Pair};
+use crate::harness::peer::Peer;
+use crate::harness::scrape::Scrape;
+use crate::harness::{eventually, live};
+
+const COUNTERS: [&str; 4] =
+    ["ebpf_tcp_connects_total", "ebpf_tcp_accepts_total", "ebpf_tcp_closes_total", "ebpf_tcp_resets_total"];
+const CONNECTIONS: &str = "ebpf_tcp_connections";
+const ERRORS: &str = "ebpf_tcp_connect_errors_total";
+const RETRANSMITS: &str = "ebpf_tcp_retransmits_total";
+const V4: (IpAddr, &str) = (Pair::SERVER_V4, "ipv4");
+const V6: (IpAddr, &str) = (Pair::SERVER_V6, "ipv6");
+
+fn start() -> Agent {
+    Agent::start(Wish { collectors: &["tcp: {enabled: require}"], ..Wish::default() })
+}
+
+fn label(cgroup: &Cgroup) -> (&str, &str) {
+    ("cgroup_path", cgroup.path())
+}
+
+/// Gives connects, accepts, closes and resets of a cgroup on a network.
+fn counts(scrape: &Scrape, cgroup: &Cgroup, network: &str) -> [f64; 4] {
+    COUNTERS.map(|name| scrape.sum(name, &[label(cgroup), ("network_type", network)]))
+}
+
+/// Scrapes until the counts of a cgroup are there.
+fn expect(agent: &Agent, cgroup: &Cgroup, network: &str, expected: [u32; 4]) {
+    let expected = expected.map(f64::from);
+    let mut found = [0.0; 4];
+    let what = format!("{expected:?} connects, accepts, closes, resets of {}", cgroup.path());
+    agent.until(&what, |scrape| {
+        found = counts(scrape, cgroup, network);
+        assert!(found.iter().zip(expected).all(|(found, expected)| *found <= expected), "{what}: {found:?}");
+        (found == expected).then_some(())
+    });
+}
+
+/// Gives the sockets of a cgroup by state.
+fn states(scrape: &Scrape, cgroup: &Cgroup) -> BTreeMap<String, f64> {
+    let mut states = BTreeMap::new();
+    for sample in scrape.all(CONNECTIONS, &[label(cgroup)]) {
+        *states.entry(sample.labels["network_connection_state"].clone()).or_default() += sample.value;
+    }
+    states
+}
+
+/// Gives what `/proc/net/tcp` and `/proc/net/tcp6` say of a namespace.
+fn proc_states(netns: &Netns) -> BTreeMap<String, f64> {
+    const NAMES: [&str; 12] = [
+        "",
+        "established",
+        "syn_sent",
+        "syn_received",
+        "fin_wait_1",
+        "fin_wait_2",
+        "time_wait",
+        "closed",
+        "close_wait",
+        "last_ack",
+        "listen",
+        "closing",
+    ];
+    let mut states = BTreeMap::new();
+    for line in
+        ["tcp", "tcp6"].iter().flat_map(|file| netns.read(file).lines().skip(1).map(str::to_owned).collect::<Vec<_>>())
+    {
+        let state = line.split_whitespace().nth(3).unwrap();
+        let name = NAMES[usize::from_str_radix(state, 16).unwrap()];
+        if name != "time_wait" {
+            *states.entry(name.to_owned()).or_default() += 1.0;
+        }
+    }
+    states
+}
+
+/// Scrapes until both say the same, and gives what they say.
+fn agree(agent: &Agent, cgroup: &Cgroup, netns: &Netns) -> BTreeMap<String, f64> {
+    let mut differ = String::new();
+    let attempt = || {
+        let before = proc_states(netns);
+        let seen = states(&agent.scrape(), cgroup);
+        differ = format!("{seen:?}, in /proc {before:?}");
+        (seen == before).then_some(seen)
+    };
+    let mut attempt = attempt;
+    for _ in 0..200 {
+        if let Some(states) = attempt() {
+            return states;
+        }
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    panic!("{}: {differ}", cgroup.path());
+}
+
+fn numbers<const N: usize>(states: [(&str, u32); N]) -> BTreeMap<String, f64> {
+    states.map(|(name, number)| (name.to_owned(), f64::from(number))).into()
+}
+
+#[test]
+fn connections_are_counted_from_their_beginning_to_their_end() {
+    let _kernel = live!();
+    let agent = start();
+    let pair = Pair::new();
+    for (address, network) in [V4, V6] {
+        let (clients, servers) =
+            (Cgroup::new(&format!("tcp-client-{network}")), Cgroup::new(&format!("tcp-server-{network}")));
+        let (mut client, mut server) = (Peer::start(&clients, &pair.client), Peer::start(&servers, &pair.server));
+        server.ask(&format!("listen {address} 7000 128"));
+        assert_eq!(client.ask(&format!("connect {address} 7000 57")), 57);
+        server.ask("accept 57");
+        assert_eq!(agree(&agent, &clients, &pair.client), numbers([("established", 57)]));
+        assert_eq!(agree(&agent, &servers, &pair.server), numbers([("established", 57), ("listen", 1)]));
+        expect(&agent, &clients, network, [57, 0, 0, 0]);
+        expect(&agent, &servers, network, [0, 57, 0, 0]);
+        let scrape = agent.scrape();
+        for (cgroup, direction) in [(&clients, "outbound"), (&servers, "inbound")] {
+            let wanted = [label(cgroup), ("direction", direction), ("network_type", network)];
+            assert_eq!(scrape.sum(CONNECTIONS, &wanted), scrape.sum(CONNECTIONS, &[label(cgroup)]));
+            assert!(scrape.value("ebpf_tcp_rtt_us", &[label(cgroup)]).unwrap() > 0.0);
+        }
+        let timed = [label(&clients), ("network_type", network)];
+        assert_eq!(scrape.value("ebpf_tcp_connect_latency_ns_count", &timed), Some(57.0));
+
+        client.ask("reset 13");
+        server.ask("close 13");
+        expect(&agent, &clients, network, [57, 0, 13, 13]);
+        expect(&agent, &servers, network, [0, 57, 13, 13]);
+        client.ask("shutdown");
+        assert_eq!(agree(&agent, &clients, &pair.client), numbers([("fin_wait_2", 44)]));
+        assert_eq!(agree(&agent, &servers, &pair.server), numbers([("close_wait", 44), ("listen", 1)]));
+        server.ask("close 44");
+        client.ask("close 44");
+        expect(&agent, &clients, network, [57, 0, 57, 13]);
+        expect(&agent, &servers, network, [0, 57, 57, 13]);
+        drop(server);
+        assert_eq!(agree(&agent, &clients, &pair.client), numbers([]));
+        assert_eq!(agree(&agent, &servers, &pair.server), numbers([]));
+        let scrape = agent.scrape();
+        for cgroup in [&clients, &servers] {
+            assert_eq!(scrape.value("ebpf_tcp_srtt_us_count", &[label(cgroup)]), Some(57.0));
+            assert_eq!(scrape.sum(ERRORS, &[label(cgroup)]) + scrape.sum(RETRANSMITS, &[label(cgroup)]), 0.0);
+        }
+    }
+    assert_eq!(agent.scrape().sum("telesonde_events_lost_total", &[("collector", "tcp")]), 0.0);
+    agent.stop();
+}
+
+#[test]
+fn failed_connects_are_counted_by_their_cause() {
+    let _kernel = live!();
+    let agent = start();
+    let pair = Pair::new();
+    for family in ["ipv4", "ipv6"] {
+        pair.client.set(&format!("{family}/neigh/veth/mcast_solicit"), "1");
+    }
+    // A neighbour that does not answer, and one that is not there.
+    for (silent, network) in [("10.99.0.77", "ipv4"), ("fd00::77", "ipv6")] {
+        let neighbour = ["neighbour", "add", silent, "lladdr", "02:00:00:00:00:77", "dev", "veth", "nud", "permanent"];
+        pair.client.ip(&neighbour);
+        let (server, absent) = match network {
+            "ipv4" => (Pair::SERVER_V4, "10.99.0.88"),
+            _ => (Pair::SERVER_V6, "fd00::88"),
+        };
+        let cgroup = Cgroup::new(&format!("tcp-failures-{network}"));
+        let mut client = Peer::start(&cgroup, &pair.client);
+        assert_eq!(client.ask(&format!("connect {server} 9 29")), 0);
+        client.ask(&format!("begin {silent} 9 5"));
+        assert_eq!(agree(&agent, &cgroup, &pair.client), numbers([("syn_sent", 5)]));
+        client.ask("close 5");
+        pair.client.set("ipv4/tcp_syn_retries", "1");
+        client.ask(&format!("connect {silent} 9 7"));
+        pair.client.set("ipv4/tcp_syn_retries", "6");
+        client.ask(&format!("connect {absent} 9 3"));
+        pair.client.set("ipv4/ip_local_port_range", "40000 40000");
+        client.ask(&format!("begin {silent} 9 3"));
+        let expected = [("refused", 29.0), ("aborted", 5.0), ("timeout", 7.0), ("unreachable", 3.0), ("unsent", 2.0)];
+        agent.until("every failure is counted", |scrape| {
+            let found =
+                expected.map(|(cause, _)| (cause, scrape.sum(ERRORS, &[label(&cgroup), ("error_type", cause)])));
+            assert!(found.iter().zip(expected).all(|(found, expected)| found.1 <= expected.1), "{found:?}");
+            (found == expected).then_some(())
+        });
+        let scrape = agent.scrape();
+        assert_eq!(scrape.sum(ERRORS, &[label(&cgroup)]), 46.0);
+        assert_eq!(counts(&scrape, &cgroup, network), [0.0; 4]);
+        assert_eq!(scrape.sum("ebpf_tcp_connect_latency_ns_count", &[label(&cgroup)]), 0.0);
+        pair.client.set("ipv4/ip_local_port_range", "32768 60999");
+    }
+    agent.stop();
+}
+
+#[test]
+fn round_trips_are_those_of_the_line() {
+    let _kernel = live!();
+    let agent = start();
+    let line = Line::new(Duration::from_millis(25));
+    for (address, network) in [V4, V6] {
+        let (clients, servers) =
+            (Cgroup::new(&format!("tcp-far-client-{network}")), Cgroup::new(&format!("tcp-far-server-{network}")));
+        let (mut client, mut server) = (Peer::start(&clients, &line.client), Peer::start(&servers, &line.server));
+        server.ask(&format!("listen {address} 7000 16"));
+        assert_eq!(client.ask(&format!("connect {address} 7000 9")), 9);
+        server.ask("accept 9");
+        client.ask("send 1000");
+        server.ask("receive 1000");
+        server.ask("send 1000");
+        client.ask("receive 1000");
+        let milliseconds = 50_000.0..60_000.0;
+        let scrape = agent.scrape();
+        for cgroup in [&clients, &servers] {
+            let rtt = scrape.value("ebpf_tcp_rtt_us", &[label(cgroup)]).unwrap();
+            assert!(milliseconds.contains(&rtt), "{rtt} µs now");
+        }
+        let mean = |scrape: &Scrape, name: &str, labels: &[(&str, &str)]| {
+            let part = |part: &str| scrape.value(&format!("{name}_{part}"), labels).unwrap();
+            part("sum") / part("count")
+        };
+        let latency = mean(&scrape, "ebpf_tcp_connect_latency_ns", &[label(&clients), ("network_type", network)]);
+        assert!(milliseconds.contains(&(latency / 1000.0)), "{latency} ns to connect");
+        client.ask("close 9");
+        server.ask("close 9");
+        expect(&agent, &clients, network, [9, 0, 9, 0]);
+        expect(&agent, &servers, network, [0, 9, 9, 0]);
+        let scrape = agent.scrape();
+        for cgroup in [&clients, &servers] {
+            assert_eq!(scrape.value("ebpf_tcp_srtt_us_count", &[label(cgroup)]), Some(9.0));
+            let srtt = mean(&scrape, "ebpf_tcp_srtt_us", &[label(cgroup)]);
+            assert!(milliseconds.contains(&srtt), "{srtt} µs at the end");
+        }
+    }
+    agent.stop();
+}
+
+#[test]
+fn what_is_sent_again_is_what_the_namespace_says() {
+    let _kernel = live!();
+    let agent = start();
+    for (address, network) in [V4, V6] {
+        let mut line = Line::new(Duration::from_millis(5));
+        let (clients, servers) =
+            (Cgroup::new(&format!("tcp-lossy-client-{network}")), Cgroup::new(&format!("tcp-lossy-server-{network}")));
+        let (mut client, mut server) = (Peer::start(&clients, &line.client), Peer::start(&servers, &line.server));
+        server.ask(&format!("listen {address} 7000 16"));
+        line.drop(Way::ToServer, Packets::Syn, 2, 2);
+        line.drop(Way::ToClient, Packets::Syn, 1, 1);
+        assert_eq!(client.ask(&format!("connect {address} 7000 4")), 4);
+        server.ask("accept 4");
+        line.drop(Way::ToServer, Packets::Data, 40, 7);
+        line.drop(Way::ToClient, Packets::Any, 5, 9);
+        for _ in 0..3 {
+            client.tell("send 300000");
+            server.ask("receive 300000");
+            client.answer();
+        }
+        client.ask("close 4");
+        server.ask("close 4");
+        expect(&agent, &clients, network, [4, 0, 4, 0]);
+        expect(&agent, &servers, network, [0, 4, 4, 0]);
+        for (cgroup, netns) in [(&clients, &line.client), (&servers, &line.server)] {
+            let sent = eventually("the counts agree", || {
+                let labels = [label(cgroup), ("network_type", network)];
+                let (counted, kernel) = (agent.scrape().sum(RETRANSMITS, &labels), netns.snmp("Tcp", "RetransSegs"));
+                assert!(counted <= netns.snmp("Tcp", "RetransSegs") as f64, "{counted} of {kernel}");
+                (counted == kernel as f64).then_some(kernel)
+            });
+            assert!(sent >= 1, "{sent} segments again");
+        }
+        assert!(line.dropped() >= 40);
+    }
+    agent.stop();
+}
+
+#[test]
+fn sockets_that_are_older_than_the_agent_have_their_owners() {
+    let _kernel = live!();
+    let pair = Pair::new();
+    for (address, network) in [V4, V6] {
+        let (clients, servers) =
+            (Cgroup::new(&format!("tcp-old-client-{network}")), Cgroup::new(&format!("tcp-old-server-{network}")));
+        let (mut client, mut server) = (Peer::start(&clients, &pair.client), Peer::start(&servers, &pair.server));
+        server.ask(&format!("listen {address} 7000 128"));
+        assert_eq!(client.ask(&format!("connect {address} 7000 21")), 21);
+        server.ask("accept 21");
+        let agent = start();
+        assert_eq!(agree(&agent, &clients, &pair.client), numbers([("established", 21)]));
+        assert_eq!(agree(&agent, &servers, &pair.server), numbers([("established", 21), ("listen", 1)]));
+        let scrape = agent.scrape();
+        for (cgroup, direction, number) in [(&clients, "outbound", 21.0), (&servers, "inbound", 22.0)] {
+            assert_eq!(scrape.sum(CONNECTIONS, &[label(cgroup), ("direction", direction)]), number);
+            assert!(scrape.value("ebpf_tcp_rtt_us", &[label(cgroup)]).unwrap() > 0.0);
+        }
+        // A connection that the old listener accepts now is the server's, too.
+        assert_eq!(client.ask(&format!("connect {address} 7000 5")), 5);
+        server.ask("accept 5");
+        client.ask("reset 8");
+        server.ask("close 26");
+        client.ask("close 18");
+        expect(&agent, &clients, network, [5, 0, 26, 8]);
+        expect(&agent, &servers, network, [0, 5, 26, 8]);
+        assert_eq!(agree(&agent, &servers, &pair.server), numbers([("listen", 1)]));
+        assert_eq!(agree(&agent, &clients, &pair.client), numbers([]));
+        agent.stop();
+    }
+}
