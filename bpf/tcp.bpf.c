@@ -29,7 +29,7 @@ static __always_inline struct conn *find(const struct sock *sk, const struct tcp
 	}
 	lost = loss();
 	if (lost)
-		add(&lost->unfollowed, 1);
+		bump(&lost->unfollowed, 1);
 	return NULL;
 }
 
@@ -87,7 +87,7 @@ static __always_inline int reset(const struct sock *sk)
 	conn->flags &= ~CONN_RESETTABLE;
 	all = connections_of(conn, conn->network);
 	if (all)
-		add(&all->resets, 1);
+		bump(&all->resets, 1);
 	return 0;
 }
 
@@ -132,7 +132,7 @@ int BPF_PROG(tcp_retransmit_synack, const struct sock *sk, const struct request_
 	if (!all)
 		return 0;
 	if (sk->__sk_common.skc_state == TCP_LISTEN)
-		add(&all->retransmits, 1);
+		bump(&all->retransmits, 1);
 	else
 		/* Fast open: the connection is there before its handshake is done. */
 		add_retransmits(conn, tp, all);

@@ -38,7 +38,7 @@ static __always_inline struct connections *connections_of(const struct conn *con
 }
 
 /* A task that counts may be interrupted by a packet that counts: each addition is one instruction. */
-static __always_inline void add(u64 *cell, u64 value)
+static __always_inline void bump(u64 *cell, u64 value)
 {
 	__sync_fetch_and_add(cell, value);
 }
@@ -74,7 +74,7 @@ static __always_inline void add_retransmits(struct conn *conn, const struct tcp_
 	conn->retransmits = total;
 	/* It falls when a socket is used anew. */
 	if ((s32)grown > 0)
-		add(&all->retransmits, grown);
+		bump(&all->retransmits, grown);
 }
 
 static __always_inline void establish(struct conn *conn, const struct tcp_sock *tp, struct connections *all)
@@ -82,11 +82,11 @@ static __always_inline void establish(struct conn *conn, const struct tcp_sock *
 	struct owner owner = { conn->cgroup, conn->network, 0 };
 
 	if (conn->flags & CONN_INBOUND) {
-		add(&all->accepts, 1);
+		bump(&all->accepts, 1);
 		/* It begins with those of its handshake, which are the listener's. */
 		conn->retransmits = tp->total_retrans;
 	} else {
-		add(&all->connects, 1);
+		bump(&all->connects, 1);
 		if (conn->start)
 			histogram_add(connecting, &owner, bpf_ktime_get_ns() - conn->start);
 	}
@@ -103,13 +103,13 @@ static __always_inline void end(struct conn *conn, const struct sock *sk, const 
 
 	add_retransmits(conn, tp, all);
 	if (conn->flags & CONN_ESTABLISHED) {
-		add(&all->closes, 1);
+		bump(&all->closes, 1);
 		if (rtt)
 			histogram_add(round_trips, &owner, rtt);
 	} else if (conn->flags & CONN_CONNECTING) {
 		all = connections_of(conn, NETWORK_ANY);
 		if (all)
-			add(&all->failed[cause_of(sk, tp)], 1);
+			bump(&all->failed[cause_of(sk, tp)], 1);
 	}
 	conn->flags &= ~(CONN_ESTABLISHED | CONN_CONNECTING);
 }
