@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use export::otlp::encode::{Encoder, Layout};
 use export::prometheus::{self, Format};
-use measure::{Estimate, PAIRS, timed};
+use measure::{Estimate, pairs, timed};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Answer, Attributes, Family, Metric, Resolver, Scope, Snapshot, Subject, Text};
 use runtime::series::{Moment, Origin, Store};
@@ -231,7 +231,7 @@ fn main() {
     control();
     println!();
     println!("One cycle: merge of the readings, snapshot, OTLP bodies and Prometheus text; ms of thread CPU time,");
-    println!("median of {PAIRS} cycles and its 95 % interval.\n");
+    println!("median of {} cycles and its 95 % interval.\n", pairs());
     println!(
         "{:>7}  {:<22} {:<22} {:<22} {:<25} {:>4}  {:<13} {:>11} {:>8}",
         "series", "gather", "OTLP", "Prometheus", "all", "goal", "", "allocations", "RSS MiB"
@@ -248,7 +248,7 @@ fn main() {
             bench.cycle(&scrape);
         });
         drop(scrape);
-        let cycles: Vec<Cycle> = (0..PAIRS).map(|_| bench.sample()).collect();
+        let cycles: Vec<Cycle> = (0..pairs()).map(|_| bench.sample()).collect();
         let of = |part: fn(&Cycle) -> f64| Estimate::of(&cycles.iter().map(part).collect::<Vec<_>>());
         let all = of(Cycle::all);
         println!(
@@ -272,6 +272,6 @@ fn control() {
     for _ in 0..3 {
         bench.sample();
     }
-    let differences: Vec<f64> = (0..PAIRS).map(|_| bench.sample().all() - bench.sample().all()).collect();
+    let differences: Vec<f64> = (0..pairs()).map(|_| bench.sample().all() - bench.sample().all()).collect();
     println!("control: 10,000 series, difference of two equal cycles: {:.3} ms", Estimate::of(&differences));
 }

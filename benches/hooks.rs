@@ -7,13 +7,11 @@ use runtime::Descriptor;
 use serde_json::Value;
 
 use crate::load::Load;
-use crate::measure::{Estimate, median};
+use crate::measure::{Estimate, median, pairs};
 use crate::nginx::Nginx;
 use crate::work::{KINDS, Kind};
 use crate::workshop::{self, What, Workshop};
 
-/// Rounds: in each one everything is measured once, without and with.
-const ROUNDS: usize = 21;
 /// Slices of one sample, some 25 ms.
 const SLICES: u64 = 5;
 /// How far the ratio of two equal halves may lie from 1 on a quiet machine.
@@ -90,7 +88,7 @@ pub fn table(workshop: &Workshop, cpu: usize) -> Result<(), Box<dyn Error>> {
     for kind in KINDS {
         load.sample(kind.name, kind.slice, SLICES)?;
     }
-    for _ in 0..ROUNDS {
+    for _ in 0..pairs() {
         for (at, line) in lines.iter_mut().enumerate() {
             let mut nginx = nginx.as_mut().filter(|_| at == 0 || at >= all);
             let off = sample(&mut load, nginx.as_deref_mut())?;
@@ -164,7 +162,7 @@ fn sample(load: &mut Load, nginx: Option<&mut Nginx>) -> Result<Vec<(&'static st
 }
 
 fn print_added(lines: &[Line], all: usize) {
-    println!("Added ns of CPU time per operation on one CPU, {ROUNDS} interleaved pairs, each sample the median of");
+    println!("Added ns of CPU time per operation on one CPU, {} interleaved pairs, each sample the median of", pairs());
     println!("{SLICES} slices; median, and half the width of its 95 % interval.\n");
     for kind in KINDS {
         println!("{:<12} {}", kind.name, kind.operation);

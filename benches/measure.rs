@@ -6,8 +6,12 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Measured pairs for each figure: enough for a 95 % interval of a median.
-pub const PAIRS: usize = 21;
+/// Gives the measured pairs for each figure: enough for a 95 % interval of a median, or with `--quick` just enough to
+/// see that all works.
+pub fn pairs() -> usize {
+    if std::env::args().any(|argument| argument == "--quick") { 3 } else { 21 }
+}
+
 const RESAMPLES: usize = 10_000;
 
 /// Gives the CPU time that some work takes by the clock of its thread or process, and what it gives.

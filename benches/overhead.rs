@@ -13,7 +13,7 @@ mod workshop;
 use std::error::Error;
 
 use load::Load;
-use measure::{Estimate, PAIRS};
+use measure::{Estimate, pairs};
 use workshop::{What, Workshop, shape};
 
 /// Calls of one slice, and the slices of one sample, about 50 ms; a sample is its median slice, so that an interrupt
@@ -91,7 +91,7 @@ fn overhead(workshop: &Workshop, cpu: usize) -> Result<(), Box<dyn Error>> {
     let mut added = off.clone();
     load.sample("syscall", CALLS, SLICES)?;
     // All lines take turns, so that a slow minute of the machine is nobody's in particular.
-    for _ in 0..PAIRS {
+    for _ in 0..pairs() {
         for (at, row) in rows.iter().enumerate() {
             let without = load.sample("syscall", CALLS, SLICES)?;
             let attached = workshop.attach(&row.what)?;
@@ -102,7 +102,8 @@ fn overhead(workshop: &Workshop, cpu: usize) -> Result<(), Box<dyn Error>> {
         }
     }
     println!(
-        "getppid on CPU {cpu}: ns of thread CPU time per call, {PAIRS} interleaved pairs, each sample the median of"
+        "getppid on CPU {cpu}: ns of thread CPU time per call, {} interleaved pairs, each sample the median of",
+        pairs()
     );
     println!("{SLICES} slices of {CALLS} calls; median and its 95 % interval.\n");
     let control = Estimate::of(&added[0]);
