@@ -2,7 +2,6 @@
 
 use std::hash::Hash;
 
-use bpf::abi::{HIST_FIRST, HIST_SLOTS, Hist};
 use bpf::{Object, PerCpuTable, Plain};
 use model::{Metric, Subject, Text, Value};
 use runtime::{Distribution, MakeError, Platform, Scrape};
@@ -44,16 +43,6 @@ impl Cell for u64 {
 
     fn reading(&self) -> u64 {
         *self
-    }
-}
-
-impl Cell for Hist {
-    fn add(&mut self, other: &Self) {
-        Hist::add(self, other);
-    }
-
-    fn reading(&self) -> u64 {
-        self.count()
     }
 }
 
@@ -143,13 +132,7 @@ impl<'s> Entry<'s> {
     }
 
     /// Records a histogram.
-    #[allow(dead_code)]
-    pub fn histogram<const N: usize>(&mut self, metric: &'static Metric, values: [Text; N], hist: &Hist) {
-        self.distribution(metric, values, distribution(hist));
-    }
-
-    /// Records a histogram of any shape.
-    pub(crate) fn distribution<const N: usize>(
+    pub fn distribution<const N: usize>(
         &mut self,
         metric: &'static Metric,
         values: [Text; N],
@@ -161,11 +144,4 @@ impl<'s> Entry<'s> {
             self.scrape.record_histogram(metric, self.subject, values, distribution);
         }
     }
-}
-
-/// Gives a histogram as it is recorded.
-#[allow(dead_code)]
-pub fn distribution(hist: &Hist) -> Distribution<'_> {
-    const { assert!(HIST_SLOTS < 64, "more slots than a 64-bit value has powers of two") };
-    Distribution { sum: hist.sum, zero: hist.zero, scale: 0, first: HIST_FIRST, counts: &hist.slots, weight: 1 }
 }
