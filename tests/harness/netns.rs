@@ -4,11 +4,12 @@
 //! [`Netns::run`], child processes included, happens in it.
 
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -22,6 +23,18 @@ pub struct Counters {
     pub rx_packets: u64,
     pub tx_bytes: u64,
     pub tx_packets: u64,
+}
+
+impl Counters {
+    /// Gives what was carried since an earlier reading.
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            rx_bytes: self.rx_bytes - earlier.rx_bytes,
+            rx_packets: self.rx_packets - earlier.rx_packets,
+            tx_bytes: self.tx_bytes - earlier.tx_bytes,
+            tx_packets: self.tx_packets - earlier.tx_packets,
+        }
+    }
 }
 
 impl Netns {
@@ -68,6 +81,15 @@ impl Netns {
         Counters { rx_bytes: fields[0], rx_packets: fields[1], tx_bytes: fields[8], tx_packets: fields[9] }
     }
 
+    /// Reads an interface's counters once nothing of its own crosses it any more, such as an announced address.
+    pub fn quiet(&self, interface: &str) -> Counters {
+        super::eventually("the interface is quiet", || {
+            let before = self.counters(interface);
+            std::thread::sleep(Duration::from_millis(300));
+            Some(self.counters(interface)).filter(|after| *after == before)
+        })
+    }
+
     /// Reads a counter of `/proc/net/snmp` or `/proc/net/netstat`, such as `Tcp` `RetransSegs`.
     pub fn snmp(&self, group: &str, name: &str) -> u64 {
         for file in ["snmp", "netstat"] {
@@ -86,6 +108,14 @@ impl Netns {
         let text = self.read("snmp6");
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         value.unwrap_or(0)
+    }
+
+    /// The kernel takes up to a second to act on a new link; then it announces addresses.
+    fn wait_for_link(&self) {
+        super::eventually("the link is up", || {
+            let output = self.run(|| Command::new("ip").args(["-o", "link", "show", "veth"]).output().unwrap());
+            String::from_utf8_lossy(&output.stdout).contains(" state UP ").then_some(())
+        });
     }
 
     /// Reads a file below `/proc/net` of this namespace.
@@ -137,7 +167,28 @@ impl Pair {
                 netns.ip(&["neighbour", "add", &peer, "lladdr", MACS[1 - end], "dev", "veth", "nud", "permanent"]);
             }
         }
+        for netns in [&pair.client, &pair.server] {
+            netns.wait_for_link();
+        }
         pair
+    }
+}
+
+impl Pair {
+    /// Gives by how much the client's interface counts a packet longer than IP has it, sent and received: the link
+    /// header, which veth leaves out where it receives like a network card.
+    pub fn link_header(&self) -> (u64, u64) {
+        const IP_UDP: u64 = 28;
+        let bind = |netns: &Netns, address: IpAddr| netns.run(|| UdpSocket::bind((address, 7)).unwrap());
+        let (client, server) = (bind(&self.client, Self::CLIENT_V4), bind(&self.server, Self::SERVER_V4));
+        let before = self.client.quiet("veth");
+        client.send_to(&[], (Self::SERVER_V4, 7)).unwrap();
+        server.send_to(&[], (Self::CLIENT_V4, 7)).unwrap();
+        client.recv_from(&mut []).unwrap();
+        server.recv_from(&mut []).unwrap();
+        let link = self.client.quiet("veth").since(&before);
+        assert_eq!((link.tx_packets, link.rx_packets), (1, 1));
+        (link.tx_bytes - IP_UDP, link.rx_bytes - IP_UDP)
     }
 }
 
@@ -148,8 +199,6 @@ fn ip(arguments: &[&str]) {
 
 #[test]
 fn datagrams_cross_between_namespaces() {
-    use std::net::UdpSocket;
-
     let _kernel = super::live!();
     let pair = Pair::new();
     for (client, server) in [(Pair::CLIENT_V4, Pair::SERVER_V4), (Pair::CLIENT_V6, Pair::SERVER_V6)] {

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
-use crate::harness::live;
-use crate::harness::netns::Pair;
+use crate::harness::netns::{Counters, Pair};
 use crate::harness::scrape::Scrape;
-use crate::harness::traffic::Traffic;
+use crate::harness::traffic::{Traffic, offload};
+use crate::harness::{eventually, live};
 
 const BYTES: &str = "ebpf_network_bytes_total";
 const PACKETS: &str = "ebpf_network_packets_total";
@@ -32,7 +32,11 @@ fn amount(scrape: &Scrape, path: &str, labels: &[(&str, &str)]) -> Amount {
 fn expect(agent: &Agent, path: &str, labels: &[(&str, &str)], expected: Amount) {
     let mut last = (0.0, 0.0);
     agent.until(&format!("{path} {labels:?} has {expected:?}"), |scrape| {
-        last = amount(scrape, path, labels);
+        let now = amount(scrape, path, labels);
+        if now != last {
+            println!("{path} {labels:?} has {now:?}, not yet {expected:?}");
+        }
+        last = now;
         assert!(last.0 <= expected.0 && last.1 <= expected.1, "{path} {labels:?}: {last:?}, not {expected:?}");
         (last == expected).then_some(())
     });
@@ -95,5 +99,156 @@ fn datagrams_to_a_closed_port_are_dropped_for_one_reason() {
         assert_eq!(drops, f64::from(COUNT), "{family}");
     }
     assert_whole(&agent.scrape());
+    agent.stop();
+}
+
+/// What the sender's end of a link tells of one stream: bytes and packets on the wire each way. A packet of many
+/// segments crosses the link as one, so the segments are the kernel's own count of them.
+fn on_the_wire(link: &Counters, header_of_link: (u64, u64), segments: u64, server: IpAddr) -> (Amount, Amount) {
+    // IP, TCP and its timestamps.
+    let header = if server.is_ipv4() { 20 + 32 } else { 40 + 32 };
+    let whole = link.tx_bytes - header_of_link.0 * link.tx_packets;
+    let sent = whole + (segments - link.tx_packets) * header;
+    let acknowledged = link.rx_bytes - header_of_link.1 * link.rx_packets;
+    ((sent as f64, segments as f64), (acknowledged as f64, link.rx_packets as f64))
+}
+
+#[test]
+fn streams_are_counted_as_on_the_wire() {
+    const SIZE: u32 = 3_000_000;
+    let _kernel = live!();
+    let agent = start();
+    for (index, (gso, gro)) in [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate() {
+        let pair = Pair::new();
+        for end in [&pair.client, &pair.server] {
+            offload(end, "veth", gso, gro);
+        }
+        let header = pair.link_header();
+        for (server, family) in FAMILIES {
+            let mut attempt = 0;
+            let (ends, sent, acknowledged) = eventually("nothing else crosses the link, and nothing twice", || {
+                attempt += 1;
+                let name = |end: &str| Cgroup::new(&format!("{end}-{family}-{index}-{attempt}"));
+                let ends = (name("sender"), name("receiver"));
+                let address = server.to_string();
+                let announced = || pair.client.snmp6("Icmp6OutMsgs") + pair.server.snmp6("Icmp6OutMsgs");
+                let disturbed = || announced() + pair.client.snmp("Tcp", "RetransSegs");
+                let (link, segments) = (pair.client.quiet("veth"), pair.client.snmp("Tcp", "OutSegs"));
+                let before = disturbed();
+                let receiving = Traffic::ready(&pair.server, &ends.1, &["tcp_receive", &address, "7000"]);
+                Traffic::run(&pair.client, &ends.0, &["tcp_send", &address, "7000", &SIZE.to_string()]);
+                receiving.finish();
+                let link = pair.client.quiet("veth").since(&link);
+                let segments = pair.client.snmp("Tcp", "OutSegs") - segments;
+                if disturbed() != before {
+                    return None;
+                }
+                assert_eq!(segments > link.tx_packets, gso, "{segments} segments in {} packets", link.tx_packets);
+                let (sent, acknowledged) = on_the_wire(&link, header, segments, server);
+                Some((ends, sent, acknowledged))
+            });
+            assert!(sent.0 > f64::from(SIZE));
+            for (cgroup, there, back) in [(&ends.0, "transmit", "receive"), (&ends.1, "receive", "transmit")] {
+                expect(&agent, cgroup.path(), &way(there, "tcp", family), sent);
+                expect(&agent, cgroup.path(), &way(back, "tcp", family), acknowledged);
+            }
+        }
+    }
+    assert_whole(&agent.scrape());
+    agent.stop();
+}
+
+#[test]
+fn one_call_that_makes_many_datagrams_counts_them_all() {
+    const SEGMENT: u32 = 1000;
+    let _kernel = live!();
+    let agent = start();
+    let pair = Pair::new();
+    for (server, family) in FAMILIES {
+        let sender = Cgroup::new(&format!("segments-{family}"));
+        let action =
+            ["udp_segments", &server.to_string(), "7000", &(40 * SEGMENT + 7).to_string(), &SEGMENT.to_string()];
+        Traffic::run(&pair.client, &sender, &action);
+        let header = if server.is_ipv4() { 28 } else { 48 };
+        let expected = (f64::from(40 * SEGMENT + 7 + 41 * header), 41.0);
+        expect(&agent, sender.path(), &way("transmit", "udp", family), expected);
+    }
+    agent.stop();
+}
+
+#[test]
+fn a_socket_outlives_its_cgroup() {
+    const SIZE: u32 = 400_000;
+    let _kernel = live!();
+    let agent = start();
+    let pair = Pair::new();
+    let (sender, receiver) = (Cgroup::new("orphan"), Cgroup::new("late"));
+    let (path, address) = (sender.path().to_owned(), Pair::SERVER_V4.to_string());
+    for end in [&pair.client, &pair.server] {
+        offload(end, "veth", false, false);
+    }
+    let header = pair.link_header();
+    let link = pair.client.quiet("veth");
+    let mut receiving = Traffic::ready(&pair.server, &receiver, &["tcp_receive_late", &address, "7000"]);
+    Traffic::run(&pair.client, &sender, &["tcp_leave", &address, "7000", &SIZE.to_string()]);
+    drop(sender);
+    let before =
+        agent.until("the sender is seen", |scrape| (amount(scrape, &path, &[]).1 > 0.0).then(|| scrape.clone()));
+    assert!(amount(&before, &path, &[]).0 < f64::from(SIZE), "most is still to be sent");
+    receiving.go_on();
+    receiving.finish();
+    let link = pair.client.quiet("veth").since(&link);
+    let (sent, acknowledged) = on_the_wire(&link, header, link.tx_packets, Pair::SERVER_V4);
+    assert!(sent.0 > f64::from(SIZE));
+    // Where the peer has acknowledged the end before it closes, the connection is in TIME_WAIT and has no socket any
+    // more: the last segment each way is nobody's.
+    let but_last = |all: Amount| (all.0 - 52.0, all.1 - 1.0);
+    agent.until("what it sent after its cgroup was gone", |scrape| {
+        let of = |direction| amount(scrape, &path, &way(direction, "tcp", "ipv4"));
+        let (transmit, receive) = (of("transmit"), of("receive"));
+        println!("{transmit:?} of {sent:?}, {receive:?} of {acknowledged:?}");
+        let whole = (transmit, receive) == (sent, acknowledged);
+        (whole || (transmit, receive) == (but_last(sent), but_last(acknowledged))).then_some(())
+    });
+    expect(&agent, receiver.path(), &way("receive", "tcp", "ipv4"), sent);
+    assert_eq!(agent.scrape().fallen(&before), []);
+    agent.stop();
+}
+
+#[test]
+fn a_socket_belongs_to_who_uses_it() {
+    const COUNT: u32 = 77;
+    let _kernel = live!();
+    let agent = start();
+    let pair = Pair::new();
+    let (first, second) = (Cgroup::new("creator"), Cgroup::new("user"));
+    let directory = second.directory().to_str().unwrap();
+    let address = Pair::SERVER_V4.to_string();
+    let action = ["udp_move", &address, "7000", &COUNT.to_string(), "100", directory];
+    let mut moving = Traffic::ready(&pair.client, &first, &action);
+    let all = |count: u32| (f64::from(count * 128), f64::from(count));
+    expect(&agent, first.path(), &way("transmit", "udp", "ipv4"), all(COUNT));
+    moving.go_on();
+    moving.finish();
+    // The first use is what moves it: that packet is still the creator's.
+    expect(&agent, second.path(), &way("transmit", "udp", "ipv4"), all(COUNT - 1));
+    expect(&agent, first.path(), &way("transmit", "udp", "ipv4"), all(COUNT + 1));
+    agent.stop();
+}
+
+#[test]
+fn sockets_that_were_there_before_have_their_owners() {
+    const COUNT: u32 = 55;
+    let _kernel = live!();
+    let pair = Pair::new();
+    let first = Cgroup::new("early");
+    let directory = first.directory().to_str().unwrap();
+    let address = Pair::SERVER_V6.to_string();
+    let action = ["udp_move", &address, "7000", &COUNT.to_string(), "100", directory];
+    let mut early = Traffic::ready(&pair.client, &first, &action);
+    let agent = start();
+    early.go_on();
+    early.finish();
+    expect(&agent, first.path(), &way("transmit", "udp", "ipv6"), (f64::from(COUNT * 148), f64::from(COUNT)));
     agent.stop();
 }
