@@ -9,6 +9,7 @@ pub mod otlp;
 pub mod peer;
 pub mod scrape;
 pub mod stimulus;
+pub mod tasks;
 pub mod traffic;
 
 use std::error::Error;

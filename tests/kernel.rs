@@ -9,10 +9,12 @@ mod hooks;
 mod host;
 mod life;
 mod limits;
+mod memory;
 mod names;
 mod network;
 mod outage;
 mod quantiles;
+mod scheduler;
 mod tcp;
 
 use crate::harness::agent::{Agent, Wish};
@@ -37,6 +39,8 @@ pub const STIMULI: &[Stimulus] = &[
     Stimulus { collector: "file_io", actions: &["exec=1"], sample: "ebpf_file_open_count_total" },
     Stimulus { collector: "syscalls", actions: &["openat_enoent=1"], sample: "ebpf_syscall_errors_total" },
     Stimulus { collector: "tcp", actions: &["tcp_refused=1"], sample: "ebpf_tcp_connect_errors_total" },
+    Stimulus { collector: "scheduler", actions: &["nanosleep=5:1000"], sample: "ebpf_context_switches_total" },
+    Stimulus { collector: "memory", actions: &["getppid=1"], sample: "ebpf_page_faults_total" },
 ];
 
 #[test]

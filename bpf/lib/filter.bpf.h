@@ -33,3 +33,13 @@ static __always_inline bool is_filtered(struct task_struct *task)
 		return true;
 	return comm_filter && is_filtered_by_comm(task);
 }
+
+/* The same of a task that is not the current one, in the cgroup that answers for it. */
+static __always_inline bool is_filtered_in(struct task_struct *task, u64 cgroup)
+{
+	if (own_tgid && (u32)task->tgid == own_tgid)
+		return true;
+	if (cgroup_filter && is_denied(cgroup))
+		return true;
+	return comm_filter && is_filtered_by_comm(task);
+}

@@ -179,7 +179,38 @@ struct files_struct {
 
 struct thread_info {
 	unsigned long flags;
-	u32 status; /* x86 only */
+	u32 status;        /* x86 only */
+	u64 preempt_count; /* arm64 only */
+};
+
+struct rq {
+	u64 clock;
+	u64 clock_task; /* without interrupts and stolen time, where the kernel accounts for them */
+	struct task_struct *curr;
+};
+
+struct cfs_rq {
+	struct rq *rq;
+};
+
+struct sched_entity {
+	u64 exec_start;
+	u64 sum_exec_runtime;
+	struct cfs_rq *cfs_rq; /* of tasks of all classes */
+};
+
+struct sched_info {
+	unsigned long pcount;
+	unsigned long long run_delay;
+	unsigned long long last_queued; /* 0: does not wait */
+};
+
+struct mm_struct;
+struct page;
+struct sighand_struct;
+
+struct signal_struct {
+	struct mm_struct *oom_mm;
 };
 
 #define PF_KTHREAD 0x00200000
@@ -187,12 +218,31 @@ struct thread_info {
 struct task_struct {
 	struct thread_info thread_info;
 	unsigned int flags;
+	void *stack;
 	int pid;
 	int tgid;
 	struct css_set *cgroups;
 	struct files_struct *files;
 	struct task_struct *group_leader;
 	char comm[16];
+	u64 start_time; /* of the monotonic clock */
+	struct sched_entity se;
+	struct sched_info sched_info;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
+	unsigned long min_flt;
+	unsigned long maj_flt;
+	struct signal_struct *signal;
+	struct sighand_struct *sighand;
+};
+
+struct bpf_iter_meta {
+	u64 seq_num;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
 };
 
 struct in6_addr {

@@ -10,7 +10,21 @@
 
 const volatile u32 hierarchy = HIERARCHY_UNIFIED;
 
-/* The inode number of the current task's directory in the primary hierarchy. */
+/*
+ * The inode number of a task's directory in the primary hierarchy. The task is an
+ * argument of a hook, so its fields are direct loads on every kernel.
+ */
+static __always_inline u64 cgroup_of(struct task_struct *task)
+{
+	struct css_set *set = task->cgroups;
+
+	if (hierarchy == HIERARCHY_UNIFIED)
+		return set->dfl_cgrp->kn->id;
+	/* memory_cgrp_id is absent where the controller is: such a host has no v1 memory hierarchy. */
+	return set->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)]->cgroup->kn->id;
+}
+
+/* The same of the current task. */
 static __always_inline u64 task_cgroup(struct task_struct *task)
 {
 #ifdef LEGACY
@@ -19,12 +33,7 @@ static __always_inline u64 task_cgroup(struct task_struct *task)
 	return BPF_CORE_READ(task, cgroups, subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)], cgroup,
 			     kn, id);
 #else
-	struct css_set *set = task->cgroups;
-
-	if (hierarchy == HIERARCHY_UNIFIED)
-		return set->dfl_cgrp->kn->id;
-	/* memory_cgrp_id is absent where the controller is: such a host has no v1 memory hierarchy. */
-	return set->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)]->cgroup->kn->id;
+	return cgroup_of(task);
 #endif
 }
 

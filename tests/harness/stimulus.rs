@@ -53,6 +53,12 @@ fn program() -> &'static Path {
     PROGRAM.get_or_init(|| compile("stimulus.c", &["-O1", "-Wall", "-Werror", "-pthread"], &["clang", "cc"]).unwrap())
 }
 
+/// Gives the program of `super::tasks`.
+pub(super) fn tasks() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| compile("tasks.c", &["-O1", "-Wall", "-Werror", "-pthread"], &["clang", "cc"]).unwrap())
+}
+
 pub(super) fn compile(source: &str, flags: &[&str], compilers: &[&str]) -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stimulus").join(source);
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));

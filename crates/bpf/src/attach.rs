@@ -1,7 +1,7 @@
 //! How programs come to their hooks: tracepoints, cgroups, and iterators, which run when they are read.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 
 use aya::programs::links::CgroupAttachMode;
@@ -82,8 +82,14 @@ impl Object {
         let link =
             iter.attach().and_then(|link| iter.take_link(link)).map_err(|error| failed(program, "iter", &error))?;
         let mut file = link.into_file().map_err(|error| failed(program, "iter", &error))?;
-        file.read_to_end(output).map_err(|error| failed(program, "iter", &error))?;
-        Ok(())
+        loop {
+            match file.read_to_end(output) {
+                Ok(_) => return Ok(()),
+                // The kernel pauses after a million objects that wrote nothing.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(failed(program, "iter", &error)),
+            }
+        }
     }
 
     fn program(&mut self, program: &str) -> Result<&mut Program, Error> {

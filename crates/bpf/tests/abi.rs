@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use bpf::abi::histogram::HistShape;
-use bpf::abi::{cgroup, file_io, network, starts, syscalls, tcp};
+use bpf::abi::{cgroup, file_io, memory, network, scheduler, starts, syscalls, tcp};
 use object::{Object, ObjectSection};
 
 struct Record {
@@ -87,6 +87,20 @@ fn the_mirrors_of_file_io_fit() {
         let structs = structs(object);
         mirror!(&structs, "amount", file_io::Amount, cgroup magic kind);
         mirror!(&structs, "loss", file_io::Loss, read written opens amounts busy stale);
+    }
+}
+
+#[test]
+fn the_mirrors_of_scheduler_and_memory_fit() {
+    for object in ["scheduler", "scheduler_legacy"] {
+        let structs = structs(object);
+        mirror!(&structs, "work", scheduler::Work, runtime voluntary involuntary);
+        mirror!(&structs, "loss", scheduler::Loss, work works);
+    }
+    for object in ["memory", "memory_legacy"] {
+        let structs = structs(object);
+        mirror!(&structs, "work", memory::Work, minor major kills);
+        mirror!(&structs, "loss", memory::Loss, work works);
     }
 }
 

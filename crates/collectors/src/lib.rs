@@ -1,11 +1,14 @@
 //! The built-in collectors, one noun per file.
 
+mod account;
 mod cgroup;
 mod file_io;
 mod filter;
 mod histogram;
+mod memory;
 mod network;
 mod retire;
+mod scheduler;
 mod sums;
 mod syscalls;
 mod table;
@@ -15,8 +18,15 @@ mod timing;
 use runtime::{Descriptor, MakeError};
 
 /// Every built-in collector, in the order in which `list` shows them.
-pub static ALL: &[&Descriptor] =
-    &[&cgroup::DESCRIPTOR, &syscalls::DESCRIPTOR, &network::DESCRIPTOR, &tcp::DESCRIPTOR, &file_io::DESCRIPTOR];
+pub static ALL: &[&Descriptor] = &[
+    &cgroup::DESCRIPTOR,
+    &syscalls::DESCRIPTOR,
+    &network::DESCRIPTOR,
+    &tcp::DESCRIPTOR,
+    &file_io::DESCRIPTOR,
+    &scheduler::DESCRIPTOR,
+    &memory::DESCRIPTOR,
+];
 
 /// Tells what this kernel cannot do from what may work the next time.
 fn refused(error: bpf::Error) -> MakeError {

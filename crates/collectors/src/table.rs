@@ -22,6 +22,12 @@ pub trait Key: Plain + Copy + Eq + Hash {
     }
 }
 
+impl Key for u64 {
+    fn cgroup(&self) -> u64 {
+        *self
+    }
+}
+
 /// What an entry holds on each CPU.
 pub trait Cell: Plain + Copy + Default {
     /// Adds another CPU's share.
