@@ -55,6 +55,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "exit and exit_group never return, so they are absent; calls in flight are not counted yet.",
         "What io_uring does without a system call is not seen.",
         "A successful execve into a program of another table (32-bit, 64-bit) is counted in the new one's.",
+        "From Linux 7.0 on the kernel may preempt a program; calls on that CPU until it goes on are not counted, but in telesonde_bpf_misses.",
         "On kernels before 5.12 a 64-bit program's calls through int 0x80 pass for native ones.",
     ],
     metrics: &[&COUNT, &ERRORS, &LATENCY, &MAP_OVERFLOW, &EVENTS_LOST, &SAMPLE_INTERVAL],
