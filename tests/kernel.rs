@@ -1,5 +1,6 @@
 //! What the agent says of things that are known to have happened, on the live kernel.
 
+mod block;
 mod cgroup;
 mod churn;
 mod counts;
@@ -18,7 +19,7 @@ mod scheduler;
 mod tcp;
 
 use crate::harness::agent::{Agent, Wish};
-use crate::harness::cgroup::Cgroup;
+use crate::harness::cgroup::{Cgroup, io};
 use crate::harness::{live, stimulus};
 
 /// How to make the kernel do what a collector watches, and which metric of the workload must move.
@@ -36,6 +37,7 @@ pub const STIMULI: &[Stimulus] = &[
     // The directory is there as long as the test: what it holds is more than nothing.
     Stimulus { collector: "cgroup", actions: &["resident_pages=9"], sample: "cgroup_memory_usage_bytes" },
     Stimulus { collector: "network", actions: &["datagrams=5"], sample: "ebpf_network_packets_total" },
+    Stimulus { collector: "block", actions: &["direct_writes=1"], sample: "ebpf_block_io_bytes_total" },
     Stimulus { collector: "file_io", actions: &["exec=1"], sample: "ebpf_file_open_count_total" },
     Stimulus { collector: "syscalls", actions: &["openat_enoent=1"], sample: "ebpf_syscall_errors_total" },
     Stimulus { collector: "tcp", actions: &["tcp_refused=1"], sample: "ebpf_tcp_connect_errors_total" },
@@ -49,7 +51,11 @@ fn every_collector_sees_what_it_watches() {
     let agent = Agent::start(Wish::default());
     for stimulus in STIMULI {
         let cgroup = Cgroup::new(stimulus.collector);
-        stimulus::run(&cgroup, stimulus.actions);
+        // Version 1 charges I/O by a hierarchy of its own.
+        let io = cgroup.twin(&io().unwrap());
+        let enter = io.iter().map(|io| format!("enter={}", io.directory().display())).collect::<Vec<_>>();
+        let actions = enter.iter().map(String::as_str).chain(stimulus.actions.iter().copied()).collect::<Vec<_>>();
+        stimulus::run(&cgroup, &actions);
         let labels = [("cgroup_path", cgroup.path())];
         agent.until(stimulus.sample, |scrape| (scrape.sum(stimulus.sample, &labels) > 0.0).then_some(()));
     }

@@ -177,6 +177,40 @@ struct files_struct {
 	struct fdtable *fdt;
 };
 
+struct blkcg {
+	struct cgroup_subsys_state css;
+};
+
+struct blkcg_gq {
+	struct blkcg *blkcg;
+};
+
+struct bio {
+	struct blkcg_gq *bi_blkg;
+};
+
+struct gendisk {
+	char disk_name[32];
+};
+
+struct request_queue {
+	struct gendisk *disk;
+};
+
+struct request {
+	struct request_queue *q;
+	u32 cmd_flags;
+	u32 __data_len;
+	struct bio *bio;
+	u64 start_time_ns;
+	u64 io_start_time_ns;
+};
+
+/* Values are relocated. */
+enum req_op {
+	REQ_OP_ZONE_APPEND = 7,
+};
+
 struct thread_info {
 	unsigned long flags;
 	u32 status;        /* x86 only */

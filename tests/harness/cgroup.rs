@@ -28,6 +28,17 @@ pub fn mount_of(controller: &str) -> Option<PathBuf> {
     unified
 }
 
+/// Gives the mount point of the hierarchy by which I/O is charged, where new cgroups right below its root are charged.
+pub fn io() -> Result<PathBuf, String> {
+    let mount = mount_of("blkio").ok_or("no cgroup hierarchy is mounted")?;
+    let control = mount.join("cgroup.subtree_control");
+    if control.exists() {
+        // With version 1 there is no such file, and all are charged.
+        fs::write(control, "+io").map_err(|error| format!("I/O cannot be charged to cgroups: {error}"))?;
+    }
+    Ok(mount)
+}
+
 /// Says why no cgroup can be made here, if that is so.
 pub fn permitted() -> Result<(), String> {
     let probe = mount()?.join(format!("telesonde-test-{}-probe", std::process::id()));

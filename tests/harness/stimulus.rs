@@ -17,7 +17,7 @@ pub fn run(cgroup: &Cgroup, actions: &[&str]) -> Value {
 pub fn start(cgroup: &Cgroup, actions: &[&str]) -> Child {
     let mut command = Command::new(program());
     command.arg(cgroup.directory()).args(actions).stdin(Stdio::null()).stdout(Stdio::piped());
-    command.spawn().unwrap()
+    command.current_dir(env!("CARGO_TARGET_TMPDIR")).spawn().unwrap()
 }
 
 /// Waits for a program that was started; gives what it says it did.

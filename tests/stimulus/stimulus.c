@@ -305,6 +305,21 @@ static void spinners(long count)
 		;
 }
 
+// Past the page cache: each write reaches a disk.
+static void direct_writes(long count)
+{
+	static char data[4096] __attribute__((aligned(4096)));
+	char path[64];
+	snprintf(path, sizeof(path), "direct-%d", getpid());
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_DIRECT | O_CLOEXEC, 0600);
+	if (fd < 0 || unlink(path))
+		die(path);
+	for (long i = 0; i < count; i++)
+		if (pwrite(fd, data, sizeof(data), i * sizeof(data)) != sizeof(data))
+			die("O_DIRECT");
+	close(fd);
+}
+
 // Runs itself anew until nothing is left to do.
 static void chain(long count)
 {
@@ -372,6 +387,10 @@ int main(int argc, char **argv)
 			hold();
 		else if (!strcmp(action, "spinners"))
 			spinners(n);
+		else if (!strcmp(action, "enter"))
+			enter(value);
+		else if (!strcmp(action, "direct_writes"))
+			direct_writes(n);
 		else if (!strcmp(action, "exec"))
 			execs = n;
 		else if (!strcmp(action, "exec_file"))

@@ -1,6 +1,7 @@
 //! What crosses between the programs and us: mirrors of the C structs in `bpf/*.h`. A test compares each with the
 //! object's BTF.
 
+pub mod block;
 pub mod cgroup;
 pub mod file_io;
 pub mod filter;

@@ -50,6 +50,8 @@ pub struct Cgroups {
     pub unified: Option<PathBuf>,
     /// Where the v1 cpu controller is mounted.
     pub cpu: Option<PathBuf>,
+    /// Where the hierarchy of the I/O controller is mounted; the same as `mount` where it is the primary one.
+    pub io: Option<PathBuf>,
 }
 
 impl Cgroups {
@@ -258,11 +260,15 @@ fn cgroups(mounts: &Mounts, controllers: &str) -> Cgroups {
         (false, None) => CgroupMode::None,
     };
     let cpu = mounts.find("cgroup", Some("cpu"));
+    // "blkio <hierarchy> ..."
+    let blkio = controllers.lines().find_map(|line| line.strip_prefix("blkio\t"));
+    let blkio = blkio.and_then(|line| line.split('\t').next()?.parse::<i32>().ok()).unwrap_or(0);
+    let io = if blkio == 0 { v2.clone() } else { mounts.find("cgroup", Some("blkio")) };
     if memory > 0 {
         let mount = mounts.find("cgroup", Some("memory"));
-        return Cgroups { mode, primary: Hierarchy::Memory, hierarchy_id: memory, mount, unified: v2, cpu };
+        return Cgroups { mode, primary: Hierarchy::Memory, hierarchy_id: memory, mount, unified: v2, cpu, io };
     }
-    Cgroups { mode, primary: Hierarchy::Unified, hierarchy_id: 0, mount: v2.clone(), unified: v2, cpu }
+    Cgroups { mode, primary: Hierarchy::Unified, hierarchy_id: 0, mount: v2.clone(), unified: v2, cpu, io }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use bpf::abi::histogram::HistShape;
-use bpf::abi::{cgroup, file_io, memory, network, scheduler, starts, syscalls, tcp};
+use bpf::abi::{block, cgroup, file_io, memory, network, scheduler, starts, syscalls, tcp};
 use object::{Object, ObjectSection};
 
 struct Record {
@@ -111,6 +111,15 @@ fn the_mirrors_of_network_fit() {
     mirror!(&structs, "traffic", network::Traffic, bytes packets);
     mirror!(&structs, "drop", network::Dropped, cgroup reason padding);
     mirror!(&structs, "network_loss", network::NetworkLoss, traffic drops owners);
+}
+
+#[test]
+fn the_mirrors_of_block_fit() {
+    for object in ["block", "block_legacy"] {
+        let structs = structs(object);
+        mirror!(&structs, "transfer", block::Transfer, cgroup device direction padding);
+        mirror!(&structs, "loss", block::Loss, read written transfers untimed);
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Tables of histograms: how fine they are, how they are read, and what they had no room for.
 
+use std::sync::Arc;
+
 use bpf::abi::histogram::{FINEST_SCALE, HistShape, Histogram};
 use bpf::{Object, PerCpuCells, PerCpuTable};
-use model::{Metric, Subject, Text};
+use model::{Census, Metric, Subject, Text};
 use runtime::own::{MAP_OVERFLOW, SAMPLE_INTERVAL};
 use runtime::{Distribution, MakeError, Platform, Scrape};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -63,9 +65,22 @@ impl<K: Key> Histograms<K> {
     /// # Errors
     /// Fails when there is no such map or when it has another shape.
     pub fn open(object: &Object, map: &'static str, shape: HistShape, platform: &Platform) -> Result<Self, MakeError> {
+        Self::of(object, map, shape, platform.census.clone())
+    }
+
+    /// Opens a map whose keys are of the hierarchy that a census knows.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn of(
+        object: &Object,
+        map: &'static str,
+        shape: HistShape,
+        census: Arc<dyn Census>,
+    ) -> Result<Self, MakeError> {
         let table = object.histograms(map, shape).map_err(crate::refused)?;
         let lost = object.lost_histogram(map, shape).map_err(crate::refused)?;
-        let dead = Retirement::new(platform.census.clone());
+        let dead = Retirement::new(census);
         Ok(Self { map, shape, table, lost, dead, sum: Histogram::default(), weight: 1 })
     }
 
@@ -87,23 +102,51 @@ impl<K: Key> Histograms<K> {
         metric: &'static Metric,
         mut name: impl FnMut(&K) -> [Text; N],
     ) -> Result<(), bpf::Error> {
-        let Self { map, shape, table, lost, dead, sum, weight } = self;
-        let (shape, weight) = (*shape, *weight);
+        let (shape, weight) = (self.shape, self.weight);
+        self.read(|key, sum, last| {
+            Entry::new(scrape, key.subject(), last).distribution(metric, name(key), distribution(shape, sum, weight));
+        })?;
+        self.record_lost::<N>(scrape, metric)
+    }
+
+    /// Shows every histogram, summed over all CPUs, and whether the kernel's has just been freed.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read the map.
+    pub fn read(&mut self, mut show: impl FnMut(&K, &Histogram, bool)) -> Result<(), bpf::Error> {
+        let Self { shape, table, dead, sum, .. } = self;
         table.for_each(|key, cells| {
-            sum.read(shape, cells);
-            Entry::new(scrape, key.subject(), false).distribution(metric, name(key), distribution(shape, sum, weight));
-            dead.note(*key, key.cgroup(), sum.count());
+            sum.read(*shape, cells);
+            // What is about to be freed is shown then, once.
+            if !dead.note(*key, key.cgroup(), sum.count()) {
+                show(key, sum, false);
+            }
         })?;
         for key in dead.finish() {
             if let Some(cells) = table.take(&key)? {
-                sum.read(shape, &cells);
-                Entry::new(scrape, key.subject(), true).distribution(
-                    metric,
-                    name(&key),
-                    distribution(shape, sum, weight),
-                );
+                sum.read(*shape, &cells);
+                show(&key, sum, true);
             }
         }
+        Ok(())
+    }
+
+    /// Gives a histogram as it is recorded.
+    pub fn distribution<'h>(&self, histogram: &'h Histogram) -> Distribution<'h> {
+        distribution(self.shape, histogram, self.weight)
+    }
+
+    /// Records what the map had no room for as the overflow series.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read the map.
+    pub fn record_lost<const N: usize>(
+        &mut self,
+        scrape: &mut Scrape,
+        metric: &'static Metric,
+    ) -> Result<(), bpf::Error> {
+        let Self { map, shape, lost, sum, weight, .. } = self;
+        let (shape, weight) = (*shape, *weight);
         sum.read(shape, &lost.get(0)?);
         if sum.count() > 0 {
             let values = std::array::from_fn::<Text, N, _>(|_| "".into());

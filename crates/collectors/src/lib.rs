@@ -1,6 +1,7 @@
 //! The built-in collectors, one noun per file.
 
 mod account;
+mod block;
 mod cgroup;
 mod file_io;
 mod filter;
@@ -24,6 +25,7 @@ pub static ALL: &[&Descriptor] = &[
     &network::DESCRIPTOR,
     &tcp::DESCRIPTOR,
     &file_io::DESCRIPTOR,
+    &block::DESCRIPTOR,
     &scheduler::DESCRIPTOR,
     &memory::DESCRIPTOR,
 ];

@@ -6,10 +6,29 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use bpf::abi::histogram::Histogram;
 use model::Subject;
 use runtime::Scrape;
 
-use crate::table::{Cell, Entry};
+use crate::table::Entry;
+
+/// What can be added up.
+pub trait Addend: Default {
+    /// Adds another one.
+    fn add(&mut self, other: &Self);
+}
+
+impl Addend for u64 {
+    fn add(&mut self, other: &Self) {
+        *self += other;
+    }
+}
+
+impl Addend for Histogram {
+    fn add(&mut self, other: &Self) {
+        Histogram::add(self, other);
+    }
+}
 
 /// The sums of one metric by subject and dimension.
 pub struct Sums<D, V> {
@@ -26,7 +45,7 @@ struct Sum<V> {
     entries: u32,
 }
 
-impl<D: Eq + Hash, V: Cell> Sums<D, V> {
+impl<D: Eq + Hash, V: Addend> Sums<D, V> {
     /// Begins without any.
     pub fn new() -> Self {
         Self { all: HashMap::new() }
@@ -34,11 +53,7 @@ impl<D: Eq + Hash, V: Cell> Sums<D, V> {
 
     /// Adds what an entry holds, or held when it was freed.
     pub fn add(&mut self, subject: Subject, dimension: D, value: &V, last: bool) {
-        let sum = self.all.entry((subject, dimension)).or_insert_with(|| Sum {
-            freed: V::default(),
-            held: V::default(),
-            entries: 0,
-        });
+        let sum = self.all.entry((subject, dimension)).or_default();
         if last {
             sum.freed.add(value);
         } else {

@@ -1,9 +1,10 @@
 //! Per-CPU tables whose entries belong to workloads: summed over CPUs, recorded, and freed once their cgroup is gone.
 
 use std::hash::Hash;
+use std::sync::Arc;
 
 use bpf::{Object, PerCpuTable, Plain};
-use model::{Metric, Subject, Text, Value};
+use model::{Census, Metric, Subject, Text, Value};
 use runtime::{Distribution, MakeError, Platform, Scrape};
 
 use crate::retire::Retirement;
@@ -64,8 +65,16 @@ impl<K: Key, V: Cell> Entries<K, V> {
     /// # Errors
     /// Fails when there is no such map or when it has another shape.
     pub fn open(object: &Object, map: &str, platform: &Platform) -> Result<Self, MakeError> {
+        Self::of(object, map, platform.census.clone())
+    }
+
+    /// Opens a map whose keys are of the hierarchy that a census knows.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn of(object: &Object, map: &str, census: Arc<dyn Census>) -> Result<Self, MakeError> {
         let table = object.table(map).map_err(crate::refused)?;
-        Ok(Self { table, dead: Retirement::new(platform.census.clone()) })
+        Ok(Self { table, dead: Retirement::new(census) })
     }
 
     /// Shows every entry's key and its sum over all CPUs; what is to be recorded of it goes through the [`Entry`].

@@ -70,6 +70,16 @@ impl Histogram {
         }
     }
 
+    /// Adds another histogram of the same shape; an empty one has any.
+    pub fn add(&mut self, other: &Self) {
+        self.sum = self.sum.wrapping_add(other.sum);
+        self.zero = self.zero.wrapping_add(other.zero);
+        self.slots.resize(self.slots.len().max(other.slots.len()), 0);
+        for (mine, theirs) in self.slots.iter_mut().zip(&other.slots) {
+            *mine = mine.wrapping_add(*theirs);
+        }
+    }
+
     /// Gives the number of values, as far as the counts have not wrapped.
     pub fn count(&self) -> u64 {
         u64::from(self.zero) + self.slots.iter().map(|&count| u64::from(count)).sum::<u64>()

@@ -236,6 +236,7 @@ mod tests {
             mount: Some("/c".into()),
             unified: Some("/c".into()),
             cpu: None,
+            io: None,
         };
         assert_eq!(names(&v2, false), ["/c/memory.current", "/c/memory.max", "/c/memory.events", "/c/cpu.stat"]);
         assert_eq!(names(&v2, true)[4..], ["/c/cpu.pressure", "/c/memory.pressure", "/c/io.pressure"]);

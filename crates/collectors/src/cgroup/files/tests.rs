@@ -58,6 +58,7 @@ impl Fixture {
             mount: Some(self.0.clone()),
             unified: Some(self.0.clone()),
             cpu: None,
+            io: None,
         };
         Facts { cgroups, pressure: true, ..Facts::gather() }
     }
