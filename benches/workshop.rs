@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bpf::abi::histogram::HistShape;
 use bpf::{Loader, Types};
-use model::{Census, CgroupChange};
+use model::{Answer, Census, CgroupChange, Resolver, Subject};
 use runtime::{Descriptor, Own, Platform, Setup};
 use serde_json::Value;
 
@@ -19,6 +19,19 @@ impl Census for NoCgroups {
 
     fn removed_for(&self, _: u64) -> Option<Duration> {
         None
+    }
+}
+
+/// Nobody is named here.
+struct Nobody;
+
+impl Resolver for Nobody {
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    fn resolve(&self, _: Subject) -> Answer {
+        Answer::Known(Arc::default())
     }
 }
 
@@ -58,6 +71,10 @@ impl Workshop {
             types: Mutex::new(Some(types.clone())),
             map_scale: 1.0,
             ring_bytes: 256 * 1024,
+            perf_bytes: 8192,
+            buffer: runtime::Buffer::Auto,
+            // A sink that nobody empties: events cost what they cost up to it.
+            bus: Arc::new(runtime::Bus::new(Arc::new(Nobody), 1, 1)),
             process_filter: Vec::new(),
             exclude_processes: Vec::new(),
             cgroup_rules: None,

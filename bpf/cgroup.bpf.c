@@ -6,24 +6,22 @@
  * lockdown=confidentiality refuses: there the __id programs give ids alone.
  */
 #include "lib/kernel.h"
-#include "lib/maps.bpf.h"
+#include "lib/ring.bpf.h"
 #include "lib/rules.bpf.h"
 #include "cgroup.h"
 
 const volatile s32 hierarchy_id = 0; /* of the primary hierarchy, as in /proc/cgroups; 0: v2 */
 
 /* Some 1,500 changes with paths of usual length. */
-RING(changes, 256 * 1024);
-MAP(PERCPU_ARRAY, drops, u32, u64, 1, 0);
+EVENTS(changes, 256 * 1024);
 /* 544 B for each CPU: where a change is put together before it goes out at its real length. */
 MAP(PERCPU_ARRAY, scratch, u32, struct change, 1, 0);
 
-static __always_inline int report(struct cgroup *cgroup, const char *path, u8 kind)
+static __always_inline int report(void *ctx, struct cgroup *cgroup, const char *path, u8 kind)
 {
 	struct cgroup_subsys_state *parent;
 	struct change *change;
 	u32 zero = 0;
-	u64 *dropped;
 	long size = 0;
 
 	if (cgroup->root->hierarchy_id != hierarchy_id)
@@ -46,36 +44,32 @@ static __always_inline int report(struct cgroup *cgroup, const char *path, u8 ki
 	change->length = size;
 	change->truncated = size == sizeof(change->path) - 1;
 	size &= sizeof(change->path) - 1;
-	if (!bpf_ringbuf_output(&changes, change, offsetof(struct change, path) + size, 0))
-		return 0;
-	dropped = bpf_map_lookup_elem(&drops, &zero);
-	if (dropped)
-		*dropped += 1;
+	emit(ctx, &changes, change, offsetof(struct change, path) + size);
 	return 0;
 }
 
 SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(cgroup_mkdir, struct cgroup *cgroup, const char *path)
 {
-	return report(cgroup, path, CHANGE_MADE);
+	return report(ctx, cgroup, path, CHANGE_MADE);
 }
 
 SEC("tp_btf/cgroup_rmdir")
 int BPF_PROG(cgroup_rmdir, struct cgroup *cgroup, const char *path)
 {
-	return report(cgroup, path, CHANGE_REMOVED);
+	return report(ctx, cgroup, path, CHANGE_REMOVED);
 }
 
 SEC("tp_btf/cgroup_mkdir")
 int BPF_PROG(cgroup_mkdir__id, struct cgroup *cgroup)
 {
-	return report(cgroup, NULL, CHANGE_MADE);
+	return report(ctx, cgroup, NULL, CHANGE_MADE);
 }
 
 SEC("tp_btf/cgroup_rmdir")
 int BPF_PROG(cgroup_rmdir__id, struct cgroup *cgroup)
 {
-	return report(cgroup, NULL, CHANGE_REMOVED);
+	return report(ctx, cgroup, NULL, CHANGE_REMOVED);
 }
 
 char LICENSE[] SEC("license") = "GPL";

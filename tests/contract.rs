@@ -79,6 +79,7 @@ pub fn keys() -> BTreeSet<&'static str> {
 fn metrics() -> impl Iterator<Item = &'static Metric> {
     let collectors = collectors::ALL.iter().flat_map(|descriptor| descriptor.metrics.iter().copied());
     let readers = export::otlp::telemetry::METRICS.into_iter().chain(export::prometheus::telemetry::METRICS);
+    let readers = readers.chain(export::events::METRICS);
     let own = runtime::own::SHARED.iter().chain(runtime::own::METRICS).copied();
     collectors.chain(own).chain(readers)
 }

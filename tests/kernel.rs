@@ -14,6 +14,7 @@ mod memory;
 mod names;
 mod network;
 mod outage;
+mod process;
 mod quantiles;
 mod scheduler;
 mod tcp;
@@ -39,6 +40,8 @@ pub const STIMULI: &[Stimulus] = &[
     Stimulus { collector: "network", actions: &["datagrams=5"], sample: "ebpf_network_packets_total" },
     Stimulus { collector: "block", actions: &["direct_writes=1"], sample: "ebpf_block_io_bytes_total" },
     Stimulus { collector: "file_io", actions: &["exec=1"], sample: "ebpf_file_open_count_total" },
+    // It measures nothing itself: tests/kernel/process.rs looks at its events.
+    Stimulus { collector: "process", actions: &["exec=1"], sample: "ebpf_syscall_count_total" },
     Stimulus { collector: "syscalls", actions: &["openat_enoent=1"], sample: "ebpf_syscall_errors_total" },
     Stimulus { collector: "tcp", actions: &["tcp_refused=1"], sample: "ebpf_tcp_connect_errors_total" },
     Stimulus { collector: "scheduler", actions: &["nanosleep=5:1000"], sample: "ebpf_context_switches_total" },

@@ -34,6 +34,7 @@ typedef u32 __wsum;
 enum {
 	BPF_MAP_TYPE_HASH = 1,
 	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERF_EVENT_ARRAY = 4,
 	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_SK_STORAGE = 24,
@@ -49,6 +50,8 @@ enum {
 	BPF_LOCAL_STORAGE_GET_F_CREATE = 1,
 	BPF_SK_STORAGE_GET_F_CREATE = 1,
 };
+
+#define BPF_F_CURRENT_CPU 0xffffffffULL
 
 /* UAPI: what a program of a cgroup hook is given. These layouts are fixed, not relocated. */
 struct bpf_sock {
@@ -104,6 +107,7 @@ enum {
 };
 
 enum {
+	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
 	TCP_SYN_RECV = 3,
 	TCP_CLOSE = 7,
@@ -243,11 +247,22 @@ struct mm_struct;
 struct page;
 struct sighand_struct;
 
+#define PF_KTHREAD 0x00200000
+
+typedef struct {
+	int counter;
+} atomic_t;
+
 struct signal_struct {
-	struct mm_struct *oom_mm;
+	atomic_t live; /* threads that have not ended */
+	unsigned int flags;
+	int group_exit_code;
+	struct mm_struct *oom_mm; /* set when the kernel kills for memory */
 };
 
-#define PF_KTHREAD 0x00200000
+struct linux_binprm {
+	const char *filename;
+};
 
 struct task_struct {
 	struct thread_info thread_info;
@@ -255,6 +270,8 @@ struct task_struct {
 	void *stack;
 	int pid;
 	int tgid;
+	int exit_code;
+	struct task_struct *real_parent;
 	struct css_set *cgroups;
 	struct files_struct *files;
 	struct task_struct *group_leader;
@@ -286,13 +303,19 @@ struct in6_addr {
 };
 
 struct sock_common {
+	u32 skc_daddr;
+	u32 skc_rcv_saddr;
+	u16 skc_dport; /* in network order */
+	u16 skc_num;
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
 };
 
 struct sock {
 	struct sock_common __sk_common;
+	u16 sk_protocol;
 	int sk_err;
 	u32 sk_max_ack_backlog;
 };

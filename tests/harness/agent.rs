@@ -36,6 +36,8 @@ pub struct Wish<'w> {
     pub otlp: Option<SocketAddr>,
     /// How the endpoint is set beyond that, in YAML's flow style without the braces; empty for a push every second.
     pub endpoint: &'w str,
+    /// The section exporters.events, in YAML's flow style without the braces; empty for no events.
+    pub events: &'w str,
     /// How long the final flush may take; empty for the default.
     pub shutdown_timeout: &'w str,
     /// Directories that the agent finds empty.
@@ -98,12 +100,13 @@ impl Agent {
             "" => String::new(),
             timeout => format!("shutdown_timeout: {timeout}\n"),
         };
+        let events = if wish.events.is_empty() { "otlp: ''" } else { wish.events };
         let separator = if wish.syscalls.is_empty() { "" } else { ", " };
         let collectors: String = wish.collectors.iter().map(|line| ["      ", line, "\n"].concat()).collect();
         let ebpf: String = wish.ebpf.iter().map(|line| ["    ", line, "\n"].concat()).collect();
         let config = format!(
             "integrations:\n  ebpf:\n{ebpf}    collectors:\n      syscalls: {{enabled: require{separator}{}}}\n{collectors}\
-             exporters:\n  prometheus: {{listen: \"127.0.0.1:0\", max_age: 0s}}\n{otlp}\
+             exporters:\n  prometheus: {{listen: \"127.0.0.1:0\", max_age: 0s}}\n  events: {{{events}}}\n{otlp}\
              health: {{listen: \"127.0.0.1:0\"}}\nadmin: {{socket: \"{}\"}}\n{timeout}",
             wish.syscalls,
             directory.join("admin.sock").display(),

@@ -1,4 +1,5 @@
-//! A receiver of OTLP metrics over HTTP/protobuf that keeps each series: the latest point, or the sum of the deltas.
+//! A receiver of OTLP over HTTP/protobuf that keeps each series, the latest point or the sum of the deltas, and all
+//! events.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -6,6 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1::{
@@ -17,6 +19,9 @@ const DELTA: i32 = AggregationTemporality::Delta as i32;
 
 /// A metric's name and a point's attributes.
 pub type Key = (String, BTreeMap<String, String>);
+
+/// An event's attributes, with its name as `event_name` and its severity as `severity_text`.
+pub type Event = BTreeMap<String, String>;
 
 /// A point as it came.
 #[derive(Clone, Debug)]
@@ -30,6 +35,7 @@ pub enum Point {
 #[derive(Default)]
 struct Shared {
     series: Mutex<BTreeMap<Key, Point>>,
+    events: Mutex<Vec<Event>>,
     refusing: AtomicBool,
     refused: AtomicU64,
 }
@@ -63,6 +69,13 @@ impl Receiver {
     /// Gives how many requests were answered that it is unavailable.
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::SeqCst)
+    }
+
+    /// Gives the events so far that have at least these attributes.
+    pub fn events(&self, attributes: &[(&str, &str)]) -> Vec<Event> {
+        let events = self.shared.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = |event: &&Event| attributes.iter().all(|&(key, value)| event.get(key).is_some_and(|v| v == value));
+        events.iter().filter(has).cloned().collect()
     }
 
     /// Gives the address to send to.
@@ -101,7 +114,7 @@ impl Receiver {
 /// Answers one request; nothing when the connection has ended.
 fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
     let mut reader = BufReader::new(stream);
-    let mut length = 0;
+    let (mut length, mut events) = (0, false);
     for number in 0.. {
         let mut line = String::new();
         if reader.read_line(&mut line).ok()? == 0 {
@@ -109,7 +122,8 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
         }
         let line = line.trim_end().to_ascii_lowercase();
         if number == 0 {
-            assert_eq!(line, "post /v1/metrics http/1.1");
+            events = line == "post /v1/logs http/1.1";
+            assert!(events || line == "post /v1/metrics http/1.1", "{line}");
         }
         if line.is_empty() {
             break;
@@ -124,11 +138,26 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
         shared.refused.fetch_add(1, Ordering::SeqCst);
         "503 Service Unavailable"
     } else {
-        keep(ExportMetricsServiceRequest::decode(body.as_slice()).unwrap(), shared);
+        if events {
+            keep_events(ExportLogsServiceRequest::decode(body.as_slice()).unwrap(), shared);
+        } else {
+            keep(ExportMetricsServiceRequest::decode(body.as_slice()).unwrap(), shared);
+        }
         "200 OK"
     };
     let headers = "Content-Type: application/x-protobuf\r\nContent-Length: 0";
     write!(stream, "HTTP/1.1 {status}\r\n{headers}\r\n\r\n").ok()
+}
+
+fn keep_events(request: ExportLogsServiceRequest, shared: &Shared) {
+    let mut events = shared.events.lock().unwrap_or_else(PoisonError::into_inner);
+    let scopes = request.resource_logs.into_iter().flat_map(|resource| resource.scope_logs);
+    events.extend(scopes.flat_map(|scope| scope.log_records).map(|log| {
+        let mut event: Event = log.attributes.into_iter().map(pair).collect();
+        event.insert("event_name".to_owned(), log.event_name);
+        event.insert("severity_text".to_owned(), log.severity_text);
+        event
+    }));
 }
 
 fn keep(request: ExportMetricsServiceRequest, shared: &Shared) {
@@ -167,6 +196,7 @@ fn keep(request: ExportMetricsServiceRequest, shared: &Shared) {
 fn pair(attribute: KeyValue) -> (String, String) {
     let value = match attribute.value.and_then(|value| value.value) {
         Some(Value::StringValue(text)) => text,
+        Some(Value::IntValue(number)) => number.to_string(),
         other => format!("{other:?}"),
     };
     (attribute.key, value)

@@ -206,6 +206,7 @@ fn verdict(descriptor: &'static Descriptor, loaded: &Loaded, platform: &Arc<Plat
             drop(collector);
             setup.degraded().map_or(("usable", String::new()), |why| ("degraded", why.to_owned()))
         }
+        Err(MakeError::Idle(why)) => return Verdict { name, state: "disabled", why, map_bytes: 0, samples: 0 },
         Err(MakeError::Unsupported(why)) => ("unsupported", why),
         Err(MakeError::Failed(why)) => ("failed", why),
     };

@@ -59,7 +59,7 @@ fn all_metrics(registry: &[&Descriptor]) -> Vec<(&'static str, &'static Metric)>
         all.extend(descriptor.metrics.iter().filter(|metric| !shared(metric)).map(|metric| (descriptor.name, *metric)));
     }
     let agent = runtime::own::METRICS.iter().chain(&export::otlp::telemetry::METRICS);
-    let agent = agent.chain(&export::prometheus::telemetry::METRICS);
+    let agent = agent.chain(&export::prometheus::telemetry::METRICS).chain(&export::events::METRICS);
     all.extend(runtime::own::SHARED.iter().map(|metric| ("any", *metric)));
     all.extend(agent.map(|metric| ("the agent", *metric)));
     all

@@ -7,6 +7,7 @@ mod admin;
 mod check;
 mod cli;
 mod documents;
+mod events;
 mod exit;
 mod identity;
 mod lock;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{CommandFactory, Parser};
-use runtime::{Descriptor, Own, Platform};
+use runtime::{Bus, Descriptor, Own, Platform};
 
 use cli::{Cli, Command, ConfigCommand};
 use exit::{Exit, Failure};
@@ -99,5 +100,7 @@ fn tokio_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 fn platform(loaded: &config::Loaded, registry: &[&'static Descriptor]) -> Result<Arc<Platform>, Failure> {
     let facts = bpf::probe::Facts::gather();
     let workloads = wiring::workloads(&loaded.config, &facts)?;
-    Ok(wiring::platform(loaded, registry, facts, &workloads, Own::new().provider()))
+    let resolver = Arc::clone(&workloads) as Arc<dyn model::Resolver>;
+    let bus = Arc::new(Bus::new(resolver, events::count(&loaded.config), loaded.config.exporters.events.queue));
+    Ok(wiring::platform(loaded, registry, facts, &workloads, Own::new().provider(), bus))
 }

@@ -13,12 +13,14 @@ use model::Source;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider};
 use runtime::own::{SCOPE, metrics};
-use runtime::{Descriptor, Manager, Own};
+use runtime::{Bus, Descriptor, Manager, Own};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::admin::Admin;
+use crate::events::{self, Sinks};
 use crate::exit::{Exit, Failure};
 use crate::lock::Lock;
 use crate::shutdown::{Signals, stopped};
@@ -47,15 +49,17 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let meters = own.provider();
     let meter = meters.meter(SCOPE);
     observe(&meter, &facts, &workloads);
-    let platform = wiring::platform(&loaded, registry, facts, &workloads, meters);
     let (options, selections) = (wiring::options(config), wiring::selections(&loaded, registry));
     let resolver = Arc::clone(&workloads) as Arc<dyn model::Resolver>;
+    let bus = Arc::new(Bus::new(Arc::clone(&resolver), events::count(config), config.exporters.events.queue));
+    let (stop, stopping) = watch::channel(false);
+    let sinks = Sinks::start(config, &options, &bus, &meter, &stopping)?;
+    let platform = wiring::platform(&loaded, registry, facts, &workloads, meters, bus);
     let handle = Handle::current();
     let started =
         tokio::task::block_in_place(|| Manager::start(options, selections, &platform, resolver, own, &handle));
     let manager = Arc::new(started.map_err(|error| Failure::new(Exit::Required, error.to_string()))?);
 
-    let (stop, stopping) = watch::channel(false);
     let outlets = Outlets { loaded: &loaded, manager: &manager, workloads: &workloads, meter: &meter, warnings };
     let running = outlets.start(&stopping);
     let (mut tasks, places) = match running {
@@ -65,7 +69,8 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
             return Err(failure);
         }
     };
-    if !quiet {
+    // Events alone may be on standard output: whoever reads them expects one on each line.
+    if !quiet && !config.exporters.events.stdout {
         tasks.spawn({
             let (manager, stopping) = (Arc::clone(&manager), stopping.clone());
             async move {
@@ -80,12 +85,14 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     signals.next().await;
     tracing::info!("stopping: final gather and flush within {:?}", config.shutdown_timeout);
     signals.exit_on_next();
+    let deadline = Instant::now() + config.shutdown_timeout;
     let _ = stop.send(true);
     let flushed = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(config.shutdown_timeout, flushed).await.is_err() {
+    if tokio::time::timeout_at(deadline, flushed).await.is_err() {
         tracing::warn!("some exporter did not finish within {:?}", config.shutdown_timeout);
     }
     tokio::task::block_in_place(|| manager.stop());
+    sinks.finish(deadline).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -10,7 +10,7 @@ use export::http::auth::Auth;
 use export::http::tls::TlsOptions;
 use export::{otlp, prometheus};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use runtime::{CgroupRules, Descriptor, Limits, Options, Platform, Selection};
+use runtime::{Buffer, Bus, CgroupRules, Descriptor, Limits, Options, Platform, Selection};
 
 use crate::cli::Cli;
 use crate::exit::{Exit, Failure};
@@ -91,6 +91,7 @@ pub fn platform(
     facts: Facts,
     workloads: &Arc<Workloads>,
     meters: SdkMeterProvider,
+    bus: Arc<Bus>,
 ) -> Arc<Platform> {
     let config = &loaded.config;
     let ebpf = &config.integrations.ebpf;
@@ -117,6 +118,13 @@ pub fn platform(
         types: std::sync::Mutex::default(),
         map_scale,
         ring_bytes: u32::try_from(ebpf.ring_buffer_size).unwrap_or(u32::MAX),
+        perf_bytes: ebpf.perf_buffer_size,
+        buffer: match ebpf.events.buffer {
+            config::sections::integrations::Buffer::Auto => Buffer::Auto,
+            config::sections::integrations::Buffer::Ring => Buffer::Ring,
+            config::sections::integrations::Buffer::Perf => Buffer::Perf,
+        },
+        bus,
         process_filter: ebpf.process_filter.clone(),
         exclude_processes: ebpf.exclude_processes.clone(),
         meters,
@@ -186,46 +194,54 @@ pub fn selections(loaded: &Loaded, registry: &[&'static Descriptor]) -> Vec<Sele
 
 /// Gives the options of the OTLP endpoints that take metrics.
 pub fn endpoints(config: &Config) -> Vec<otlp::Options> {
+    let taking = config.exporters.otlp.iter().filter(|(_, endpoint)| endpoint.metrics);
+    taking.map(|(name, endpoint)| endpoint_options(config, name, endpoint)).collect()
+}
+
+/// Gives the options of the OTLP endpoint that takes events, where there is one.
+pub fn logs(config: &Config) -> Option<otlp::Options> {
+    let (name, endpoint) = config.exporters.otlp.get_key_value(&config.exporters.events.otlp)?;
+    let options = endpoint_options(config, name, endpoint);
+    Some(otlp::Options { endpoint: endpoint.logs_url(), signal: otlp::Signal::Logs, ..options })
+}
+
+fn endpoint_options(config: &Config, name: &str, endpoint: &config::sections::otlp::Endpoint) -> otlp::Options {
     use config::sections::otlp::{Compression, Histogram, Protocol, Temporality, Workload};
-    let options = |(name, endpoint): (&String, &config::sections::otlp::Endpoint)| {
-        let mut options = otlp::Options::new(name.clone(), endpoint.metrics_url());
-        options.protocol = match endpoint.protocol {
-            Protocol::Grpc => otlp::Protocol::Grpc,
-            Protocol::HttpProtobuf => otlp::Protocol::Http,
-        };
-        options.interval = config.interval_of(endpoint);
-        options.timeout = endpoint.timeout;
-        options.compression = match endpoint.compression {
-            Compression::None => otlp::Compression::None,
-            Compression::Gzip => otlp::Compression::Gzip,
-            Compression::Zstd => otlp::Compression::Zstd,
-        };
-        options.headers =
-            endpoint.headers.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect();
-        options.histogram = match endpoint.histogram {
-            Histogram::Exponential => otlp::Histogram::Exponential,
-            Histogram::Explicit => otlp::Histogram::Explicit,
-        };
-        options.temporality = match endpoint.temporality {
-            Temporality::Cumulative => otlp::Temporality::Cumulative,
-            Temporality::Delta => otlp::Temporality::Delta,
-        };
-        options.workload = match endpoint.workload {
-            Workload::Datapoint => otlp::Workload::DataPoint,
-            Workload::Resource => otlp::Workload::Resource,
-        };
-        options.max_connection_age = endpoint.max_connection_age;
-        options.tls = otlp::Tls {
-            ca: given(&endpoint.tls.ca),
-            cert: given(&endpoint.tls.cert),
-            key: given(&endpoint.tls.key),
-            server_name: Some(endpoint.tls.server_name.clone()).filter(|name| !name.is_empty()),
-            insecure_skip_verify: endpoint.tls.insecure_skip_verify,
-        };
-        options.phase_seed = node_name(config);
-        options
+    let mut options = otlp::Options::new(name, endpoint.metrics_url());
+    options.protocol = match endpoint.protocol {
+        Protocol::Grpc => otlp::Protocol::Grpc,
+        Protocol::HttpProtobuf => otlp::Protocol::Http,
     };
-    config.exporters.otlp.iter().filter(|(_, endpoint)| endpoint.metrics).map(options).collect()
+    options.interval = config.interval_of(endpoint);
+    options.timeout = endpoint.timeout;
+    options.compression = match endpoint.compression {
+        Compression::None => otlp::Compression::None,
+        Compression::Gzip => otlp::Compression::Gzip,
+        Compression::Zstd => otlp::Compression::Zstd,
+    };
+    options.headers = endpoint.headers.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect();
+    options.histogram = match endpoint.histogram {
+        Histogram::Exponential => otlp::Histogram::Exponential,
+        Histogram::Explicit => otlp::Histogram::Explicit,
+    };
+    options.temporality = match endpoint.temporality {
+        Temporality::Cumulative => otlp::Temporality::Cumulative,
+        Temporality::Delta => otlp::Temporality::Delta,
+    };
+    options.workload = match endpoint.workload {
+        Workload::Datapoint => otlp::Workload::DataPoint,
+        Workload::Resource => otlp::Workload::Resource,
+    };
+    options.max_connection_age = endpoint.max_connection_age;
+    options.tls = otlp::Tls {
+        ca: given(&endpoint.tls.ca),
+        cert: given(&endpoint.tls.cert),
+        key: given(&endpoint.tls.key),
+        server_name: Some(endpoint.tls.server_name.clone()).filter(|name| !name.is_empty()),
+        insecure_skip_verify: endpoint.tls.insecure_skip_verify,
+    };
+    options.phase_seed = node_name(config);
+    options
 }
 
 /// Gives the options of the Prometheus listener, unless it is off.

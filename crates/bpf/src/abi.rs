@@ -8,6 +8,7 @@ pub mod filter;
 pub mod histogram;
 pub mod memory;
 pub mod network;
+pub mod process;
 pub mod scheduler;
 pub mod starts;
 pub mod syscalls;

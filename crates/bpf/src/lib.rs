@@ -14,9 +14,12 @@
 pub mod abi;
 mod attach;
 mod btf;
+pub mod clock;
 pub mod cost;
 mod error;
+mod events;
 mod object;
+mod perf;
 pub mod probe;
 mod ring;
 mod sys;
@@ -24,6 +27,7 @@ mod table;
 
 pub use cost::Watch;
 pub use error::Error;
+pub use events::Events;
 pub use object::{Loader, Object, Types, objects, trim_memory};
 pub use ring::Ring;
 pub use table::{Cells, PerCpuCells, PerCpuTable, Plain, Table};

@@ -13,6 +13,8 @@ use crate::abi::histogram::HistShape;
 use crate::btf;
 use crate::cost::{Tally, Watch};
 use crate::error::{Error, chain, hint, os_error};
+use crate::events::Events;
+use crate::perf::Perf;
 use crate::probe;
 use crate::ring::Ring;
 use crate::sys::{RawMap, put_in_place};
@@ -257,6 +259,18 @@ impl Object {
         Ring::new(self.ebpf.take_map(map).ok_or_else(|| self.unknown(map))?, map)
     }
 
+    /// Takes a map that `EVENTS` of `bpf/lib/ring.bpf.h` made, once; perf buffers get so many bytes for each CPU. It
+    /// must be called inside a Tokio runtime.
+    ///
+    /// # Errors
+    /// Fails when there is no such map, when it was taken before, and when the kernel gives no perf buffers.
+    pub fn events(&mut self, map: &str, perf_bytes: u64) -> Result<Events, Error> {
+        match self.ebpf.take_map(map).ok_or_else(|| self.unknown(map))? {
+            array @ Map::PerfEventArray(_) => Perf::new(array, map, perf_bytes).map(Events::Perf),
+            ring => Ring::new(ring, map).map(Events::Ring),
+        }
+    }
+
     /// Gives a handle for self-telemetry: it reads from any thread and does not keep the object alive.
     pub fn watch(&self) -> Watch {
         Watch::new(&self.tally)
@@ -285,6 +299,7 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::PerCpuHashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuLruHashMap(data)
+        | Map::PerfEventArray(data)
         | Map::RingBuf(data)
         | Map::SkStorage(data)
         | Map::Unsupported(data) => Some(data),

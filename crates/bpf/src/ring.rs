@@ -39,20 +39,33 @@ impl Ring {
             {
                 return Ok(decode(&item));
             }
-            let mut ready = self.ring.readable_mut().await?;
-            // An event may have come in between looking and clearing: the kernel says so again at the next commit
-            // only, so readiness is cleared first and the ring looked at afterwards.
-            ready.clear_ready();
+            self.ready().await?;
         }
     }
 
     /// Shows every event that is there now, without waiting, and gives their number.
-    pub fn drain(&mut self, mut show: impl FnMut(&[u8])) -> usize {
+    pub fn drain(&mut self, show: impl FnMut(&[u8])) -> usize {
+        self.drain_some(usize::MAX, show)
+    }
+
+    /// Shows at most so many events.
+    pub(crate) fn drain_some(&mut self, most: usize, mut show: impl FnMut(&[u8])) -> usize {
         let mut count = 0;
-        while let Some(item) = self.ring.get_mut().next() {
+        while count < most
+            && let Some(item) = self.ring.get_mut().next()
+        {
             show(&item);
             count += 1;
         }
         count
+    }
+
+    /// Waits until the ring may have events.
+    pub(crate) async fn ready(&mut self) -> io::Result<()> {
+        let mut ready = self.ring.readable_mut().await?;
+        // An event may have come in between looking and clearing: the kernel says so again at the next commit
+        // only, so readiness is cleared first and the ring looked at afterwards.
+        ready.clear_ready();
+        Ok(())
     }
 }

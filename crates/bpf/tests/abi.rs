@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use bpf::abi::histogram::HistShape;
-use bpf::abi::{block, cgroup, file_io, memory, network, scheduler, starts, syscalls, tcp};
+use bpf::abi::{block, cgroup, file_io, memory, network, process, scheduler, starts, syscalls, tcp};
 use object::{Object, ObjectSection};
 
 struct Record {
@@ -119,6 +119,23 @@ fn the_mirrors_of_block_fit() {
         let structs = structs(object);
         mirror!(&structs, "transfer", block::Transfer, cgroup device direction padding);
         mirror!(&structs, "loss", block::Loss, read written transfers untimed);
+    }
+}
+
+#[test]
+fn the_mirrors_of_process_fit() {
+    for object in ["process", "process_perf"] {
+        let structs = structs(object);
+        mirror!(&structs, "event_head", process::EventHead, time cgroup comm pid kind);
+        mirror!(&structs, "exit_event", process::ExitEvent, head started status padding);
+        mirror!(
+            &structs, "connection_event", process::ConnectionEvent,
+            head local peer local_port peer_port family error
+        );
+        let record = &structs["exec_event"];
+        let (path, head) = record.members.split_last().expect("members");
+        assert_eq!(*path, ("path".to_owned(), size_of::<process::ExecEvent>()), "the path follows the mirror");
+        assert_eq!(head.len(), 3);
     }
 }
 

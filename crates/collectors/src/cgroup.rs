@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::filter;
+use crate::{filter, ring};
 
 /// The collector.
 pub static DESCRIPTOR: Descriptor = Descriptor {
@@ -48,7 +48,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     needs: &[Need::Btf, Need::Tracepoint("cgroup_mkdir"), Need::Tracepoint("cgroup_rmdir")],
     section: Section::of::<Config>(),
     plan: |_, _| Plan {
-        maps: vec![("changes", u64::from(ring_bytes(DEFAULT_RING)))],
+        maps: vec![("changes", u64::from(ring::bytes(ring::DEFAULT)))],
         // Six lines of pressure, four of events, two of throttling, two of memory.
         samples_per_workload: 14,
     },
@@ -75,16 +75,8 @@ impl Default for Config {
     }
 }
 
-/// The default of `ring_buffer_size`: some 600 changes.
-const DEFAULT_RING: u32 = 64 * 1024;
 /// How long a round waits until the changes so far have been passed on.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// The kernel wants a power of two of whole pages.
-fn ring_bytes(asked: u32) -> u32 {
-    const LARGEST_PAGE: u32 = 64 * 1024;
-    asked.clamp(LARGEST_PAGE, 1 << 30).next_power_of_two()
-}
 
 struct Cgroup {
     _object: Object,
@@ -102,7 +94,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let load = || {
         let loader = Loader::new("cgroup")
             .constant("hierarchy_id", &platform.facts.cgroups.hierarchy_id)
-            .max_entries("changes", ring_bytes(platform.ring_bytes));
+            .max_entries("changes", ring::bytes(platform.ring_bytes));
         filter::share(loader, &platform).load(&types)
     };
     let mut object = load().map_err(crate::refused)?;

@@ -8,7 +8,9 @@ mod filter;
 mod histogram;
 mod memory;
 mod network;
+mod process;
 mod retire;
+mod ring;
 mod scheduler;
 mod sums;
 mod syscalls;
@@ -28,6 +30,7 @@ pub static ALL: &[&Descriptor] = &[
     &block::DESCRIPTOR,
     &scheduler::DESCRIPTOR,
     &memory::DESCRIPTOR,
+    &process::DESCRIPTOR,
 ];
 
 /// Tells what this kernel cannot do from what may work the next time.

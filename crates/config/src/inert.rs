@@ -19,25 +19,15 @@ enum When {
     Differs,
     /// When it is this.
     Is(&'static str),
-    /// When it names something, other than the default.
-    Names,
 }
 
-const KEYS: [(&str, When); 18] = [
+const KEYS: [(&str, When); 10] = [
     ("agent.privileges", When::Differs),
     ("integrations.ebpf.programs_path", When::Differs),
     ("integrations.ebpf.pin_path", When::Differs),
     ("integrations.ebpf.granularity", When::Is("process")),
     ("integrations.ebpf.namespace_filter", When::Differs),
-    ("integrations.ebpf.perf_buffer_size", When::Differs),
-    ("integrations.ebpf.events.buffer", When::Differs),
     ("integrations.ebpf.max_stack_depth", When::Written),
-    ("exporters.events.otlp", When::Names),
-    ("exporters.events.stdout", When::Differs),
-    ("exporters.events.queue", When::Differs),
-    ("exporters.events.batch", When::Differs),
-    ("exporters.events.schedule_delay", When::Differs),
-    ("exporters.events.export_timeout", When::Differs),
     ("enrich.kubernetes.enabled", When::Is("true")),
     ("enrich.kubernetes.kubeconfig", When::Differs),
     ("enrich.kubernetes.labels", When::Differs),
@@ -65,7 +55,6 @@ pub(crate) fn judge(root: &Node, warnings: &mut Vec<Warning>) {
             When::Written => true,
             When::Differs => differs,
             When::Is(value) => node.text() == Some(value) || (value == "true" && node.data == Data::Bool(true)),
-            When::Names => differs && node.text().is_some_and(|text| !text.is_empty()),
         };
         if asks {
             let (place, key) = (node.place.clone(), key.to_owned());
@@ -94,7 +83,7 @@ mod tests {
             let asks = match when {
                 When::Is("true") => Data::Bool(true),
                 When::Is(value) => Data::Text(value.to_owned()),
-                When::Written | When::Differs | When::Names => Data::Text("something".to_owned()),
+                When::Written | When::Differs => Data::Text("something".to_owned()),
             };
             let mut root = Node::empty(Place::Set);
             root.put(&crate::place::Key::of(key).0, Node::new(Place::Set, asks));

@@ -1,7 +1,9 @@
-//! Readers: Prometheus exposition and OTLP push.
+//! Readers: Prometheus exposition and OTLP push. Sinks of events: OTLP logs and JSON lines.
 
+pub mod events;
 pub mod health;
 pub mod http;
 pub mod otlp;
 pub mod prometheus;
+pub mod stdout;
 pub mod wire;

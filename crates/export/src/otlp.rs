@@ -8,6 +8,7 @@ mod dial;
 pub mod encode;
 mod endpoint;
 mod error;
+pub mod logs;
 mod phase;
 mod point;
 mod request;
@@ -33,6 +34,15 @@ pub enum Protocol {
     Grpc,
     /// Protobuf bodies in HTTP/1.1 POST requests.
     Http,
+}
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Snapshots of all series.
+    Metrics,
+    /// Events, as log records.
+    Logs,
 }
 
 /// How request bodies are compressed.
@@ -95,6 +105,8 @@ pub struct Options {
     pub name: String,
     /// The receiver's URL. `Protocol::Http` posts to it as it stands; for `Protocol::Grpc` it has no path.
     pub endpoint: String,
+    /// What is sent.
+    pub signal: Signal,
     /// How requests travel.
     pub protocol: Protocol,
     /// The time between two exports.
@@ -131,6 +143,7 @@ impl Options {
         Self {
             name: name.into(),
             endpoint: endpoint.into(),
+            signal: Signal::Metrics,
             protocol: Protocol::Grpc,
             interval: Duration::from_secs(15),
             timeout: Duration::from_secs(10),

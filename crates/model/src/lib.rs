@@ -3,6 +3,7 @@
 //! A leaf crate: it knows neither the kernel nor any wire format.
 
 pub mod attributes;
+pub mod event;
 pub mod histogram;
 pub mod metric;
 pub mod name;

@@ -34,6 +34,9 @@ pub enum MakeError {
     /// This kernel or host cannot do it, now or later: no retry.
     #[error("{0}")]
     Unsupported(String),
+    /// Nobody would get what it sees, so it must not cost anything: no retry.
+    #[error("{0}")]
+    Idle(String),
     /// It should have worked: it is tried again with growing pauses.
     #[error("{0}")]
     Failed(String),

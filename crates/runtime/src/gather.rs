@@ -261,14 +261,18 @@ impl Engine {
                 i.load_duration.record(took.as_secs_f64(), &[collector(name)]);
                 self.set_watches(name, watches);
             }
-            News::NotMade { why, retry, took } => {
+            News::NotMade { state: state @ State::Idle(_), .. } => {
+                slot.phase = Phase::Away;
+                health.set(name, state);
+            }
+            News::NotMade { state, took } => {
                 slot.phase = Phase::Away;
                 i.load_attempts.add(1, &[collector(name)]);
                 i.load_status.record(0, &[collector(name)]);
                 i.load_duration.record(took.as_secs_f64(), &[collector(name)]);
-                let kind = if retry { "attach" } else { "unsupported" };
+                let kind = if matches!(state, State::Failed(_)) { "attach" } else { "unsupported" };
                 i.bpf_errors.add(1, &[collector(name), KeyValue::new("error.type", kind)]);
-                health.set(name, if retry { State::Failed(why) } else { State::Unsupported(why) });
+                health.set(name, state);
             }
             News::Round { incarnation, attached, scrape, result, took } => {
                 slot.asked = None;

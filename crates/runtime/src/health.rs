@@ -9,6 +9,8 @@ use std::time::SystemTime;
 pub enum State {
     /// Switched off in the configuration.
     Disabled,
+    /// Not attached because nobody would get what it sees.
+    Idle(String),
     /// This kernel or host cannot do it.
     Unsupported(String),
     /// Attached and answering.
@@ -23,7 +25,7 @@ impl State {
     /// Gives the state's name in lower case.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Disabled => "disabled",
+            Self::Disabled | Self::Idle(_) => "disabled",
             Self::Unsupported(_) => "unsupported",
             Self::Running => "running",
             Self::Degraded(_) => "degraded",
@@ -35,7 +37,7 @@ impl State {
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Disabled | Self::Running => None,
-            Self::Unsupported(why) | Self::Degraded(why) | Self::Failed(why) => Some(why),
+            Self::Idle(why) | Self::Unsupported(why) | Self::Degraded(why) | Self::Failed(why) => Some(why),
         }
     }
 
@@ -86,7 +88,9 @@ impl Health {
             return;
         }
         match &state {
-            State::Running | State::Disabled => tracing::info!(collector = name, "collector is {state}"),
+            State::Running | State::Disabled | State::Idle(_) => {
+                tracing::info!(collector = name, "collector is {state}");
+            }
             State::Unsupported(_) => tracing::info!(collector = name, "collector is {state}"),
             State::Degraded(_) | State::Failed(_) => tracing::warn!(collector = name, "collector is {state}"),
         }

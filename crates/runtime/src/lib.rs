@@ -1,6 +1,7 @@
 //! The collector contract and the integration manager: it makes the selected collectors, contains their failures,
 //! gathers their readings into series and gives snapshots to readers.
 
+pub mod bus;
 pub mod collector;
 mod gather;
 pub mod health;
@@ -12,10 +13,11 @@ pub mod setup;
 mod watch;
 mod worker;
 
+pub use bus::{Bus, Entrance, Ledger, Limit};
 pub use collector::{CollectError, Collector, Descriptor, Distribution, Empty, MakeError, Need, Plan, Scrape, Section};
 pub use health::{State, Status};
 pub use manager::{Manager, Options, Selection, StartError};
 pub use own::Own;
 pub use rules::CgroupRules;
 pub use series::Limits;
-pub use setup::{Platform, Setup};
+pub use setup::{Buffer, Platform, Setup};

@@ -47,7 +47,7 @@ pub static SAMPLE_INTERVAL: Metric = Metric::gauge(
 );
 
 /// The metrics that collectors share.
-pub static SHARED: &[&Metric] = &[&MAP_OVERFLOW, &EVENTS_LOST, &SAMPLE_INTERVAL];
+pub static SHARED: &[&Metric] = &[&MAP_OVERFLOW, &EVENTS_LOST, &crate::bus::EVENTS_EMITTED, &SAMPLE_INTERVAL];
 
 /// The scope of the agent's own telemetry.
 pub const SCOPE: &str = "telesonde";

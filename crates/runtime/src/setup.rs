@@ -6,7 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use model::Census;
 use serde::de::DeserializeOwned;
 
+use crate::bus::Bus;
 use crate::collector::MakeError;
+
+/// How events leave the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Buffer {
+    /// By a ring where the kernel has such, else by perf buffers.
+    Auto,
+    /// By one ring for all CPUs.
+    Ring,
+    /// By one buffer for each CPU.
+    Perf,
+}
 
 /// What all collectors share: the host as it was found at start-up and the limits of the configuration.
 pub struct Platform {
@@ -23,6 +35,12 @@ pub struct Platform {
     pub map_scale: f64,
     /// The size of each ring buffer in bytes.
     pub ring_bytes: u32,
+    /// The size of each perf buffer in bytes, for each CPU.
+    pub perf_bytes: u64,
+    /// How events leave the kernel.
+    pub buffer: Buffer,
+    /// Where events go.
+    pub bus: Arc<Bus>,
     /// The commands that collectors must count only for these processes (empty: all).
     pub process_filter: Vec<String>,
     /// The commands that collectors must not count.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Handle;
 
 use crate::collector::{Collector, Descriptor, MakeError, Scrape};
+use crate::health::State;
 use crate::setup::{Platform, Setup};
 
 /// The pause before a failed collector is made again doubles from the first to the last of these.
@@ -25,8 +26,8 @@ pub(crate) struct Report {
 pub(crate) enum News {
     /// Attached, in `took`.
     Made { watches: Vec<bpf::Watch>, degraded: Option<String>, took: Duration },
-    /// Not attached; without `retry` it stays so.
-    NotMade { why: String, retry: bool, took: Duration },
+    /// Not attached; it stays so unless the state is Failed.
+    NotMade { state: State, took: Duration },
     /// Answered. `incarnation` counts how often it was made, `attached` is when, in Unix nanoseconds.
     Round { incarnation: u32, attached: u64, scrape: Scrape, result: Result<(), String>, took: Duration },
     /// Detached after a panic or too many failed rounds.
@@ -120,8 +121,13 @@ impl<R: Fn(News) -> bool> Life<'_, R> {
                     next
                 }
                 Err(error) => {
-                    let retry = matches!(error, MakeError::Failed(_));
-                    (self.report)(News::NotMade { why: error.to_string(), retry, took });
+                    let state = match error {
+                        MakeError::Failed(why) => State::Failed(why),
+                        MakeError::Unsupported(why) => State::Unsupported(why),
+                        MakeError::Idle(why) => State::Idle(why),
+                    };
+                    let retry = matches!(state, State::Failed(_));
+                    (self.report)(News::NotMade { state, took });
                     if !retry {
                         self.wait(None);
                         return;

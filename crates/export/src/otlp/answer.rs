@@ -71,7 +71,7 @@ fn grpc_failure(status: &Status) -> Failure {
     let fix = match status.code() {
         Code::Unimplemented | Code::InvalidArgument if names_compression(status.message()) => COMPRESSION,
         Code::Unauthenticated | Code::PermissionDenied => "; check the endpoint's headers and tls.cert",
-        Code::Unimplemented => "; the port serves gRPC but no OTLP metrics: check the receiver's pipelines",
+        Code::Unimplemented => "; the port serves gRPC but not this OTLP signal: check the receiver's pipelines",
         Code::ResourceExhausted if asked.is_none() => "; lower request_limit or raise the receiver's message limit",
         Code::DeadlineExceeded => "; check the receiver's load, or raise the timeout",
         _ => "",
@@ -96,7 +96,7 @@ pub(super) fn http(head: &Parts, body: &[u8]) -> Result<Accepted, Failure> {
     let fix = match head.status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; check the endpoint's headers and tls.cert",
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
-            "; the URL is used as it stands: the usual path is /v1/metrics"
+            "; the URL is used as it stands: the usual path is /v1/metrics or /v1/logs"
         }
         StatusCode::PAYLOAD_TOO_LARGE => "; lower request_limit or raise the receiver's body limit",
         StatusCode::UNSUPPORTED_MEDIA_TYPE => COMPRESSION,

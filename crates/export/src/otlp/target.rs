@@ -4,9 +4,10 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, TE, USER_AGENT};
 use http::uri::{Authority, Parts, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::{Compression, Error, Options, Protocol};
+use super::{Compression, Error, Options, Protocol, Signal};
 
-const EXPORT: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+const METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
 
 /// What is the same for all requests of an endpoint.
 #[derive(Clone, Debug)]
@@ -60,7 +61,10 @@ impl Target {
                 let mut parts = Parts::default();
                 parts.scheme = Some(scheme.clone());
                 parts.authority = Some(authority.clone());
-                parts.path_and_query = Some(PathAndQuery::from_static(EXPORT));
+                parts.path_and_query = Some(PathAndQuery::from_static(match options.signal {
+                    Signal::Metrics => METRICS,
+                    Signal::Logs => LOGS,
+                }));
                 Uri::from_parts(parts).map_err(|_| reject(NOT_A_URL))?
             }
             Protocol::Http => uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone())),
@@ -158,7 +162,7 @@ mod tests {
     fn urls_are_taken_apart() {
         let grpc = target(Protocol::Grpc, "https://otel.example").unwrap();
         assert_eq!((grpc.host.as_str(), grpc.port, grpc.tls), ("otel.example", 443, true));
-        assert_eq!(grpc.uri, *format!("https://otel.example{EXPORT}"));
+        assert_eq!(grpc.uri, *format!("https://otel.example{METRICS}"));
         let http = target(Protocol::Http, "http://[::1]:4318/v1/metrics?tenant=7").unwrap();
         assert_eq!((http.host.as_str(), http.port, http.tls), ("::1", 4318, false));
         assert_eq!(http.uri, "/v1/metrics?tenant=7");

@@ -1,0 +1,23 @@
+//! The kernel stamps events with its monotonic clock; the world uses Unix time.
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// Gives what has to be added to `bpf_ktime_get_ns()` for Unix nanoseconds, as the clocks stand now.
+pub fn unix_offset() -> i64 {
+    let nanos = |clock| {
+        let time = clock_gettime(clock);
+        time.tv_sec * 1_000_000_000 + time.tv_nsec
+    };
+    nanos(ClockId::Realtime) - nanos(ClockId::Monotonic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offset_is_that_of_the_boot() {
+        let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).expect("after 1970");
+        assert!(unix_offset() > 0 && (unix_offset() as u128) < since.as_nanos());
+    }
+}

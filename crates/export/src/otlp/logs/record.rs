@@ -1,0 +1,61 @@
+//! One event as a log record, with the keys of the semantic conventions where they have one.
+
+use std::time::{Duration, SystemTime};
+
+use model::event::{Change, Detail, Ending, Record, Severity};
+use opentelemetry::logs::{AnyValue, LogRecord, Logger};
+use opentelemetry_sdk::logs::{SdkLogRecord, SdkLogger};
+
+/// Makes the log record of an event.
+pub(super) fn make(logger: &SdkLogger, record: &Record) -> SdkLogRecord {
+    let event = &record.event;
+    let mut log = logger.create_log_record();
+    log.set_event_name(event.kind().name());
+    log.set_timestamp(SystemTime::UNIX_EPOCH + Duration::from_nanos(event.time));
+    log.set_observed_timestamp(SystemTime::now());
+    log.set_severity_text(event.severity().name());
+    log.set_severity_number(match event.severity() {
+        Severity::Info => opentelemetry::logs::Severity::Info,
+        Severity::Warn => opentelemetry::logs::Severity::Warn,
+        Severity::Error => opentelemetry::logs::Severity::Error,
+    });
+    log.add_attribute("event.id", format!("{:016x}", record.id));
+    if event.pid != 0 {
+        log.add_attribute("process.pid", i64::from(event.pid));
+        log.add_attribute("process.executable.name", event.command().into_owned());
+    }
+    detail(&mut log, &event.detail);
+    for pair in record.workload.pairs() {
+        log.add_attribute(pair.key.as_str().to_owned(), pair.value.as_str().to_owned());
+    }
+    log
+}
+
+fn detail(log: &mut SdkLogRecord, detail: &Detail) {
+    let mut add = |key: &'static str, value: AnyValue| log.add_attribute(key, value);
+    match detail {
+        Detail::Exec { parent, path } => {
+            add("process.parent_pid", i64::from(*parent).into());
+            if let Some(path) = path {
+                add("process.executable.path", path.to_string().into());
+            }
+        }
+        Detail::Exit(Ending::Code(code)) => add("process.exit.code", i64::from(*code).into()),
+        Detail::Exit(Ending::Signal(signal)) => add("process.exit.signal", i64::from(*signal).into()),
+        Detail::OomKill => {}
+        Detail::Connection { change, local, peer } => {
+            add("network.connection.change", change.name().into());
+            add("network.transport", "tcp".into());
+            add("network.type", if peer.ip.is_ipv6() { "ipv6" } else { "ipv4" }.into());
+            add("network.local.address", local.ip.to_string().into());
+            if local.port != 0 {
+                add("network.local.port", i64::from(local.port).into());
+            }
+            add("network.peer.address", peer.ip.to_string().into());
+            add("network.peer.port", i64::from(peer.port).into());
+            if let Change::Failed(reason) = change {
+                add("error.type", (*reason).into());
+            }
+        }
+    }
+}

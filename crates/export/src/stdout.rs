@@ -1,0 +1,176 @@
+//! Events as JSON lines: the keys of the first seed document, in its order, then what else is known.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use model::Attributes;
+use model::event::{Change, Detail, Ending, Feed, Record};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::events::{Account, Pace};
+
+/// The keys of a workload that have places of their own.
+const PLACED: [&str; 2] = ["k8s.pod.name", "k8s.namespace.name"];
+
+/// One line.
+#[derive(Serialize)]
+struct Line<'r> {
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    pid: u32,
+    command: Cow<'r, str>,
+    timestamp: u64,
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s_node_name: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s_pod_name: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s_namespace: Option<&'r str>,
+    #[serde(flatten)]
+    detail: Own<'r>,
+    severity: &'static str,
+    #[serde(flatten)]
+    workload: Rest<'r>,
+}
+
+/// What only some events have.
+#[derive(Default, Serialize)]
+struct Own<'r> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dest_ip: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dest_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<u8>,
+}
+
+impl<'r> Own<'r> {
+    fn new(detail: &'r Detail) -> Self {
+        match detail {
+            Detail::Exec { parent, path } => {
+                Self { path: path.as_deref(), parent_pid: Some(*parent), ..Self::default() }
+            }
+            Detail::Exit(Ending::Code(code)) => Self { exit_code: Some(*code), ..Self::default() },
+            Detail::Exit(Ending::Signal(signal)) => Self { signal: Some(*signal), ..Self::default() },
+            Detail::OomKill => Self::default(),
+            Detail::Connection { change, local, peer } => {
+                let (source, destination) = if *change == Change::Accepted { (peer, local) } else { (local, peer) };
+                let error = match change {
+                    Change::Failed(reason) => Some(*reason),
+                    Change::Opened | Change::Accepted => None,
+                };
+                Self {
+                    source_ip: Some(source.ip),
+                    dest_ip: Some(destination.ip),
+                    dest_port: Some(destination.port),
+                    source_port: Some(source.port).filter(|&port| port != 0),
+                    state: Some(change.name()),
+                    error,
+                    ..Self::default()
+                }
+            }
+        }
+    }
+}
+
+/// The workload's attributes that have no place of their own, with underscores as in Prometheus.
+struct Rest<'r>(&'r Attributes);
+
+impl Serialize for Rest<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for pair in self.0.pairs().iter().filter(|pair| !PLACED.contains(&pair.key.as_str())) {
+            map.serialize_entry(&model::name::label(pair.key.as_str()), pair.value.as_str())?;
+        }
+        map.end()
+    }
+}
+
+/// Appends an event's line. `node` is the Kubernetes node, where there is one.
+///
+/// # Errors
+/// Fails when the buffer cannot be written to, which memory can.
+pub fn line(record: &Record, node: Option<&str>, buffer: &mut Vec<u8>) -> serde_json::Result<()> {
+    let event = &record.event;
+    let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(event.time);
+    let line = Line {
+        id: format!("{:016x}", record.id),
+        kind: event.kind().name(),
+        pid: event.pid,
+        command: event.command(),
+        timestamp: event.time,
+        time: humantime::format_rfc3339_nanos(time).to_string(),
+        k8s_node_name: node,
+        k8s_pod_name: record.workload.get("k8s.pod.name"),
+        k8s_namespace: record.workload.get("k8s.namespace.name"),
+        detail: Own::new(&event.detail),
+        severity: event.severity().name(),
+        workload: Rest(&record.workload),
+    };
+    serde_json::to_writer(&mut *buffer, &line)?;
+    buffer.push(b'\n');
+    Ok(())
+}
+
+/// Writes all events until the feed ends, on a thread of its own: whoever reads the output may stop reading.
+/// The answer comes when the last event is written.
+///
+/// # Errors
+/// Fails when the system gives no thread.
+pub fn start(
+    feed: Arc<dyn Feed>,
+    account: Arc<Account>,
+    pace: Pace,
+    node: Option<String>,
+    mut output: impl Write + Send + 'static,
+) -> std::io::Result<oneshot::Receiver<()>> {
+    let runtime = Handle::current();
+    let (done, end) = oneshot::channel();
+    std::thread::Builder::new().name("events".to_owned()).spawn(move || {
+        let mut buffer = Vec::new();
+        let mut broken = false;
+        loop {
+            let records = runtime.block_on(feed.take(pace.batch, pace.linger));
+            if records.is_empty() {
+                // Nobody may wait for it.
+                let _ = done.send(());
+                return;
+            }
+            buffer.clear();
+            let encoded = records.iter().try_for_each(|record| line(record, node.as_deref(), &mut buffer));
+            let written = encoded.map_err(Into::into).and_then(|()| output.write_all(&buffer));
+            match written.and_then(|()| output.flush()) {
+                Ok(()) => account.delivered(records.len()),
+                Err(error) => {
+                    account.failed(records.len());
+                    if !std::mem::replace(&mut broken, true) {
+                        tracing::warn!("events cannot be written to standard output: {error}");
+                    }
+                }
+            }
+        }
+    })?;
+    Ok(end)
+}

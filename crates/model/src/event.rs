@@ -1,0 +1,209 @@
+//! Rare things that happened, one by one: in kernel terms first, then with the workload's names, as sinks get them.
+
+use std::fmt;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::attributes::Attributes;
+use crate::subject::Subject;
+
+/// Something that happened, in kernel terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When, in Unix nanoseconds.
+    pub time: u64,
+    /// Whose it is.
+    pub subject: Subject,
+    /// The process in the first pid namespace; 0 where it is nobody's.
+    pub pid: u32,
+    /// The process's command, filled up with NUL.
+    pub command: [u8; 16],
+    /// What happened.
+    pub detail: Detail,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// A process began to run a program.
+    Exec {
+        /// The process's parent.
+        parent: u32,
+        /// The program's path as it was asked for, where the kernel may tell.
+        path: Option<Box<str>>,
+    },
+    /// A process ended.
+    Exit(Ending),
+    /// A process ended that the kernel had killed for want of memory.
+    OomKill,
+    /// A TCP connection was established, or could not be.
+    Connection {
+        /// How.
+        change: Change,
+        /// Our end.
+        local: Address,
+        /// The other end.
+        peer: Address,
+    },
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, with this exit code.
+    Code(u8),
+    /// By this signal.
+    Signal(u8),
+}
+
+/// How a connection changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The process connected to a peer.
+    Opened,
+    /// A peer connected to the process.
+    Accepted,
+    /// The process could not connect, for this reason.
+    Failed(&'static str),
+}
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// The port; 0 where there is none any more.
+    pub port: u16,
+}
+
+/// The kinds of events: what has a name, a severity and a rate limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EventKind {
+    /// `process.exec`.
+    Exec,
+    /// `process.exit`.
+    Exit,
+    /// `oom_kill`.
+    OomKill,
+    /// `connection`.
+    Connection,
+}
+
+impl EventKind {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Exec, Self::Exit, Self::OomKill, Self::Connection];
+
+    /// Gives the name that sinks write.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exec => "process.exec",
+            Self::Exit => "process.exit",
+            Self::OomKill => "oom_kill",
+            Self::Connection => "connection",
+        }
+    }
+}
+
+/// How much an event matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Severity {
+    /// What happens all the time.
+    Info,
+    /// What may be a symptom.
+    Warn,
+    /// What somebody lost work by.
+    Error,
+}
+
+impl Severity {
+    /// Gives the name that sinks write.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Info => "INFO",
+            Self::Warn => "WARN",
+            Self::Error => "ERROR",
+        }
+    }
+}
+
+impl Event {
+    /// Gives the event's kind.
+    pub fn kind(&self) -> EventKind {
+        match self.detail {
+            Detail::Exec { .. } => EventKind::Exec,
+            Detail::Exit(_) => EventKind::Exit,
+            Detail::OomKill => EventKind::OomKill,
+            Detail::Connection { .. } => EventKind::Connection,
+        }
+    }
+
+    /// Says how much the event matters.
+    pub fn severity(&self) -> Severity {
+        match self.detail {
+            Detail::Exit(Ending::Signal(_)) | Detail::Connection { change: Change::Failed(_), .. } => Severity::Warn,
+            Detail::OomKill => Severity::Error,
+            Detail::Exec { .. } | Detail::Exit(Ending::Code(_)) | Detail::Connection { .. } => Severity::Info,
+        }
+    }
+
+    /// Gives the command as text; bytes that are none become `�`.
+    pub fn command(&self) -> std::borrow::Cow<'_, str> {
+        let end = self.command.iter().position(|&byte| byte == 0).unwrap_or(self.command.len());
+        String::from_utf8_lossy(&self.command[..end])
+    }
+}
+
+impl Change {
+    /// Gives the name that sinks write.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Accepted => "accepted",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// An event with its workload's names, as all sinks share it.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Unlike that of any other event of this run.
+    pub id: u64,
+    /// The collector that it is from.
+    pub collector: &'static str,
+    /// What happened.
+    pub event: Event,
+    /// The workload's attributes.
+    pub workload: Arc<Attributes>,
+}
+
+/// Events that are still to come.
+pub type Coming<'a> = Pin<Box<dyn Future<Output = Vec<Arc<Record>>> + Send + 'a>>;
+
+/// Where a sink gets its events from.
+pub trait Feed: Send + Sync + fmt::Debug {
+    /// Waits for an event, then until there are `most` of them or `linger` has passed, and gives them, the oldest first.
+    /// It gives none when there are none left and none will come.
+    fn take(&self, most: usize, linger: Duration) -> Coming<'_>;
+
+    /// Gives how many events found no room, since the start.
+    fn overflowed(&self) -> u64;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_ends_at_its_nul() {
+        let mut event = Event { time: 0, subject: Subject::Node, pid: 1, command: [b'x'; 16], detail: Detail::OomKill };
+        assert_eq!(event.command(), "x".repeat(16));
+        event.command[4] = 0;
+        assert_eq!(event.command(), "xxxx");
+        event.command[0] = 0xff;
+        assert_eq!(event.command(), "\u{fffd}xxx");
+    }
+}

@@ -1,0 +1,207 @@
+//! Events, each exactly once: what was started, how it ended, what connected; by ring and by perf buffers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, ExitStatus, Stdio};
+
+use aya::maps::MapType;
+
+use crate::harness::agent::{Agent, Wish};
+use crate::harness::cgroup::Cgroup;
+use crate::harness::netns::Pair;
+use crate::harness::otlp::{Event, Receiver};
+use crate::harness::{eventually, live};
+
+const EVENTS: &str = "otlp: test, schedule_delay: 50ms";
+const UNLIMITED: &str = "process: {enabled: require, exec: {rate: 0}, exit: {rate: 0}, connection: {rate: 0}}";
+
+/// Starts an agent that sends its events to the receiver.
+fn start(receiver: &Receiver, process: &str, ebpf: &[&str]) -> Agent {
+    let otlp = Some(receiver.address());
+    Agent::start(Wish { collectors: &[process], ebpf, otlp, events: EVENTS, ..Wish::default() })
+}
+
+/// Runs a script within a cgroup.
+fn shell(cgroup: &Cgroup, script: &str) -> ExitStatus {
+    let script = format!("echo $$ > {}/cgroup.procs\n{script}", cgroup.directory().display());
+    Command::new("/bin/sh").args(["-c", &script]).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
+}
+
+/// Counts events by these attributes.
+fn count(events: &[Event], keys: &[&str]) -> BTreeMap<Vec<String>, usize> {
+    let mut counts = BTreeMap::new();
+    for event in events {
+        let values = keys.iter().map(|&key| event.get(key).cloned().unwrap_or_default()).collect();
+        *counts.entry(values).or_default() += 1;
+    }
+    counts
+}
+
+fn expected(counts: &[(&[&str], usize)]) -> BTreeMap<Vec<String>, usize> {
+    counts.iter().map(|(values, count)| (values.iter().map(ToString::to_string).collect(), *count)).collect()
+}
+
+/// Everything that was emitted was delivered, and nothing was lost on the way.
+fn assert_whole(agent: &Agent) {
+    agent.until("all events are delivered", |scrape| {
+        let emitted = scrape.value("telesonde_events_emitted_total", &[("collector", "process")])?;
+        let delivered = scrape.value("telesonde_export_events_total", &[("outcome", "delivered")])?;
+        (emitted == delivered).then_some(())
+    });
+    let scrape = agent.scrape();
+    assert_eq!(scrape.sum("telesonde_events_lost_total", &[("collector", "process")]), 0.0);
+    assert_eq!(scrape.sum("telesonde_export_events_total", &[("outcome", "queue_full")]), 0.0);
+}
+
+#[test]
+fn every_program_and_every_end_is_reported_once() {
+    const SCRIPT: &str = "run() { n=$1; shift; while [ $n -gt 0 ]; do \"$@\"; n=$((n - 1)); done; }
+        run 37 /bin/true; run 11 /bin/sh -c 'exit 3'; run 5 /bin/sh -c 'kill -KILL $$'; exit 7";
+    let _kernel = live!();
+    for (buffer, kind) in [("auto", MapType::RingBuf), ("ring", MapType::RingBuf), ("perf", MapType::PerfEventArray)] {
+        let receiver = Receiver::start();
+        let ebpf = [&*format!("events: {{buffer: {buffer}}}"), "perf_buffer_size: 64KiB", "ring_buffer_size: 256KiB"];
+        let agent = start(&receiver, UNLIMITED, &ebpf);
+        let maps: Vec<_> = aya::maps::loaded_maps().flatten().collect();
+        let map = maps.iter().find(|map| map.name_as_str() == Some("events")).expect("the map events");
+        assert_eq!(map.map_type().unwrap(), kind, "{buffer}");
+        if kind == MapType::RingBuf {
+            assert_eq!(map.max_entries(), 256 * 1024, "ring_buffer_size");
+        }
+        let cgroup = Cgroup::new(buffer);
+        assert_eq!(shell(&cgroup, SCRIPT).code(), Some(7));
+        let path = ("cgroup.path", cgroup.path());
+        eventually("all ends are there", || {
+            (receiver.events(&[path, ("event_name", "process.exit")]).len() >= 54).then_some(())
+        });
+        let execs = receiver.events(&[path, ("event_name", "process.exec")]);
+        let named = count(&execs, &["process.executable.name", "process.executable.path", "severity_text"]);
+        assert_eq!(named, expected(&[(&["true", "/bin/true", "INFO"], 37), (&["sh", "/bin/sh", "INFO"], 16)]));
+        let exits = receiver.events(&[path, ("event_name", "process.exit")]);
+        let keys = ["process.executable.name", "process.exit.code", "process.exit.signal", "severity_text"];
+        let ends = expected(&[
+            (&["true", "0", "", "INFO"], 37),
+            (&["sh", "3", "", "INFO"], 11),
+            (&["sh", "", "9", "WARN"], 5),
+            (&["sh", "7", "", "INFO"], 1),
+        ]);
+        assert_eq!(count(&exits, &keys), ends, "{buffer}");
+        assert_whole(&agent);
+        agent.stop();
+    }
+}
+
+#[test]
+fn threads_do_not_end_their_process() {
+    let _kernel = live!();
+    let receiver = Receiver::start();
+    let agent = start(&receiver, UNLIMITED, &[]);
+    let cgroup = Cgroup::new("threads");
+    crate::harness::stimulus::run(&cgroup, &["threads=83", "fork=20"]);
+    let exits = || receiver.events(&[("cgroup.path", cgroup.path()), ("event_name", "process.exit")]);
+    eventually("all ends are there", || (exits().len() >= 21).then_some(()));
+    assert_eq!(exits().len(), 21, "the children and the program itself");
+    assert_whole(&agent);
+    agent.stop();
+}
+
+#[test]
+fn a_victim_of_the_oom_killer_is_named() {
+    let _kernel = live!();
+    let receiver = Receiver::start();
+    let agent = start(&receiver, UNLIMITED, &[]);
+    let cgroup = Cgroup::new("oom");
+    let limits = [("memory.limit_in_bytes", "16M"), ("memory.max", "16M"), ("memory.swap.max", "0")];
+    for (file, limit) in limits.map(|(file, limit)| (cgroup.directory().join(file), limit)) {
+        if file.exists() {
+            fs::write(&file, limit).unwrap();
+        }
+    }
+    // It keeps the last lines, and there is no line's end.
+    shell(&cgroup, "tail /dev/zero; exit 0");
+    let path = ("cgroup.path", cgroup.path());
+    let kills = || receiver.events(&[path, ("event_name", "oom_kill")]);
+    eventually("the kill is there", || kills().first().cloned());
+    assert_eq!(count(&kills(), &["process.executable.name", "severity_text"]), expected(&[(&["tail", "ERROR"], 1)]));
+    let pid = kills()[0]["process.pid"].clone();
+    let exits = || receiver.events(&[path, ("event_name", "process.exit"), ("process.pid", &pid)]);
+    let exit = eventually("its end is there", || exits().first().cloned());
+    assert_eq!(exit["process.exit.signal"], "9");
+    assert_whole(&agent);
+    agent.stop();
+}
+
+#[test]
+fn connections_are_reported_at_both_ends() {
+    const COUNT: usize = 40;
+    let _kernel = live!();
+    let pair = Pair::new();
+    let receiver = Receiver::start();
+    // One listens before the agent does, the other one after.
+    let early = pair.server.run(|| TcpListener::bind((Pair::SERVER_V4, 7001)).unwrap());
+    let agent = start(&receiver, UNLIMITED, &[]);
+    let late = pair.server.run(|| TcpListener::bind((Pair::SERVER_V6, 7002)).unwrap());
+    pair.client.run(|| {
+        for listener in [&early, &late] {
+            for _ in 0..COUNT {
+                let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                drop((listener.accept().unwrap(), stream));
+            }
+        }
+        for _ in 0..COUNT {
+            TcpStream::connect((Pair::SERVER_V4, 7003)).unwrap_err();
+        }
+    });
+    let own = std::process::id().to_string();
+    let events = || receiver.events(&[("event_name", "connection"), ("process.pid", &own)]);
+    let ours = |event: &Event| event.values().any(|value| ["7001", "7002", "7003"].contains(&value.as_str()));
+    let all = || events().into_iter().filter(ours).collect::<Vec<_>>();
+    eventually("all connections are there", || (all().len() >= 5 * COUNT).then_some(()));
+    let (change, local, peer) = ("network.connection.change", "network.local.", "network.peer.");
+    let ends = |key: &str| [format!("{local}{key}"), format!("{peer}{key}")];
+    let ([local_port, peer_port], [local, peer]) = (ends("port"), ends("address"));
+    let of = |kind: &str| all().into_iter().filter(|event| event[change] == kind).collect::<Vec<_>>();
+    let (v4, v6) = (Pair::SERVER_V4.to_string(), Pair::SERVER_V6.to_string());
+    let two = expected(&[(&[&v4, "7001", "ipv4"], COUNT), (&[&v6, "7002", "ipv6"], COUNT)]);
+    assert_eq!(count(&of("opened"), &[&peer, &peer_port, "network.type"]), two);
+    assert_eq!(count(&of("accepted"), &[&local, &local_port, "network.type"]), two);
+    let failed = count(&of("failed"), &[&peer, &peer_port, "error.type", "severity_text"]);
+    assert_eq!(failed, expected(&[(&[&v4, "7003", "refused", "WARN"], COUNT)]));
+    assert_whole(&agent);
+    agent.stop();
+}
+
+#[test]
+fn a_workload_beyond_its_limit_is_cut_and_counted() {
+    let _kernel = live!();
+    let receiver = Receiver::start();
+    let limited = "process: {exec: {rate: 1, burst: 10}, exit: {enabled: false}, connection: {enabled: false}}";
+    let agent = start(&receiver, limited, &[]);
+    let (noisy, quiet) = (Cgroup::new("noisy"), Cgroup::new("quiet"));
+    shell(&noisy, "n=300; while [ $n -gt 0 ]; do /bin/true; n=$((n - 1)); done");
+    shell(&quiet, "/bin/true; exit 0");
+    eventually("the quiet one is there", || receiver.events(&[("cgroup.path", quiet.path())]).pop());
+    let limit = [("collector", "process"), ("reason", "rate_limit"), ("cgroup_path", noisy.path())];
+    let sent = || receiver.events(&[("cgroup.path", noisy.path())]).len();
+    agent.until("every one is there or counted", |scrape| {
+        let lost = scrape.value("telesonde_events_lost_total", &limit)?;
+        assert!(lost + sent() as f64 <= 300.0, "{lost} and {}", sent());
+        (lost + sent() as f64 == 300.0).then_some(())
+    });
+    assert!((10..300).contains(&sent()), "{}", sent());
+    agent.stop();
+}
+
+#[test]
+fn without_a_sink_nothing_is_attached() {
+    let _kernel = live!();
+    let agent = Agent::start(Wish::default());
+    let scrape = agent.scrape();
+    let state = |state| scrape.value("telesonde_collector_state", &[("collector", "process"), ("state", state)]);
+    assert_eq!(state("disabled"), Some(1.0));
+    assert_eq!(scrape.sum("telesonde_bpf_programs_attached", &[("collector", "process")]), 0.0);
+    let status = agent.status().unwrap().to_string();
+    assert!(status.contains("exporters.events.stdout"), "the reason is there: {status}");
+    agent.stop();
+}
