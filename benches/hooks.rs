@@ -51,6 +51,9 @@ const EMPTY: &[&str] = &[
     "block_rq_complete",
     "mm_page_alloc",
     "mark_victim",
+    "floor_egress",
+    "floor_ingress",
+    "floor_create",
 ];
 
 /// The kernel keeps so much of a program's name.
@@ -145,8 +148,12 @@ fn hooks(workshop: &Workshop, what: &What) -> Result<Vec<&'static str>, Box<dyn 
     let names: Vec<String> = new.map(|program| program.name_as_str().unwrap_or_default().to_owned()).collect();
     drop(attached);
     let sits = |hook: &&&str| {
-        let name = |program: &String| program.split("__").next().map(|name| name.trim_end_matches('_').to_owned());
-        names.iter().filter_map(name).any(|name| name == hook[..hook.len().min(NAME)].trim_end_matches('_'))
+        // Programs of cgroup hooks are named after their collector and the hook.
+        if let Some(hook) = hook.strip_prefix("floor") {
+            return names.iter().any(|name| name.ends_with(hook));
+        }
+        let hook = hook[..hook.len().min(NAME)].trim_end_matches('_');
+        names.iter().filter_map(|name| name.split("__").next()).any(|name| name.trim_end_matches('_') == hook)
     };
     Ok(EMPTY.iter().filter(sits).copied().collect())
 }

@@ -93,7 +93,11 @@ impl Workshop {
             What::Floor(programs) => {
                 let mut object = Loader::new("floor").load(&self.types)?;
                 for program in programs {
-                    object.attach(program, &self.types)?;
+                    if program.starts_with("floor_") {
+                        object.attach_cgroup(program, &self.platform.facts.cgroups.open_root()?)?;
+                    } else {
+                        object.attach(program, &self.types)?;
+                    }
                 }
                 attached.push(Box::new(object));
             }

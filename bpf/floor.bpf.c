@@ -43,6 +43,25 @@ EMPTY(block_rq_complete)
 EMPTY(mm_page_alloc)
 EMPTY(mark_victim)
 
+/* Hooks of cgroups. */
+SEC("cgroup_skb/egress")
+int floor_egress(struct __sk_buff *skb)
+{
+	return 1;
+}
+
+SEC("cgroup_skb/ingress")
+int floor_ingress(struct __sk_buff *skb)
+{
+	return 1;
+}
+
+SEC("cgroup/sock_create")
+int floor_create(struct bpf_sock *sk)
+{
+	return 1;
+}
+
 /* Finds the owner. */
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit__owner, struct pt_regs *regs, long ret)
