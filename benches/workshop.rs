@@ -44,8 +44,8 @@ pub enum What {
     Nothing,
     /// These programs of floor.bpf.c.
     Floor(Vec<&'static str>),
-    /// A sample for each call, at a scale.
-    Sample(u8),
+    /// A sample for each call: by which program of scales.bpf.c, and at which scale.
+    Sample(&'static str, u8),
     /// Collectors with their sections.
     Collectors(Vec<(&'static Descriptor, Value)>),
 }
@@ -101,9 +101,11 @@ impl Workshop {
                 }
                 attached.push(Box::new(object));
             }
-            What::Sample(scale) => {
-                let mut object = Loader::new("scales").histogram("samples", shape(*scale)).load(&self.types)?;
-                object.attach("sys_exit", &self.types)?;
+            What::Sample(program, scale) => {
+                let shape = shape(*scale);
+                let loader = Loader::new("scales").histogram("samples", shape).histogram("shared", shape);
+                let mut object = loader.load(&self.types)?;
+                object.attach(program, &self.types)?;
                 attached.push(Box::new(object));
             }
             What::Collectors(sections) => {

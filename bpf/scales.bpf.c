@@ -12,6 +12,7 @@ const volatile u32 thread = 0;
 const volatile u32 pread = 0; /* the number of the call */
 
 HISTOGRAM(samples, u64, 16);
+SHARED_HISTOGRAM(shared, u64, 16);
 
 static __always_inline u64 offset(struct pt_regs *regs)
 {
@@ -31,6 +32,7 @@ int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 	if (id != pread || task_id(task) != thread)
 		return 0;
 	histogram_add(samples, &key, offset(regs));
+	shared_histogram_add(shared, &key, offset(regs));
 	return 0;
 }
 
@@ -41,6 +43,16 @@ int BPF_PROG(sys_exit)
 	u64 key = 0;
 
 	histogram_add(samples, &key, (u32)bpf_ktime_get_ns());
+	return 0;
+}
+
+/* The same where all CPUs share a histogram. */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit__shared)
+{
+	u64 key = 0;
+
+	shared_histogram_add(shared, &key, (u32)bpf_ktime_get_ns());
 	return 0;
 }
 

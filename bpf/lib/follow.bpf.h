@@ -8,8 +8,8 @@
 
 /* A full map takes 112 B an entry and 232 B for each CPU. */
 MAP(PERCPU_HASH, owners, struct owner, struct connections, 4096, ON_DEMAND);
-HISTOGRAM(connecting, struct owner, 2048);
-HISTOGRAM(round_trips, struct owner, 2048);
+SHARED_HISTOGRAM(connecting, struct owner, 2048);
+SHARED_HISTOGRAM(round_trips, struct owner, 2048);
 /* One cell of 240 B for each CPU. */
 MAP(PERCPU_ARRAY, losses, u32, struct tcp_loss, 1, 0);
 
@@ -88,7 +88,7 @@ static __always_inline void establish(struct conn *conn, const struct tcp_sock *
 	} else {
 		bump(&all->connects, 1);
 		if (conn->start)
-			histogram_add(connecting, &owner, bpf_ktime_get_ns() - conn->start);
+			shared_histogram_add(connecting, &owner, bpf_ktime_get_ns() - conn->start);
 	}
 	conn->start = 0;
 	conn->flags &= ~CONN_CONNECTING;
@@ -105,7 +105,7 @@ static __always_inline void end(struct conn *conn, const struct sock *sk, const 
 	if (conn->flags & CONN_ESTABLISHED) {
 		bump(&all->closes, 1);
 		if (rtt)
-			histogram_add(round_trips, &owner, rtt);
+			shared_histogram_add(round_trips, &owner, rtt);
 	} else if (conn->flags & CONN_CONNECTING) {
 		all = connections_of(conn, NETWORK_ANY);
 		if (all)

@@ -80,10 +80,12 @@ impl<K: Plain, V: Plain> PerCpuTable<K, V> {
 }
 
 impl<K: Plain> PerCpuTable<K, u64> {
-    /// Opens a map whose values have a size that only running programs know, as words: each CPU's follow the others'.
+    /// Opens a map whose values have a size that only running programs know, as words: each CPU's follow the others',
+    /// or there is one that all CPUs share.
     pub(crate) fn of_words(raw: RawMap, name: &str, bytes: u32, used: Arc<AtomicU64>) -> Result<Self, Error> {
         let sizes = [size_of::<K>(), bytes as usize];
-        let map = Named::sized(raw, name, kind::PERCPU_HASH, "a per-CPU hash map", sizes)?;
+        let kind = if raw.info.kind == kind::HASH { kind::HASH } else { kind::PERCPU_HASH };
+        let map = Named::sized(raw, name, kind, "a hash map", sizes)?;
         Ok(Self { map, keys: Vec::new(), values: Vec::new(), used, batches: true, shape: PhantomData })
     }
 }
@@ -310,10 +312,11 @@ impl<V: Plain> PerCpuCells<V> {
 }
 
 impl PerCpuCells<u64> {
-    /// Opens an array whose values have a size that only running programs know, as words.
+    /// Opens an array whose values have a size that only running programs know, as words: for each CPU, or shared.
     pub(crate) fn of_words(raw: RawMap, name: &str, bytes: u32) -> Result<Self, Error> {
         let sizes = [size_of::<u32>(), bytes as usize];
-        let map = Named::sized(raw, name, kind::PERCPU_ARRAY, "a per-CPU array", sizes)?;
+        let kind = if raw.info.kind == kind::ARRAY { kind::ARRAY } else { kind::PERCPU_ARRAY };
+        let map = Named::sized(raw, name, kind, "an array", sizes)?;
         Ok(Self { map, shape: PhantomData })
     }
 }

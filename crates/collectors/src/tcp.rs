@@ -150,10 +150,10 @@ const STATE_NAMES: [&str; 13] = [
 
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
-    // What a full map takes: an entry's overhead and its value on each CPU.
-    let entry = |entries: u32, value: usize| u64::from(entries) * (112 + value * cpus) as u64;
+    // What a full map takes: an entry's overhead and its value, on each CPU but for histograms.
+    let entry = |entries: u32, value: usize| u64::from(entries) * (112 + value) as u64;
     let maps = vec![
-        ("owners", entry(config.max_workloads, size_of::<Connections>())),
+        ("owners", entry(config.max_workloads, size_of::<Connections>() * cpus)),
         ("connecting", entry(config.max_latencies, config.connecting().bytes() as usize)),
         ("round_trips", entry(config.max_latencies, config.round_trips().bytes() as usize)),
     ];

@@ -52,6 +52,7 @@ fn last_of(index: u32, scale: u32) -> u64 {
 fn load(shape: HistShape, types: &Types) -> Object {
     let mut object = Loader::new("scales")
         .histogram("samples", shape)
+        .histogram("shared", shape)
         .constant("thread", &rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned())
         .constant("pread", &(libc::SYS_pread64 as u32))
         .load(types)
@@ -64,6 +65,8 @@ struct Samples {
     shape: HistShape,
     _object: Object,
     table: PerCpuTable<u64, u64>,
+    /// The same samples in a histogram that all CPUs share.
+    shared: PerCpuTable<u64, u64>,
     file: File,
 }
 
@@ -71,7 +74,8 @@ impl Samples {
     fn new(shape: HistShape, types: &Types) -> Self {
         let object = load(shape, types);
         let table = object.histograms("samples", shape).expect("the map has this shape");
-        Self { shape, _object: object, table, file: File::open("/dev/null").expect("it opens") }
+        let shared = object.histograms("shared", shape).expect("the map has this shape");
+        Self { shape, _object: object, table, shared, file: File::open("/dev/null").expect("it opens") }
     }
 
     fn add(&self, value: u64) {
@@ -82,6 +86,9 @@ impl Samples {
         let cells = self.table.get(&0).expect("readable").unwrap_or_default();
         let mut histogram = Histogram::default();
         histogram.read(self.shape, &cells);
+        let mut shared = Histogram::default();
+        shared.read(self.shape, &self.shared.get(&0).expect("readable").unwrap_or_default());
+        assert_eq!(shared, histogram);
         histogram
     }
 
