@@ -18,6 +18,8 @@ const OURS: &[&str] = &[
     "cgroup.path",
     "collector",
     "direction",
+    "dns.question.type",
+    "dns.response_code",
     "event",
     "exporter",
     "kernel",

@@ -60,3 +60,23 @@ static __always_inline bool add(void *map, const void *key, u64 n)
 	}
 	return bpf_map_update_elem(map, key, &n, BPF_ANY) == 0;
 }
+
+/*
+ * The same where the program can be interrupted, on its own CPU, by one that
+ * counts in the same cell: on the way out a packet may be sent by a task or by
+ * an interrupt.
+ */
+static __always_inline bool count_interrupted(void *map, const void *key)
+{
+	static const u64 zero = 0;
+	u64 *cell = bpf_map_lookup_elem(map, key);
+
+	if (!cell) {
+		bpf_map_update_elem(map, key, &zero, BPF_NOEXIST);
+		cell = bpf_map_lookup_elem(map, key);
+	}
+	if (!cell)
+		return false;
+	__sync_fetch_and_add(cell, 1);
+	return true;
+}

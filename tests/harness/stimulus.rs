@@ -36,6 +36,15 @@ pub fn files(place: &Path, action: &str, cgroups: &[&Path]) -> Value {
     finish(command.spawn().unwrap())
 }
 
+/// Sends DNS messages within a cgroup, as `tests/stimulus/dns.c` describes; gives what the program says it did.
+pub fn dns(cgroup: &Cgroup, actions: &[String]) -> Value {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let program = PROGRAM.get_or_init(|| compile("dns.c", &["-O1", "-Wall", "-Werror"], &["clang", "cc"]).unwrap());
+    let mut command = Command::new(program);
+    command.arg(cgroup.directory()).args(actions).stdin(Stdio::null()).stdout(Stdio::piped());
+    finish(command.spawn().unwrap())
+}
+
 /// Gives the 32-bit program that calls getppid so many times, or why there is none.
 pub fn compat(calls: u32) -> Result<PathBuf, String> {
     let count = format!("-DCOUNT={calls}");

@@ -331,6 +331,18 @@ static void chain(long count)
 	die("execve");
 }
 
+// Asks this host for the addresses of the root; whether anybody answers does not matter.
+static void dns_queries(long count)
+{
+	static const char query[] = "\0\1\1\0\0\1\0\0\0\0\0\0" "\0" "\0\1\0\1";
+	struct sockaddr_in host = { .sin_family = AF_INET, .sin_port = htons(53), .sin_addr = { htonl(INADDR_LOOPBACK) } };
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	while (count-- > 0)
+		sendto(fd, query, sizeof(query) - 1, 0, (struct sockaddr *)&host, sizeof(host));
+	close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	program = "/proc/self/exe";
@@ -357,6 +369,8 @@ int main(int argc, char **argv)
 		const char *action = argv[i];
 		if (!strcmp(action, "getppid"))
 			getppids(n);
+		else if (!strcmp(action, "dns_query"))
+			dns_queries(n);
 		else if (!strcmp(action, "sched_rr_get_interval"))
 			rare_calls(n);
 		else if (!strcmp(action, "openat_enoent"))

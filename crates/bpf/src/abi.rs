@@ -3,6 +3,7 @@
 
 pub mod block;
 pub mod cgroup;
+pub mod dns;
 pub mod file_io;
 pub mod filter;
 pub mod histogram;

@@ -173,33 +173,7 @@ impl<K: Plain, V: Plain> PerCpuTable<K, V> {
     }
 
     fn read_batches(&mut self, show: &mut impl FnMut(&K, &[V])) -> io::Result<u64> {
-        let (key_size, value_size) = (size_of::<K>(), self.map.raw.value_bytes);
-        let mut cursor = vec![0_u64; key_size.div_ceil(8).max(1)];
-        let mut capacity = BATCH.min(self.map.raw.info.max_entries as usize).max(1);
-        let (mut total, mut first) = (0, true);
-        loop {
-            capacity = capacity.max(self.keys.len() * 8 / key_size.max(1));
-            self.keys.resize((capacity * key_size).div_ceil(8), 0);
-            self.values.resize((capacity * value_size).div_ceil(8), 0);
-            let keys = &mut self.keys.as_mut_bytes()[..capacity * key_size];
-            match self.map.raw.batch(first, cursor.as_mut_bytes(), keys, self.values.as_mut_bytes()) {
-                Ok(Progress { count, more }) => {
-                    let keys = self.keys.as_bytes()[..count * key_size].chunks_exact(key_size);
-                    let values = self.values.as_bytes()[..count * value_size].chunks_exact(value_size);
-                    for (key, value) in keys.zip(values) {
-                        view(key, value, show);
-                    }
-                    total += count as u64;
-                    first = false;
-                    if !more {
-                        return Ok(total);
-                    }
-                }
-                // One bucket holds more entries than the buffers: rare, with a bucket for each entry.
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && capacity < 1 << 20 => capacity *= 2,
-                Err(error) => return Err(error),
-            }
-        }
+        read_batches(&self.map.raw, &mut self.keys, &mut self.values, |key, value| view(key, value, show))
     }
 
     fn read_singly(&mut self, show: &mut impl FnMut(&K, &[V])) -> io::Result<u64> {
@@ -222,6 +196,42 @@ impl<K: Plain, V: Plain> PerCpuTable<K, V> {
             std::mem::swap(&mut key, &mut next);
         }
         Ok(total)
+    }
+}
+
+/// Shows the bytes of every key and value, batch by batch through these buffers; gives the number of entries.
+fn read_batches(
+    raw: &RawMap,
+    keys: &mut Vec<u64>,
+    values: &mut Vec<u64>,
+    mut show: impl FnMut(&[u8], &[u8]),
+) -> io::Result<u64> {
+    let (key_size, value_size) = (raw.info.key_size as usize, raw.value_bytes);
+    let mut cursor = vec![0_u64; key_size.div_ceil(8).max(1)];
+    let mut capacity = BATCH.min(raw.info.max_entries as usize).max(1);
+    let (mut total, mut first) = (0, true);
+    loop {
+        capacity = capacity.max(keys.len() * 8 / key_size.max(1));
+        keys.resize((capacity * key_size).div_ceil(8), 0);
+        values.resize((capacity * value_size).div_ceil(8), 0);
+        let buffer = &mut keys.as_mut_bytes()[..capacity * key_size];
+        match raw.batch(first, cursor.as_mut_bytes(), buffer, values.as_mut_bytes()) {
+            Ok(Progress { count, more }) => {
+                let keys = keys.as_bytes()[..count * key_size].chunks_exact(key_size);
+                let values = values.as_bytes()[..count * value_size].chunks_exact(value_size);
+                for (key, value) in keys.zip(values) {
+                    show(key, value);
+                }
+                total += count as u64;
+                first = false;
+                if !more {
+                    return Ok(total);
+                }
+            }
+            // One bucket holds more entries than the buffers: rare, with a bucket for each entry.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && capacity < 1 << 20 => capacity *= 2,
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -287,6 +297,38 @@ impl<K: Plain, V: Plain> Table<K, V> {
         let mut value = V::new_zeroed();
         let found = self.map.raw.lookup(key.as_bytes(), value.as_mut_bytes()).map_err(self.map.failed("read"))?;
         Ok(found.then_some(value))
+    }
+
+    /// Gives every entry. Those that are made meanwhile may be left out.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read the map, and before Linux 5.6.
+    pub fn entries(&self) -> Result<Vec<(K, V)>, Error> {
+        let mut found = Vec::new();
+        let collect = |key: &[u8], value: &[u8]| {
+            if let (Ok(key), Ok(value)) = (K::read_from_bytes(key), V::read_from_bytes(value)) {
+                found.push((key, value));
+            }
+        };
+        read_batches(&self.map.raw, &mut Vec::new(), &mut Vec::new(), collect).map_err(self.map.failed("read"))?;
+        Ok(found)
+    }
+
+    /// Removes an entry and gives its last value. From Linux 5.14 on that is one step; before, what is written between
+    /// reading and removing is lost.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to change the map.
+    pub fn take(&mut self, key: &K) -> Result<Option<V>, Error> {
+        let mut value = V::new_zeroed();
+        let raw = &self.map.raw;
+        let found = match raw.take(key.as_bytes(), value.as_mut_bytes()) {
+            Err(error) if unsupported(&error) => raw
+                .lookup(key.as_bytes(), value.as_mut_bytes())
+                .and_then(|found| if found { raw.delete(key.as_bytes()) } else { Ok(false) }),
+            result => result,
+        };
+        Ok(found.map_err(self.map.failed("take an entry from"))?.then_some(value))
     }
 
     /// Removes an entry and says whether it was there.

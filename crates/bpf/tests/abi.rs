@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use bpf::abi::histogram::HistShape;
-use bpf::abi::{block, cgroup, file_io, memory, network, process, scheduler, starts, syscalls, tcp};
+use bpf::abi::{block, cgroup, dns, file_io, memory, network, process, scheduler, starts, syscalls, tcp};
 use object::{Object, ObjectSection};
 
 struct Record {
@@ -136,6 +136,17 @@ fn the_mirrors_of_process_fit() {
         let (path, head) = record.members.split_last().expect("members");
         assert_eq!(*path, ("path".to_owned(), size_of::<process::ExecEvent>()), "the path follows the mirror");
         assert_eq!(head.len(), 3);
+    }
+}
+
+#[test]
+fn the_mirrors_of_dns_fit() {
+    for object in ["dns", "dns_legacy"] {
+        let structs = structs(object);
+        mirror!(&structs, "tally", dns::Tally, cgroup code padding);
+        mirror!(&structs, "asked", dns::Asked, socket id padding);
+        mirror!(&structs, "pending", dns::Pending, time cgroup before);
+        mirror!(&structs, "loss", dns::Loss, queries responses pending unread);
     }
 }
 

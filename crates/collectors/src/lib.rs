@@ -3,6 +3,7 @@
 mod account;
 mod block;
 mod cgroup;
+mod dns;
 mod file_io;
 mod filter;
 mod histogram;
@@ -26,6 +27,7 @@ pub static ALL: &[&Descriptor] = &[
     &syscalls::DESCRIPTOR,
     &network::DESCRIPTOR,
     &tcp::DESCRIPTOR,
+    &dns::DESCRIPTOR,
     &file_io::DESCRIPTOR,
     &block::DESCRIPTOR,
     &scheduler::DESCRIPTOR,

@@ -83,6 +83,17 @@ const EMULATOR: Need = Need {
         &["qemu-system-x86_64", "busybox-static", "cpio", "kmod", "xz"],
     ],
 };
+const RESOLVERS: Need = Need {
+    name: "dnsmasq and dig, a server and a client of DNS for tests",
+    present: || ["dnsmasq", "dig"].iter().all(|program| process::find(program).is_some()),
+    packages: [
+        &["dnsmasq-base", "bind9-dnsutils"],
+        &["dnsmasq", "bind-utils"],
+        &["dnsmasq", "bind-utils"],
+        &["dnsmasq", "bind"],
+        &["dnsmasq", "bind-tools"],
+    ],
+};
 const CLANG_FORMAT: Need = Need {
     name: "clang-format",
     present: || process::find("clang-format").is_some(),
@@ -118,7 +129,7 @@ pub fn build() -> Result<()> {
 /// Fails with the exact command where it cannot install.
 pub fn test() -> Result<()> {
     build()?;
-    ensure(&[IPROUTE, DISKS])
+    ensure(&[IPROUTE, DISKS, RESOLVERS])
 }
 
 /// Installs what the suite on other kernels needs beyond the tests.
@@ -243,7 +254,7 @@ mod tests {
 
     #[test]
     fn every_need_names_a_package_for_every_manager() {
-        for need in [COMPILER, CLANG, HEADERS, IPROUTE, DISKS, EMULATOR, CLANG_FORMAT, RUSTFMT, CLIPPY, GO] {
+        for need in [COMPILER, CLANG, HEADERS, IPROUTE, DISKS, RESOLVERS, EMULATOR, CLANG_FORMAT, RUSTFMT, CLIPPY, GO] {
             for (packages, manager) in need.packages.iter().zip(&MANAGERS) {
                 assert!(!packages.is_empty(), "{} has no package for {}", need.name, manager.program);
             }
