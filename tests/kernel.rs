@@ -7,6 +7,7 @@ mod counts;
 mod dns;
 mod file_io;
 mod filter;
+mod foreign;
 mod hooks;
 mod host;
 mod life;

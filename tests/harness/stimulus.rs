@@ -57,6 +57,11 @@ pub fn compat(calls: u32) -> Result<PathBuf, String> {
     }
 }
 
+/// Compiles a BPF program of somebody else.
+pub fn bpf(source: &str) -> PathBuf {
+    compile(source, &["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-c"], &["clang"]).unwrap()
+}
+
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| compile("stimulus.c", &["-O1", "-Wall", "-Werror", "-pthread"], &["clang", "cc"]).unwrap())

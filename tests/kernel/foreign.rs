@@ -1,0 +1,103 @@
+//! Filters of somebody else work the same before, with and after us, whether we stop or are killed.
+
+use std::fs::File;
+use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
+
+use aya::Ebpf;
+use aya::programs::links::CgroupAttachMode;
+use aya::programs::tc::{NlOptions, TcAttachOptions, qdisc_add_clsact};
+use aya::programs::{CgroupSkb, CgroupSkbAttachType, LinkOrder, SchedClassifier, TcAttachType};
+use bpf::probe::Facts;
+
+use crate::harness::agent::{Agent, Wish};
+use crate::harness::netns::Pair;
+use crate::harness::{eventually, live, stimulus};
+
+const OPEN: u16 = 7000;
+const NONE: &[u16] = &[];
+
+/// The server's sockets, and the client's.
+struct Ports {
+    open: UdpSocket,
+    others: Vec<UdpSocket>,
+    client: UdpSocket,
+}
+
+impl Ports {
+    fn new(pair: &Pair) -> Self {
+        let bind = |address: IpAddr, port| {
+            let socket = UdpSocket::bind((address, port)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        };
+        pair.server.run(|| Self {
+            open: bind(Pair::SERVER_V4, OPEN),
+            others: (1..=5).map(|port| bind(Pair::SERVER_V4, OPEN + port)).collect(),
+            client: pair.client.run(|| bind(Pair::CLIENT_V4, 0)),
+        })
+    }
+
+    /// Sends to every port; gives those that got it. What comes to the open port came last.
+    fn reached(&self) -> Vec<u16> {
+        let send = |socket: &UdpSocket| match self.client.send_to(&[1], socket.local_addr().unwrap()) {
+            Err(error) if error.kind() != ErrorKind::PermissionDenied => panic!("{error}"),
+            _ => {}
+        };
+        let got = |socket: &UdpSocket| match socket.recv(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            result => Some(result.map(|_| socket.local_addr().unwrap().port()).unwrap()),
+        };
+        self.others.iter().for_each(send);
+        send(&self.open);
+        eventually("the open port is reached", || got(&self.open));
+        self.others.iter().filter_map(got).collect()
+    }
+}
+
+fn attach_cgroup(filters: &mut Ebpf, name: &str, hook: CgroupSkbAttachType, root: &File) {
+    let program: &mut CgroupSkb = filters.program_mut(name).unwrap().try_into().unwrap();
+    program.load().unwrap();
+    program.attach(root, hook, CgroupAttachMode::Single).unwrap();
+}
+
+fn attach_tc(filters: &mut Ebpf, name: &str, options: TcAttachOptions) {
+    let program: &mut SchedClassifier = filters.program_mut(name).unwrap().try_into().unwrap();
+    program.load().unwrap();
+    program.attach_with_options("veth", TcAttachType::Egress, options).unwrap();
+}
+
+#[test]
+fn filters_of_others_drop_what_they_dropped() {
+    let _kernel = live!();
+    let pair = Pair::new();
+    let ports = Ports::new(&pair);
+    assert_eq!(ports.reached(), [7001, 7002, 7003, 7004, 7005]);
+
+    let mut filters = Ebpf::load_file(stimulus::bpf("foreign.bpf.c")).unwrap();
+    let root = Facts::gather().cgroups.open_root().unwrap();
+    attach_cgroup(&mut filters, "foreign_early", CgroupSkbAttachType::Egress, &root);
+    attach_cgroup(&mut filters, "foreign_ingress", CgroupSkbAttachType::Ingress, &root);
+    pair.client.run(|| {
+        qdisc_add_clsact("veth").unwrap();
+        attach_tc(&mut filters, "foreign_tc", TcAttachOptions::Netlink(NlOptions::default()));
+        attach_tc(&mut filters, "foreign_tcx", TcAttachOptions::TcxOrder(LinkOrder::default()));
+    });
+    assert_eq!(ports.reached(), [7003], "before us");
+
+    let mut agent = Agent::start(Wish { collectors: &["network: {enabled: require}"], ..Wish::default() });
+    assert_eq!(ports.reached(), [7003], "with us");
+    attach_cgroup(&mut filters, "foreign_late", CgroupSkbAttachType::Egress, &root);
+    assert_eq!(ports.reached(), NONE, "behind us");
+    agent.signal("KILL");
+    agent.wait();
+    assert_eq!(ports.reached(), NONE, "after we were killed");
+
+    let agent = Agent::start(Wish { collectors: &["network: {enabled: require}"], ..Wish::default() });
+    assert_eq!(ports.reached(), NONE, "before a second one of us");
+    agent.stop();
+    assert_eq!(ports.reached(), NONE, "after us");
+    drop(filters);
+    // The kernel takes a moment to detach what nobody holds any more; a filter of a qdisc stays.
+    eventually("all but the qdisc's filter are gone", || (ports.reached() == [7001, 7002, 7003, 7005]).then_some(()));
+}
