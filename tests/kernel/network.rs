@@ -1,13 +1,16 @@
 //! Traffic and drops of one workload, exactly.
 
+use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use crate::harness::agent::{Agent, Wish};
-use crate::harness::cgroup::Cgroup;
+use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::netns::{Counters, Pair};
 use crate::harness::scrape::Scrape;
 use crate::harness::traffic::{Traffic, offload};
-use crate::harness::{eventually, live};
+use crate::harness::{directory, eventually, live};
 
 const BYTES: &str = "ebpf_network_bytes_total";
 const PACKETS: &str = "ebpf_network_packets_total";
@@ -250,5 +253,90 @@ fn sockets_that_were_there_before_have_their_owners() {
     early.go_on();
     early.finish();
     expect(&agent, first.path(), &way("transmit", "udp", "ipv6"), (f64::from(COUNT * 148), f64::from(COUNT)));
+    agent.stop();
+}
+
+/// Gives a program that runs the agent where the memory controller seems to be on no version 1 hierarchy.
+fn on_version_2() -> PathBuf {
+    let directory = directory("v2");
+    let (controllers, program) = (directory.join("controllers"), directory.join("telesonde"));
+    fs::write(&controllers, "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t0\t1\t1\n").unwrap();
+    let script = format!(
+        "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind {} /proc/cgroups && exec {} \"$@\"' sh \"$@\"\n",
+        controllers.display(),
+        env!("CARGO_BIN_EXE_telesonde"),
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
+#[test]
+fn version_2_alone_counts_the_same() {
+    const COUNT: u32 = 503;
+    let _kernel = live!();
+    let program = on_version_2();
+    let agent = Agent::start(Wish { program: Some(&program), collectors: &[REQUIRED], ..Wish::default() });
+    let pair = Pair::new();
+    let root = cgroup::mount_of("").unwrap();
+    for (server, family) in FAMILIES {
+        let primary = |name| {
+            let cgroup = Cgroup::new(&format!("{name}-{family}"));
+            cgroup.twin(&root).unwrap_or(cgroup)
+        };
+        let (sender, receiver) = (primary("sender"), primary("receiver"));
+        let (address, count) = (server.to_string(), COUNT.to_string());
+        let receiving = Traffic::ready(&pair.server, &receiver, &["udp_receive", &address, "7000", &count]);
+        Traffic::run(&pair.client, &sender, &["udp_send", &address, "7000", &count, "100"]);
+        receiving.finish();
+        let header = if server.is_ipv4() { 28 } else { 48 };
+        let expected = (f64::from(COUNT * (100 + header)), f64::from(COUNT));
+        expect(&agent, sender.path(), &way("transmit", "udp", family), expected);
+        expect(&agent, receiver.path(), &way("receive", "udp", family), expected);
+    }
+    agent.stop();
+}
+
+#[test]
+fn loopback_counts_where_it_is_wanted() {
+    const COUNT: u32 = 31;
+    let _kernel = live!();
+    let pair = Pair::new();
+    for wanted in [true, false] {
+        let section = format!("network: {{enabled: require, loopback: {wanted}}}");
+        let agent = Agent::start(Wish { collectors: &[&section], ..Wish::default() });
+        let cgroup = Cgroup::new(&format!("loopback-{wanted}"));
+        let send = |address: &str| {
+            Traffic::run(&pair.client, &cgroup, &["udp_send", address, "7000", &COUNT.to_string(), "100"]);
+        };
+        for address in ["127.0.0.1", "::1"] {
+            send(address);
+        }
+        send(&Pair::SERVER_V4.to_string());
+        let all = |sends: u32| (f64::from(sends * COUNT * 128), f64::from(sends * COUNT));
+        expect(&agent, cgroup.path(), &way("transmit", "udp", "ipv4"), all(if wanted { 2 } else { 1 }));
+        let six = amount(&agent.scrape(), cgroup.path(), &way("transmit", "udp", "ipv6"));
+        assert_eq!(six, if wanted { (f64::from(COUNT * 148), f64::from(COUNT)) } else { (0.0, 0.0) });
+        agent.stop();
+    }
+}
+
+#[test]
+fn what_a_full_map_cannot_hold_is_the_overflow_series() {
+    const COUNT: u32 = 211;
+    let _kernel = live!();
+    let section = "network: {enabled: require, max_flows: 1}";
+    let agent = Agent::start(Wish { collectors: &[section], ..Wish::default() });
+    let pair = Pair::new();
+    let cgroup = Cgroup::new("overflow");
+    for (server, _) in FAMILIES {
+        Traffic::run(&pair.client, &cgroup, &["udp_send", &server.to_string(), "7000", &COUNT.to_string(), "100"]);
+    }
+    agent.until("what did not fit is in the overflow series", |scrape| {
+        let overflow = scrape.value(PACKETS, &[("otel_metric_overflow", "true")])?;
+        let lost = scrape.value("telesonde_bpf_map_overflow_total", &[("map", "flows")])?;
+        // One of the two flows may have had the one entry.
+        (overflow >= f64::from(COUNT) && lost >= f64::from(COUNT)).then_some(())
+    });
     agent.stop();
 }
