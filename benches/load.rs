@@ -70,6 +70,11 @@ impl Load {
         Ok(Self { child, orders, answers: BufReader::new(answers).lines() })
     }
 
+    /// Gives the child's process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Does so many operations in each of some slices; gives the nanoseconds of an operation in the median slice.
     pub fn sample(&mut self, work: &str, operations: u64, slices: u64) -> io::Result<f64> {
         self.order(&format!("work {work} {operations} {slices}"))?;

@@ -14,7 +14,7 @@ use std::error::Error;
 
 use load::Load;
 use measure::{Estimate, pairs};
-use workshop::{What, Workshop, shape};
+use workshop::{Filter, What, Workshop, shape};
 
 /// Calls of one slice, and the slices of one sample, about 50 ms; a sample is its median slice, so that an interrupt
 /// or a migration of the virtual CPU in one of them does not count.
@@ -37,7 +37,7 @@ const PAIR: usize = 1;
 const EXIT: usize = 2;
 const CLOCK: usize = 5;
 
-fn rows() -> Result<Vec<Row>, Box<dyn Error>> {
+fn rows(child: u32) -> Result<Vec<Row>, Box<dyn Error>> {
     let row = |name, floor, goal, what| Row { name, floor, goal, what };
     let syscalls = workshop::collector("syscalls").ok_or("no syscalls collector")?;
     let timing = |latency| What::Collectors(vec![workshop::timing(syscalls, latency)]);
@@ -57,6 +57,9 @@ fn rows() -> Result<Vec<Row>, Box<dyn Error>> {
         row("counting only (sys_exit)", EXIT, Some(26.0), timing("off")),
         row("timing one in 16 (default)", PAIR, Some(45.0), What::Collectors(vec![workshop::default(syscalls)])),
         row("timing every call", PAIR, Some(85.0), timing("all")),
+        row("default, left out: agent", PAIR, None, What::Filtered(syscalls, Filter::Process(child))),
+        row("default, left out: by name", PAIR, None, What::Filtered(syscalls, Filter::Name)),
+        row("default, left out: by cgroup", PAIR, None, What::Filtered(syscalls, Filter::Cgroup)),
     ])
 }
 
@@ -86,8 +89,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Prints the table of added nanoseconds.
 fn overhead(workshop: &Workshop, cpu: usize) -> Result<(), Box<dyn Error>> {
-    let rows = rows()?;
     let mut load = Load::start(cpu)?;
+    let rows = rows(load.id())?;
     let mut off: Vec<Vec<f64>> = vec![Vec::new(); rows.len()];
     let mut added = off.clone();
     load.sample("syscall", CALLS, SLICES)?;

@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::error::Error;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bpf::abi::histogram::HistShape;
 use bpf::{Loader, Types};
-use model::{Answer, Census, CgroupChange, Resolver, Subject};
-use runtime::{Descriptor, Own, Platform, Setup};
+use model::{Answer, Census, CgroupChange, Resolver, Rule, Subject};
+use runtime::{CgroupRules, Descriptor, Own, Platform, Setup};
 use serde_json::Value;
 
 /// Nothing dies here.
@@ -48,6 +49,34 @@ pub enum What {
     Sample(&'static str, u8),
     /// Collectors with their sections.
     Collectors(Vec<(&'static Descriptor, Value)>),
+    /// A collector that leaves out the work that is measured.
+    Filtered(&'static Descriptor, Filter),
+}
+
+/// By what work is left out.
+#[derive(Clone, Copy)]
+pub enum Filter {
+    /// Its process, as the agent leaves out itself.
+    Process(u32),
+    /// The name of its process, which is ours, too.
+    Name,
+    /// Its cgroup, which is ours, too.
+    Cgroup,
+}
+
+/// A census that wants one cgroup left out.
+struct Denied(u64);
+
+impl Census for Denied {
+    fn changed(&self, _: CgroupChange) {}
+
+    fn removed_for(&self, _: u64) -> Option<Duration> {
+        None
+    }
+
+    fn rules(&self, known: u64) -> Option<(u64, Vec<(u64, Rule)>)> {
+        (known == 0).then(|| (1, vec![(self.0, Rule::Deny)]))
+    }
 }
 
 /// The shape of all histograms of nanoseconds at a scale.
@@ -64,24 +93,7 @@ pub struct Workshop {
 impl Workshop {
     pub fn new() -> Result<Self, Box<dyn Error>> {
         let types = Types::load(None)?;
-        let platform = Platform {
-            facts: bpf::probe::Facts::gather(),
-            census: Arc::new(NoCgroups),
-            btf_path: None,
-            types: Mutex::new(Some(types.clone())),
-            map_scale: 1.0,
-            ring_bytes: 256 * 1024,
-            perf_bytes: 8192,
-            buffer: runtime::Buffer::Auto,
-            // A sink that nobody empties: events cost what they cost up to it.
-            bus: Arc::new(runtime::Bus::new(Arc::new(Nobody), 1, 1)),
-            process_filter: Vec::new(),
-            exclude_processes: Vec::new(),
-            cgroup_rules: None,
-            excluded_process: Some(std::process::id()),
-            sample_every: 1,
-            meters: Own::new().provider(),
-        };
+        let platform = platform(&types);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         Ok(Self { platform: Arc::new(platform), types, runtime })
     }
@@ -109,16 +121,67 @@ impl Workshop {
                 attached.push(Box::new(object));
             }
             What::Collectors(sections) => {
-                let _inside = self.runtime.enter();
                 for (descriptor, section) in sections {
-                    let (platform, handle) = (Arc::clone(&self.platform), self.runtime.handle().clone());
-                    let mut setup = Setup::new(descriptor.name, section.clone(), platform, handle);
-                    attached.push(Box::new((descriptor.make)(&mut setup)?));
+                    attached.push(self.make(descriptor, section.clone(), &self.platform)?);
                 }
+            }
+            What::Filtered(descriptor, filter) => {
+                let mut platform = platform(&self.types);
+                match *filter {
+                    Filter::Process(process) => platform.excluded_process = Some(process),
+                    Filter::Name => {
+                        let name = std::fs::read_to_string("/proc/self/comm")?;
+                        platform.exclude_processes = vec![name.trim_end().to_owned()];
+                    }
+                    Filter::Cgroup => platform.cgroup_rules = Some(CgroupRules::new(&Denied(own_cgroup()?), 1024)?),
+                }
+                let section = (descriptor.section.defaults)();
+                attached.push(self.make(descriptor, section, &Arc::new(platform))?);
             }
         }
         Ok(attached)
     }
+
+    fn make(
+        &self,
+        descriptor: &'static Descriptor,
+        section: Value,
+        platform: &Arc<Platform>,
+    ) -> Result<Box<dyn Any>, Box<dyn Error>> {
+        let _inside = self.runtime.enter();
+        let mut setup = Setup::new(descriptor.name, section, Arc::clone(platform), self.runtime.handle().clone());
+        Ok(Box::new((descriptor.make)(&mut setup)?))
+    }
+}
+
+fn platform(types: &Types) -> Platform {
+    Platform {
+        facts: bpf::probe::Facts::gather(),
+        census: Arc::new(NoCgroups),
+        btf_path: None,
+        types: Mutex::new(Some(types.clone())),
+        map_scale: 1.0,
+        ring_bytes: 256 * 1024,
+        perf_bytes: 8192,
+        buffer: runtime::Buffer::Auto,
+        // A sink that nobody empties: events cost what they cost up to it.
+        bus: Arc::new(runtime::Bus::new(Arc::new(Nobody), 1, 1)),
+        process_filter: Vec::new(),
+        exclude_processes: Vec::new(),
+        cgroup_rules: None,
+        excluded_process: Some(std::process::id()),
+        sample_every: 1,
+        meters: Own::new().provider(),
+    }
+}
+
+/// Gives the id of the cgroup that this process and its children are in.
+fn own_cgroup() -> Result<u64, Box<dyn Error>> {
+    let mount = bpf::probe::Facts::gather().cgroups.mount.ok_or("no cgroup hierarchy")?;
+    let memberships = std::fs::read_to_string("/proc/self/cgroup")?;
+    let line = memberships.lines().find(|line| line.contains(":memory:")).or(memberships.lines().last());
+    let path = line.and_then(|line| line.splitn(3, ':').nth(2)).ok_or("no cgroup")?;
+    Ok(std::fs::metadata(mount.join(path.trim_start_matches('/')))?.ino())
 }
 
 /// Gives a collector with its defaults.
