@@ -45,6 +45,9 @@
  */
 #define SHARED_HISTOGRAM(name, k, entries) HISTOGRAM_MAPS(BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_ARRAY, name, k, entries)
 
+/* Of the values one in so many is taken, at random: for what is not sampled where it is measured. */
+const volatile u32 histogram_every = 1;
+
 /* Adds a value to the histogram of a key. */
 #define histogram_add(name, key, value) histogram_add_to(&name, &name##_lost, &name##_shape, key, value, false)
 #define shared_histogram_add(name, key, value) histogram_add_to(&name, &name##_lost, &name##_shape, key, value, true)
@@ -136,9 +139,12 @@ static __always_inline void histogram_put(struct histogram *histogram, const vol
 static __always_inline void histogram_add_to(void *map, void *lost, const volatile struct hist_shape *shape,
 					     const void *key, u64 v, bool shared)
 {
-	struct histogram *histogram = bpf_map_lookup_elem(map, key);
+	struct histogram *histogram;
 	u32 zero = 0;
 
+	if (histogram_every > 1 && bpf_get_prandom_u32() % histogram_every)
+		return;
+	histogram = bpf_map_lookup_elem(map, key);
 	if (!histogram) {
 		/* Another CPU, or an interrupt of this one, may have just made it. */
 		bpf_map_update_elem(map, key, empty_histogram, BPF_NOEXIST);

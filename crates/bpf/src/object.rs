@@ -88,12 +88,20 @@ pub struct Loader {
     /// The bytes of a value, by map.
     values: Vec<(String, u32)>,
     shared: Vec<(&'static str, Result<OwnedFd, Error>)>,
+    sample_every: u32,
 }
 
 impl Loader {
     /// Begins with an embedded object, by the name of its file.
     pub fn new(object: &'static str) -> Self {
-        Self { object, constants: Vec::new(), entries: Vec::new(), values: Vec::new(), shared: Vec::new() }
+        Self {
+            object,
+            constants: Vec::new(),
+            entries: Vec::new(),
+            values: Vec::new(),
+            shared: Vec::new(),
+            sample_every: 1,
+        }
     }
 
     /// Sets a `const volatile` global of the programs.
@@ -120,6 +128,13 @@ impl Loader {
         self
     }
 
+    /// Lets the object's histograms take one value in so many.
+    #[must_use]
+    pub fn sample_histograms(mut self, every: u32) -> Self {
+        self.sample_every = every.max(1);
+        self
+    }
+
     /// Lets the object use a map that others use, too, in place of its own of that name.
     #[must_use]
     pub fn shared<K: Plain, V: Plain>(mut self, map: &'static str, table: &Table<K, V>) -> Self {
@@ -142,6 +157,9 @@ impl Loader {
         for (name, value) in &self.constants {
             loader.override_global(name, value.as_slice(), true);
         }
+        let every = self.sample_every.to_ne_bytes();
+        // Absent where the object has no histograms.
+        loader.override_global("histogram_every", every.as_slice(), false);
         for (map, entries) in &self.entries {
             loader.map_max_entries(map, *entries);
         }
@@ -171,7 +189,7 @@ impl Loader {
                 tally.add_map(name, &fd).map_err(|error| fail(error.to_string(), ""))?;
             }
         }
-        Ok(Object { name: self.object, ebpf, tally: Arc::new(tally) })
+        Ok(Object { name: self.object, ebpf, tally: Arc::new(tally), sample_every: self.sample_every })
     }
 }
 
@@ -180,6 +198,7 @@ pub struct Object {
     pub(crate) name: &'static str,
     pub(crate) ebpf: Ebpf,
     pub(crate) tally: Arc<Tally>,
+    sample_every: u32,
 }
 
 impl Object {
@@ -269,6 +288,11 @@ impl Object {
             array @ Map::PerfEventArray(_) => Perf::new(array, map, perf_bytes).map(Events::Perf),
             ring => Ring::new(ring, map).map(Events::Ring),
         }
+    }
+
+    /// Gives how many values each one that its histograms take stands for.
+    pub fn sample_every(&self) -> u32 {
+        self.sample_every
     }
 
     /// Gives a handle for self-telemetry: it reads from any thread and does not keep the object alive.

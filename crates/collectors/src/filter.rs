@@ -4,14 +4,15 @@ use bpf::abi::filter::{COMM_EXCLUDE, COMM_INCLUDE};
 use bpf::{Loader, Object};
 use runtime::{MakeError, Platform};
 
-/// Sets the constants of an object that includes the filter, and lets it use the table of cgroups.
+/// Sets the constants of an object that includes the filter, and lets it use the table of cgroups. By `sample_rate`
+/// fewer values go to its histograms.
 pub fn tune(loader: Loader, platform: &Platform) -> Loader {
     let comm_filter = match (platform.process_filter.is_empty(), platform.exclude_processes.is_empty()) {
         (false, _) => COMM_INCLUDE,
         (true, false) => COMM_EXCLUDE,
         (true, true) => 0,
     };
-    let loader = loader.constant("comm_filter", &comm_filter);
+    let loader = loader.sample_histograms(platform.sample_every).constant("comm_filter", &comm_filter);
     share(loader.constant("own_tgid", &platform.excluded_process.unwrap_or_default()), platform)
 }
 

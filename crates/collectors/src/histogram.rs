@@ -81,7 +81,7 @@ impl<K: Key> Histograms<K> {
         let table = object.histograms(map, shape).map_err(crate::refused)?;
         let lost = object.lost_histogram(map, shape).map_err(crate::refused)?;
         let dead = Retirement::new(census);
-        Ok(Self { map, shape, table, lost, dead, sum: Histogram::default(), weight: 1 })
+        Ok(Self { map, shape, table, lost, dead, sum: Histogram::default(), weight: object.sample_every() })
     }
 
     /// Says that one operation in so many is measured, on average: each value counts as often, and the interval is

@@ -100,14 +100,14 @@ impl Latency {
         }
     }
 
-    /// Sets the constants of an object that times calls.
+    /// Sets the constants of an object that times calls: what is timed is sampled already.
     pub fn tune(self, loader: Loader) -> Loader {
         let (timing, span) = match self {
             Self::Off => (TIME_NONE, 1),
             Self::All => (TIME_EVERY, 1),
             Self::Sample(every) => (TIME_SAMPLE, 2 * every - 1),
         };
-        loader.constant("timing", &timing).constant("sample_span", &span)
+        loader.sample_histograms(1).constant("timing", &timing).constant("sample_span", &span)
     }
 }
 
