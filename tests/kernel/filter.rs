@@ -4,6 +4,8 @@ use std::fs;
 
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
+use crate::harness::netns::Pair;
+use crate::harness::peer::Peer;
 use crate::harness::scrape::Scrape;
 use crate::harness::{live, stimulus};
 
@@ -145,5 +147,30 @@ fn a_sample_is_scaled_and_counters_are_not_sampled() {
     let agent = Agent::start(Wish { syscalls: "latency: all", ..Wish::default() });
     let scrape = agent.scrape();
     assert_eq!(scrape.value("telesonde_sample_interval", &[("metric", "ebpf_syscall_latency_ns")]), None);
+    agent.stop();
+}
+
+/// Connections have no sampling of their own: the rate is that of their histogram alone.
+#[test]
+fn the_rate_reaches_every_histogram() {
+    let _kernel = live!();
+    let tcp = "tcp: {enabled: require}";
+    let agent = Agent::start(Wish { ebpf: &["sample_rate: 50"], collectors: &[tcp], ..Wish::default() });
+    let pair = Pair::new();
+    let (clients, servers) = (Cgroup::new("sample-client"), Cgroup::new("sample-server"));
+    let (mut client, mut server) = (Peer::start(&clients, &pair.client), Peer::start(&servers, &pair.server));
+    server.ask(&format!("listen {} 7000 512", Pair::SERVER_V4));
+    for _ in 0..2 {
+        assert_eq!(client.ask(&format!("connect {} 7000 200", Pair::SERVER_V4)), 200);
+        server.ask("accept 200");
+    }
+    let labels = [("cgroup_path", clients.path())];
+    agent.until("all are counted", |scrape| (scrape.value("ebpf_tcp_connects_total", &labels)? == 400.0).then_some(()));
+    let scrape = agent.scrape();
+    let count = scrape.value("ebpf_tcp_connect_latency_ns_count", &labels).unwrap();
+    // Six deviations of 400 fair draws, each of which counts twice.
+    assert!(count % 2.0 == 0.0 && (count - 400.0).abs() <= 6.0 * 20.0, "{count} of 400 connections");
+    let interval = [("metric", "ebpf_tcp_connect_latency_ns")];
+    assert_eq!(scrape.value("telesonde_sample_interval", &interval), Some(2.0));
     agent.stop();
 }
