@@ -16,7 +16,7 @@
 
 /* A full map takes 144 B an entry and 8 B for each CPU. */
 MAP(PERCPU_HASH, block_bytes, struct transfer, u64, 1024, ON_DEMAND);
-HISTOGRAM(block_latency, struct transfer, 512);
+SHARED_HISTOGRAM(block_latency, struct transfer, 512);
 /* One cell of 32 B for each CPU. */
 MAP(PERCPU_ARRAY, losses, u32, struct loss, 1, 0);
 
@@ -67,7 +67,7 @@ static __always_inline void add_latency(struct request *rq, struct transfer *tra
 		start = rq->io_start_time_ns;
 	if (start) {
 		/* The kernel's own clock may be read ahead of ours. */
-		histogram_add(block_latency, transfer, now > start ? now - start : 0);
+		shared_histogram_add(block_latency, transfer, now > start ? now - start : 0);
 		return;
 	}
 	lost = loss();

@@ -15,7 +15,7 @@ const volatile u64 known_types[TYPE_WORDS] = {};
 /* A full map takes 112 B an entry and 8 B for each CPU. */
 MAP(PERCPU_HASH, dns_queries, struct tally, u64, 4096, ON_DEMAND);
 MAP(PERCPU_HASH, dns_responses, struct tally, u64, 4096, ON_DEMAND);
-HISTOGRAM(dns_latency, struct tally, 512);
+SHARED_HISTOGRAM(dns_latency, struct tally, 512);
 /* 112 B an entry. */
 MAP(HASH, dns_pending, struct asked, struct pending, 16384, ON_DEMAND);
 MAP(PERCPU_ARRAY, losses, u32, struct loss, 1, 0);
@@ -79,5 +79,5 @@ static __always_inline void answer(struct __sk_buff *skb, u16 id, u32 code)
 	if (!count(&dns_responses, &key))
 		LOSE(responses);
 	key.code = 0;
-	histogram_add(dns_latency, &key, took);
+	shared_histogram_add(dns_latency, &key, took);
 }

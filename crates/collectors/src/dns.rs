@@ -75,11 +75,11 @@ const SAMPLES: usize = 21;
 
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
-    // What a full map takes: an entry's overhead and its value on each CPU.
-    let entry = |entries: u32, value: u64| u64::from(entries) * (112 + value * cpus as u64);
+    // What a full map takes: an entry's overhead and its value, of histograms one for all CPUs.
+    let entry = |entries: u32, value: u64| u64::from(entries) * (112 + value);
     let maps = vec![
-        ("dns_queries", entry(config.max_queries, 8)),
-        ("dns_responses", entry(config.max_responses, 8)),
+        ("dns_queries", entry(config.max_queries, 8 * cpus as u64)),
+        ("dns_responses", entry(config.max_responses, 8 * cpus as u64)),
         ("dns_latency", entry(config.max_latencies, config.latency_shape().bytes().into())),
         ("dns_pending", u64::from(config.max_pending) * 112),
     ];

@@ -45,3 +45,15 @@ fn refused(error: bpf::Error) -> MakeError {
         error => MakeError::Failed(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_maps_of_the_defaults_fit_on_a_host_with_16_cpus() {
+        let plans = ALL.iter().map(|descriptor| (descriptor.plan)(&(descriptor.section.defaults)(), 16));
+        let bytes: u64 = plans.flat_map(|plan| plan.maps).map(|(_, bytes)| bytes).sum();
+        assert!(bytes <= 32 << 20, "{bytes} bytes");
+    }
+}

@@ -76,7 +76,7 @@ struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { allocations: true, max_workloads: 4_096 }
+        Self { allocations: true, max_workloads: 2_048 }
     }
 }
 

@@ -85,7 +85,7 @@ struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { latency: true, latency_scale: Scale(0), max_workloads: 4_096, max_latencies: 4_096, max_threads: 16_384 }
+        Self { latency: true, latency_scale: Scale(0), max_workloads: 2_048, max_latencies: 1_024, max_threads: 16_384 }
     }
 }
 

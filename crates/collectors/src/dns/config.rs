@@ -36,8 +36,8 @@ impl Default for Config {
         Self {
             timeout: Timeout(Duration::from_secs(5)),
             latency_scale: Scale(2),
-            max_queries: 4_096,
-            max_responses: 4_096,
+            max_queries: 2_048,
+            max_responses: 2_048,
             max_latencies: 512,
             max_pending: 16_384,
         }

@@ -42,8 +42,8 @@ impl Default for Config {
             latency_by_syscall: Vec::new(),
             latency_scale: Scale(0),
             max_calls: 16_384,
-            max_errors: 8_192,
-            max_latencies: 4_096,
+            max_errors: 4_096,
+            max_latencies: 1_024,
         }
     }
 }

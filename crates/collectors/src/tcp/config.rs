@@ -26,7 +26,7 @@ pub(super) struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { rtt: true, latency_scale: Scale(2), max_workloads: 4_096, max_latencies: 2_048 }
+        Self { rtt: true, latency_scale: Scale(2), max_workloads: 1_024, max_latencies: 1_024 }
     }
 }
 
