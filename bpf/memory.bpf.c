@@ -2,8 +2,8 @@
 /*
  * Page faults, page allocations and OOM kills per cgroup. Faults and kills are
  * the kernel's per-task fields (lib/account.bpf.h). Hooks: mm_page_alloc,
- * task_newtask, cgroup_attach_task, sched_process_free, and an iterator over all
- * tasks. Not seen: bulk allocations, and that pages are freed.
+ * task_newtask, cgroup_attach_task, sched_process_exit, sched_process_free, and an
+ * iterator over all tasks. Not seen: bulk allocations, and that pages are freed.
  */
 #include "lib/kernel.h"
 #include "memory.h"
@@ -59,6 +59,13 @@ static __always_inline bool in_interrupt(struct task_struct *task)
 #endif
 }
 #endif
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(sched_process_exit, struct task_struct *task)
+{
+	settle_now(task);
+	return 0;
+}
 
 SEC("tp_btf/mm_page_alloc")
 int BPF_PROG(mm_page_alloc, struct page *page, u32 order)

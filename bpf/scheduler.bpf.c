@@ -77,6 +77,13 @@ static __always_inline void read_work(struct task_struct *task, struct work *wor
 	work->involuntary = task->nivcsw;
 }
 
+/* The last switch of a task is what it does last. */
+static __always_inline void end(struct task_struct *task)
+{
+	if (task->exit_state)
+		settle_now(task);
+}
+
 /*
  * Here the next task still stands in the queue: last_queued is when it came to
  * this CPU's. A task that was moved between queues while it waited came to its
@@ -92,6 +99,7 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	u64 pid, waited, total, cgroup, *cell;
 	u32 index;
 
+	end(prev);
 	if (!queued) /* the idle task */
 		return 0;
 	waited = next->se.cfs_rq->rq->clock - queued;
@@ -110,6 +118,14 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	cgroup = cgroup_of(next);
 	if (!is_filtered_in(next, cgroup))
 		histogram_add(waits, &cgroup, waited);
+	return 0;
+}
+
+/* Where waits are not measured. */
+SEC("tp_btf/sched_switch")
+int BPF_PROG(sched_switch__end, bool preempt, struct task_struct *prev)
+{
+	end(prev);
 	return 0;
 }
 

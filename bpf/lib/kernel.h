@@ -268,6 +268,7 @@ struct task_struct {
 	struct thread_info thread_info;
 	unsigned int flags;
 	void *stack;
+	int exit_state;
 	int pid;
 	int tgid;
 	int exit_code;

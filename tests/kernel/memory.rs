@@ -48,6 +48,26 @@ fn fresh_pages_are_minor_faults_and_allocations() {
 }
 
 #[test]
+fn the_faults_of_brief_tasks_sum_exactly() {
+    const CHILDREN: u32 = 2_000;
+    let _kernel = live!();
+    let agent = Agent::start(Wish::default());
+    let cgroup = Cgroup::new("faults");
+    let mut tasks = Tasks::start(&cgroup);
+    let (before, first) = tasks.at_rest(|| faults(&agent.scrape(), &cgroup, "minor"));
+    let told = tasks.ask(&format!("children {CHILDREN} 1"));
+    let (after, ()) = tasks.at_rest(|| ());
+    let expected = after.minor - before.minor + told["minor"].as_f64().unwrap();
+    agent.until("all children are freed", |scrape| {
+        let now = faults(scrape, &cgroup, "minor") - first;
+        assert!(now <= expected, "{now} of {expected} faults");
+        (now == expected).then_some(())
+    });
+    assert!(expected >= f64::from(CHILDREN), "{expected} faults");
+    agent.stop();
+}
+
+#[test]
 fn a_kill_belongs_to_the_victim() {
     let _kernel = live!();
     let agent = Agent::start(Wish::default());

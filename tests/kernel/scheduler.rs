@@ -1,9 +1,10 @@
 //! Time on CPU, switches and waits against what the kernel says in /proc and of cgroups.
 
 use std::fs;
+use std::path::PathBuf;
 
 use crate::harness::agent::{Agent, Wish};
-use crate::harness::cgroup::Cgroup;
+use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::live;
 use crate::harness::scrape::Scrape;
 use crate::harness::tasks::Tasks;
@@ -116,5 +117,72 @@ fn what_was_done_before_a_move_stays_where_it_was() {
         new.voluntary + new.involuntary,
         after.voluntary + after.involuntary - moved.voluntary - moved.involuntary
     );
+    agent.stop();
+}
+
+/// The kernel's own sum of the time of a cgroup's tasks, in a hierarchy of its own where it has one.
+struct CpuTime(PathBuf);
+
+impl CpuTime {
+    fn of(tasks: &Tasks) -> Option<Self> {
+        let mount = cgroup::mount().ok()?.parent()?.join("cpuacct");
+        let directory = mount.join(format!("telesonde-test-{}", tasks.pid()));
+        fs::create_dir(&directory).ok()?;
+        let time = Self(directory);
+        fs::write(time.0.join("cgroup.procs"), tasks.pid().to_string()).ok()?;
+        Some(time)
+    }
+
+    fn nanoseconds(&self) -> f64 {
+        fs::read_to_string(self.0.join("cpuacct.usage")).unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for CpuTime {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.parent().unwrap().join("cgroup.procs"), "0");
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn thousands_of_brief_tasks_sum_exactly() {
+    const CHILDREN: u32 = 3_000;
+    let _kernel = live!();
+    let agent = Agent::start(Wish::default());
+    let cgroup = Cgroup::new("brief");
+    let mut tasks = Tasks::start(&cgroup);
+    let time = CpuTime::of(&tasks);
+    tasks.ask("sleep 1");
+    let truth = || time.as_ref().map(CpuTime::nanoseconds);
+    let (before, (first, zero)) = tasks.at_rest(|| (seen(&agent.scrape(), &cgroup), truth()));
+    tasks.tell(&format!("children {CHILDREN} 1000"));
+    let mut earlier = seen(&agent.scrape(), &cgroup);
+    let answer = loop {
+        let now = seen(&agent.scrape(), &cgroup);
+        assert!(earlier.runtime <= now.runtime && earlier.voluntary <= now.voluntary, "{earlier:?} {now:?}");
+        earlier = now;
+        // Each child has used at least so much before it ends.
+        if now.runtime - first.runtime >= f64::from(CHILDREN) * 1e6 {
+            break tasks.answer();
+        }
+    };
+    let (after, truth) = tasks.at_rest(truth);
+    let number = |key: &str| answer[key].as_f64().unwrap();
+    // The parent may see a child's counts before its last switch, away from the dead child.
+    let voluntary = after.voluntary - before.voluntary + number("voluntary");
+    let spent = truth.zip(zero).map(|(truth, zero)| truth - zero);
+    let last = agent.until("all children have ended", |scrape| {
+        let now = seen(scrape, &cgroup);
+        assert!(earlier.runtime <= now.runtime && earlier.voluntary <= now.voluntary, "{earlier:?} {now:?}");
+        (spent.is_none_or(|spent| now.runtime - first.runtime >= spent)).then_some(now)
+    });
+    let switches = last.voluntary - first.voluntary;
+    assert!(voluntary <= switches && switches <= voluntary + f64::from(CHILDREN), "{voluntary} <= {switches}");
+    let involuntary = after.involuntary - before.involuntary + number("involuntary");
+    assert_eq!(last.involuntary - first.involuntary, involuntary);
+    if let Some(spent) = spent {
+        assert_eq!(last.runtime - first.runtime, spent, "nanoseconds on CPU");
+    }
     agent.stop();
 }

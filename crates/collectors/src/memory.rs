@@ -54,6 +54,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         account::NEEDS[0],
         account::NEEDS[1],
         account::NEEDS[2],
+        Need::Tracepoint("sched_process_exit"),
         Need::Tracepoint("mm_page_alloc"),
         Need::Capability("CAP_BPF"),
         Need::Capability("CAP_PERFMON"),
@@ -124,6 +125,7 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
     let mut object = filter::tune(loader, platform).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     account::open(&mut object, types)?;
+    object.attach("sched_process_exit", types).map_err(crate::refused)?;
     if config.allocations {
         object.attach("mm_page_alloc", types).map_err(crate::refused)?;
     }

@@ -160,6 +160,9 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<(Object, 
     filter::fill(platform, &object)?;
     account::open(&mut object, types)?;
     let refusal = if config.latency { object.attach("sched_switch", types).err() } else { None };
+    if refusal.is_some() || !config.latency {
+        object.attach("sched_switch__end", types).map_err(crate::refused)?;
+    }
     Ok((object, refusal))
 }
 
