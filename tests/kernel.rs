@@ -7,6 +7,7 @@ mod counts;
 mod dns;
 mod file_io;
 mod filter;
+mod flood;
 mod foreign;
 mod hooks;
 mod host;

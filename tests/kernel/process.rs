@@ -205,3 +205,52 @@ fn without_a_sink_nothing_is_attached() {
     assert!(status.contains("exporters.events.stdout"), "the reason is there: {status}");
     agent.stop();
 }
+
+#[test]
+fn a_dead_receiver_costs_standard_output_nothing() {
+    const COUNT: usize = 300;
+    let _kernel = live!();
+    let receiver = Receiver::start();
+    receiver.refuse(true);
+    let events = "otlp: test, stdout: true, schedule_delay: 50ms, export_timeout: 1s";
+    let otlp = Some(receiver.address());
+    let agent = Agent::start(Wish { collectors: &[UNLIMITED], otlp, events, ..Wish::default() });
+    let cgroup = Cgroup::new("stdout");
+    shell(&cgroup, &format!("n={COUNT}; while [ $n -gt 0 ]; do /bin/true; n=$((n - 1)); done"));
+    let lines = || {
+        let log = agent.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.filter(|line| line["cgroup_path"] == cgroup.path()).collect::<Vec<_>>()
+    };
+    eventually("all lines are there", || (lines().len() > 2 * COUNT).then_some(()));
+    let of = |kind| lines().into_iter().filter(|line| line["type"] == kind).collect::<Vec<_>>();
+    let (execs, exits) = (of("process.exec"), of("process.exit"));
+    assert_eq!((execs.len(), exits.len()), (COUNT, COUNT + 1), "the shell ends, too");
+    let path = |line: &serde_json::Value| line["path"] == "/bin/true" && line["command"] == "true";
+    assert!(execs.iter().all(path), "{:?}", execs[0]);
+    let ids: std::collections::BTreeSet<_> = lines().iter().map(|line| line["id"].to_string()).collect();
+    assert_eq!(ids.len(), 2 * COUNT + 1, "every event has an id of its own");
+    agent.until("every event is in the account of the dead one", |scrape| {
+        let of = |outcome| [("exporter", "test/events"), ("outcome", outcome)];
+        let outcome = |name| scrape.value("telesonde_export_events_total", &of(name));
+        assert_eq!(outcome("delivered"), Some(0.0));
+        let emitted = scrape.value("telesonde_events_emitted_total", &[("collector", "process")])?;
+        (outcome("failed")? + outcome("queue_full")? == emitted && emitted > 0.0).then_some(())
+    });
+    agent.stop();
+}
+
+#[test]
+fn a_sample_is_what_was_asked_for() {
+    const COUNT: usize = 600;
+    let _kernel = live!();
+    let receiver = Receiver::start();
+    let agent = start(&receiver, UNLIMITED, &["sample_rate: 25"]);
+    let cgroup = Cgroup::new("sample");
+    shell(&cgroup, &format!("n={COUNT}; while [ $n -gt 0 ]; do /bin/true; n=$((n - 1)); done"));
+    assert_whole(&agent);
+    let taken = receiver.events(&[("cgroup.path", cgroup.path()), ("event_name", "process.exec")]).len();
+    // 150 of 600 on average; ten standard deviations of 10.6 are on either side.
+    assert!((44..256).contains(&taken), "{taken}");
+    agent.stop();
+}

@@ -27,6 +27,8 @@ pub fn count(config: &Config) -> usize {
 pub struct Sinks {
     bus: Arc<Bus>,
     tasks: JoinSet<()>,
+    /// Where events go, a line for each sink.
+    pub places: Vec<String>,
 }
 
 impl Sinks {
@@ -46,10 +48,12 @@ impl Sinks {
         let mut tasks = JoinSet::new();
         let mut feeds = bus.feeds().into_iter();
         let mut sinks = Vec::new();
+        let mut places = Vec::new();
         if let Some(endpoint) = wiring::logs(config)
             && let Some(feed) = feeds.next()
         {
             let name = format!("{}/events", endpoint.name);
+            places.push(format!("send events to {} at {}", endpoint.name, endpoint.endpoint));
             let identity = Identity {
                 resource: Arc::clone(&options.resource),
                 version: options.version.clone(),
@@ -77,7 +81,7 @@ impl Sinks {
         if !sinks.is_empty() {
             observe(meter, sinks);
         }
-        Ok(Self { bus: Arc::clone(bus), tasks })
+        Ok(Self { bus: Arc::clone(bus), tasks, places })
     }
 
     /// Lets the sinks deliver what they have, and waits for them.

@@ -62,13 +62,14 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
 
     let outlets = Outlets { loaded: &loaded, manager: &manager, workloads: &workloads, meter: &meter, warnings };
     let running = outlets.start(&stopping);
-    let (mut tasks, places) = match running {
+    let (mut tasks, mut places) = match running {
         Ok(running) => running,
         Err(failure) => {
             tokio::task::block_in_place(|| manager.stop());
             return Err(failure);
         }
     };
+    places.extend(sinks.places.iter().cloned());
     // Events alone may be on standard output: whoever reads them expects one on each line.
     if !quiet && !config.exporters.events.stdout {
         tasks.spawn({

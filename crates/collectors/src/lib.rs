@@ -19,6 +19,8 @@ mod table;
 mod tcp;
 mod timing;
 
+/// Turns the records of `bpf/process.h` into events; public for what measures and floods the way that they take.
+pub use process::Decoder as EventDecoder;
 use runtime::{Descriptor, MakeError};
 
 /// Every built-in collector, in the order in which `list` shows them.

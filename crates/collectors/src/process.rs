@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::filter;
 use config::Config;
-use decode::Decoder;
+pub use decode::Decoder;
 
 /// The collector.
 pub static DESCRIPTOR: Descriptor = Descriptor {

@@ -16,6 +16,8 @@ use crate::setup;
 pub enum Name {
     /// Nanoseconds that the programs add to a system call.
     Overhead,
+    /// Events a second from the kernel to a sink on one core.
+    Events,
     /// What a gather and both expositions cost by number of series.
     Encode,
 }
@@ -53,7 +55,7 @@ pub fn run(name: Name) -> Result<()> {
     Ok(())
 }
 
-const PAGE: &str = "# Performance\n\nMeasured by `cargo xtask bench overhead` and `cargo xtask bench encode`, which replace their own part of this page.\n";
+const PAGE: &str = "# Performance\n\nMeasured by `cargo xtask bench overhead`, `cargo xtask bench events` and `cargo xtask bench encode`, which replace their own part of this page.\n";
 
 /// Puts `part` between the markers of `name`, at the end of the page where it has none.
 fn replace(page: &str, name: &str, part: &str) -> String {
