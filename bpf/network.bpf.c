@@ -138,7 +138,8 @@ int network_create(struct bpf_sock *sk)
 	return 1;
 }
 
-/* Sockets that were there before: they belong to the first task that holds them. */
+#ifndef LEGACY
+/* Sockets that were there before: they belong to the first task that holds them (bpf_sock_from_file: 5.11, 4f19cab76136). */
 SEC("iter/task_file")
 int network_seed(struct bpf_iter__task_file *ctx)
 {
@@ -213,7 +214,10 @@ static __always_inline int count_drop(struct sk_buff *skb, u32 reason, struct so
 	return 0;
 }
 
-/* The receiving socket is an argument since 6.11 (c53795d48ee8), the reason since 5.17 (c504e5c2f964). */
+/*
+ * The receiving socket is an argument since 6.11
+ * (c53795d48ee8), the reason since 5.17 (c504e5c2f964).
+ */
 SEC("tp_btf/kfree_skb")
 int BPF_PROG(kfree_skb__socket, struct sk_buff *skb, void *location, u32 reason, struct sock *rx_sk)
 {
@@ -225,5 +229,6 @@ int BPF_PROG(kfree_skb__reason, struct sk_buff *skb, void *location, u32 reason)
 {
 	return count_drop(skb, reason, skb->sk);
 }
+#endif
 
 char LICENSE[] SEC("license") = "GPL";

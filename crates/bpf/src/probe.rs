@@ -62,13 +62,12 @@ impl Cgroups {
     pub fn open_root(&self) -> io::Result<File> {
         /// The number of the root's directory; a cgroup namespace shows another directory as its root.
         const ROOT: u64 = 1;
-        let root = match &self.unified {
-            Some(path) => File::open(path)?,
-            None => {
-                let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
-                fsconfig_create(context.as_fd())?;
-                fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?.into()
-            }
+        let root = if let Some(path) = &self.unified {
+            File::open(path)?
+        } else {
+            let context = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_create(context.as_fd())?;
+            fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?.into()
         };
         if root.metadata()?.ino() != ROOT {
             let why = "only a part of the v2 cgroup hierarchy is to be seen; run in the host's cgroup namespace";

@@ -45,6 +45,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "Only what a socket of this host sends or receives is traffic: not what is forwarded, answered for a closed port, or meant for a connection in TIME_WAIT.",
         "A datagram that IP fragments is one packet, without the headers of its fragments.",
         "Before Linux 6.3 a socket stays with its creator although another workload uses it; from then on the first use is still the former owner's.",
+        "Before Linux 5.12 sockets that are older than the agent belong to the workload kernel.",
+        "What another program of the same hook drops has been counted.",
         "The subflows of Multipath TCP belong to the workload kernel.",
         "A drop has an owner only where the packet has a socket. Before Linux 5.17 the kernel gives no reasons and drops are absent.",
     ],
@@ -90,7 +92,8 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let types = setup.types()?;
     let platform = std::sync::Arc::clone(setup.platform());
     let root = platform.facts.cgroups.open_root().map_err(|error| MakeError::Unsupported(error.to_string()))?;
-    let loader = Loader::new("network")
+    let legacy = platform.facts.is_legacy();
+    let loader = Loader::new(if legacy { "network_legacy" } else { "network" })
         .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
         .constant("loopback", &u32::from(config.loopback))
         .max_entries("flows", platform.scaled(config.max_flows))
@@ -101,18 +104,22 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     // Owners first: those of new sockets, then of old ones.
     object.attach_cgroup("network_create", &root).map_err(crate::refused)?;
     for program in ["sock_send_length", "sock_recv_length"] {
-        if !types.has_tracepoint(program) {
+        if legacy || !types.has_tracepoint(program) {
             lacking.push("a socket stays with its creator although another workload uses it");
             break;
         }
         object.attach(program, &types).map_err(crate::refused)?;
     }
-    object.load_iterator("network_seed", "task_file", &types).map_err(crate::refused)?;
-    object.walk("network_seed", &mut Vec::new()).map_err(crate::refused)?;
+    if legacy {
+        lacking.push("sockets that are older than the agent belong to the workload kernel");
+    } else {
+        object.load_iterator("network_seed", "task_file", &types).map_err(crate::refused)?;
+        object.walk("network_seed", &mut Vec::new()).map_err(crate::refused)?;
+    }
     for program in ["network_egress", "network_ingress"] {
         object.attach_cgroup(program, &root).map_err(crate::refused)?;
     }
-    let reasons = if config.drops { Reasons::load(&types) } else { None };
+    let reasons = if config.drops && !legacy { Reasons::load(&types) } else { None };
     let drops = match reasons {
         Some(reasons) => {
             attach_drops(&mut object, &types).map_err(crate::refused)?;

@@ -2,6 +2,7 @@
 //! `TELESONDE_REQUIRE_BPF` to make that a failure.
 
 mod bench;
+mod network;
 mod scales;
 
 use bench::{Cgroup, Work, builds, facts, is_locked, ready};
