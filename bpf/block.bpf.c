@@ -16,6 +16,7 @@
 
 /* A full map takes 144 B an entry and 8 B for each CPU. */
 MAP(PERCPU_HASH, block_bytes, struct transfer, u64, 1024, ON_DEMAND);
+/* 144 B an entry and 432 B at the default scale, whatever the number of CPUs. */
 SHARED_HISTOGRAM(block_latency, struct transfer, 512);
 /* One cell of 32 B for each CPU. */
 MAP(PERCPU_ARRAY, losses, u32, struct loss, 1, 0);

@@ -8,14 +8,14 @@
 #include "kernel.h"
 #include "fixes.bpf.h"
 
-/* Loads of memory that nobody vouches for: f2362a57aeff, 182f7df70419 (6.17). */
+/* Loads through pointers that nobody vouches for: a parameter tagged arg:untrusted, and what a walk ends at (6.17). */
 #define FIND_DIRECT 0
 /* Five bpf_probe_read_kernel() calls, which stock lockdown=confidentiality refuses. */
 #define FIND_PROBE 1
 
 #define S_IFMT 0170000
 #define S_IFREG 0100000
-/* eventfd, epoll, timerfd and their like: regular files to the kernel since 6.16 (cfd86ef7e8e7). */
+/* eventfd, epoll, timerfd and their like: regular files to the kernel since 6.16. */
 #define ANON_INODE_FS_MAGIC 0x09041934
 
 #define NO_FILE 0

@@ -47,9 +47,18 @@ pub fn dns(cgroup: &Cgroup, actions: &[String]) -> Value {
 
 /// Gives the 32-bit program that calls getppid so many times, or why there is none.
 pub fn compat(calls: u32) -> Result<PathBuf, String> {
-    let count = format!("-DCOUNT={calls}");
-    let flags = ["-m32", "-O1", "-nostdlib", "-static", "-fno-stack-protector", "-fuse-ld=bfd", &count];
-    let program = compile("compat.c", &flags, &["clang"])?;
+    compile_compat("compat.c", &[format!("-DCOUNT={calls}")])
+}
+
+/// Gives the 32-bit program that reads, writes and flushes a new file so many times, or why there is none.
+pub fn compat_files(file: &Path, rounds: u32) -> Result<PathBuf, String> {
+    compile_compat("compat_files.c", &[format!("-DCOUNT={rounds}"), format!("-DPATH=\"{}\"", file.display())])
+}
+
+fn compile_compat(source: &str, defines: &[String]) -> Result<PathBuf, String> {
+    let flags = ["-m32", "-O1", "-nostdlib", "-static", "-fno-stack-protector", "-fuse-ld=bfd"];
+    let flags: Vec<&str> = flags.into_iter().chain(defines.iter().map(String::as_str)).collect();
+    let program = compile(source, &flags, &["clang"])?;
     match Command::new(&program).status() {
         Ok(status) if status.success() => Ok(program),
         Ok(status) => Err(format!("a 32-bit program ends with {status}")),

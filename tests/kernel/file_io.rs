@@ -57,6 +57,31 @@ fn every_call_counts_on_ext4_and_on_tmpfs() {
 }
 
 #[test]
+fn calls_of_the_32_bit_table_count() {
+    let _kernel = live!();
+    let mount = Mount::tmpfs();
+    let program = match stimulus::compat_files(&mount.path().join("file"), 77) {
+        Ok(program) => program,
+        Err(reason) => {
+            println!("SKIPPED kernel::file_io::calls_of_the_32_bit_table_count: {reason}");
+            return;
+        }
+    };
+    let agent = Agent::start(Wish { collectors: &["file_io: {enabled: require, latency: all}"], ..Wish::default() });
+    let cgroup = Cgroup::new("files-compat");
+    stimulus::run(&cgroup, &[&format!("exec_file={}", program.display())]);
+    let path = ("cgroup_path", cgroup.path());
+    let tmpfs = [path, ("system_filesystem_type", "tmpfs")];
+    let read = agent.until("the workload is seen", |scrape| scrape.value(READ, &tmpfs));
+    let scrape = agent.scrape();
+    assert_eq!((read, scrape.value(WRITTEN, &tmpfs)), (77.0 * 67.0, Some(7700.0)));
+    let timed = |operation| scrape.value(TIMED, &[path, ("operation", operation)]);
+    assert_eq!((timed("fsync"), timed("copy")), (Some(77.0), None));
+    assert!(scrape.value(OPENS, &[path]) >= Some(2.0));
+    agent.stop();
+}
+
+#[test]
 fn timing_does_not_change_amounts() {
     let _kernel = live!();
     let mount = Mount::tmpfs();
