@@ -12,8 +12,8 @@ use crate::nginx::Nginx;
 use crate::work::{KINDS, Kind};
 use crate::workshop::{self, What, Workshop};
 
-/// Slices of one sample, some 25 ms.
-const SLICES: u64 = 5;
+/// Slices of one sample, some 15 ms.
+const SLICES: u64 = 3;
 /// How far the ratio of two equal halves may lie from 1 on a quiet machine.
 const NOISE: f64 = 0.02;
 

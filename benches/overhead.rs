@@ -77,6 +77,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     if others > 0 {
         println!("note: {others} BPF programs of others are loaded; the figures hold with them in place\n");
     }
+    if cfg!(debug_assertions) {
+        println!(
+            "note: built without optimisation: the kernel's part is the same, the loads' and the agent's are larger\n"
+        );
+    }
     let workshop = Workshop::new()?;
     overhead(&workshop, measured)?;
     println!();
