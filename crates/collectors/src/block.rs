@@ -127,6 +127,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let owners = Arc::new(owners.map_err(|why| MakeError::Unsupported(why.to_owned()))?);
     let shape = config.latency_shape();
     let mut object = Loader::new(if platform.facts.is_legacy() { "block_legacy" } else { "block" })
+        .sample_histograms(platform.sample_every)
         .max_entries("block_bytes", platform.scaled(config.max_transfers))
         .histogram("block_latency", shape)
         .max_entries("block_latency", platform.scaled(config.max_latencies))
