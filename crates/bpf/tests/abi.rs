@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use bpf::abi::histogram::HistShape;
-use bpf::abi::{block, cgroup, dns, file_io, memory, network, process, scheduler, starts, syscalls, tcp};
+use bpf::abi::{block, cgroup, dns, file_io, filter, memory, network, process, scheduler, starts, syscalls, tcp};
 use object::{Object, ObjectSection};
 
 struct Record {
@@ -74,6 +74,11 @@ fn the_mirrors_of_syscalls_fit() {
         mirror!(&structs, "start", starts::Start, pid nr time);
         mirror!(&structs, "loss", syscalls::Loss, calls errors busy stale);
     }
+}
+
+#[test]
+fn the_mirror_of_filters_fits() {
+    mirror!(&structs("syscalls"), "comm_rule", filter::CommRule, comm rule);
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod scales;
 
 use bench::{Cgroup, Work, builds, facts, is_locked, ready};
 use bpf::abi::cgroup::{CHANGE_MADE, CHANGE_REMOVED, Change};
-use bpf::abi::filter::{COMM_EXCLUDE, COMM_INCLUDE};
+use bpf::abi::filter::{COMM_EXCLUDE, COMM_INCLUDE, CommRule, comm, comm_slot};
 use bpf::abi::histogram::{HistShape, Histogram};
 use bpf::abi::starts::{TIME_EVERY, TIME_NONE, TIME_SAMPLE};
 use bpf::abi::syscalls::{ABI_NATIVE, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss, NR_ALL, NR_LIMIT};
@@ -187,8 +187,10 @@ fn processes_are_chosen_by_their_name() {
         for (rule, counted) in [(COMM_INCLUDE, [100, 0]), (COMM_EXCLUDE, [0, 100])] {
             let loader = loader(name, TIME_NONE).constant("comm_filter", &rule);
             let mut object = loader.load(&types).expect("the object loads");
-            let mut comms = object.hash::<[u8; 16], u32>("comms").expect("comms");
-            comms.insert(b"abc\0\0\0\0\0\0\0\0\0\0\0\0\0", &rule).expect("writable");
+            let mut comms = object.cells::<CommRule>("comms").expect("comms");
+            let (abc, mask) = (comm("abc"), comms.capacity() - 1);
+            let slot = CommRule { comm: abc, rule: rule.into() };
+            comms.set(comm_slot(abc, 0, mask), &slot).expect("writable");
             object.attach("sys_exit", &types).expect("sys_exit attaches");
             for (comm, count) in ["abc", "abcdefghijk"].into_iter().zip(counted) {
                 let cgroup = Cgroup::make(&format!("comm{rule}{comm}"));
