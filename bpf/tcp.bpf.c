@@ -143,6 +143,7 @@ static __always_inline void sample_rtt(struct conn *conn, const struct tcp_sock 
 {
 	u32 rtt = tp->srtt_us >> 3;
 	struct connections *all;
+	struct visit *visit;
 
 	if (!rtt || !(conn->flags & CONN_ESTABLISHED) || conn->round == round)
 		return;
@@ -150,13 +151,14 @@ static __always_inline void sample_rtt(struct conn *conn, const struct tcp_sock 
 	all = connections_of(conn, conn->network);
 	if (!all)
 		return;
-	if (all->round != round) {
-		all->round = round;
-		all->rtt = 0;
-		all->rtt_count = 0;
+	visit = &all->visits[round & 1];
+	if (visit->round != round) {
+		visit->round = round;
+		visit->rtt = 0;
+		visit->count = 0;
 	}
-	all->rtt += rtt;
-	all->rtt_count += 1;
+	visit->rtt += rtt;
+	visit->count += 1;
 }
 
 /* Meets every socket that some task has open: finds the owners of those older than us, and reads round trips. */

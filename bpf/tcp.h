@@ -29,6 +29,13 @@ struct owner {
 	u32 padding;
 };
 
+/* What a walk over all sockets has found. */
+struct visit {
+	u64 rtt; /* the sum over the connections that it has met, in microseconds */
+	u32 count;
+	u32 round;
+};
+
 /* The connections of an owner on one network, on one CPU. */
 struct connections {
 	u64 connects;
@@ -37,10 +44,8 @@ struct connections {
 	u64 resets;
 	u64 retransmits;
 	u64 failed[CAUSES];
-	u32 open[2 * STATES]; /* at direction * STATES + state: what came less what went, wrapping */
-	u64 rtt;              /* the sum over the connections that the walk `round` has met, in microseconds */
-	u32 rtt_count;
-	u32 round;
+	u32 open[2 * STATES];   /* at direction * STATES + state: what came less what went, wrapping */
+	struct visit visits[2]; /* of even and of odd rounds: one is whole while the other is under way */
 };
 
 /* What did not go where it belongs, per CPU. */

@@ -6,11 +6,11 @@
 #include "histogram.bpf.h"
 #include "maps.bpf.h"
 
-/* A full map takes 112 B an entry and 232 B for each CPU. */
+/* A full map takes 112 B an entry and 248 B for each CPU. */
 MAP(PERCPU_HASH, owners, struct owner, struct connections, 4096, ON_DEMAND);
 SHARED_HISTOGRAM(connecting, struct owner, 2048);
 SHARED_HISTOGRAM(round_trips, struct owner, 2048);
-/* One cell of 240 B for each CPU. */
+/* One cell of 256 B for each CPU. */
 MAP(PERCPU_ARRAY, losses, u32, struct tcp_loss, 1, 0);
 
 static __always_inline struct tcp_loss *loss(void)

@@ -312,3 +312,40 @@ fn sockets_that_are_older_than_the_agent_have_their_owners() {
         agent.stop();
     }
 }
+
+#[test]
+fn short_connections_of_many_tasks_lose_nothing() {
+    const EACH: u32 = 5_000;
+    let _kernel = live!();
+    let agent = start();
+    let netns = Netns::new();
+    let mut ends: Vec<_> = (0..3)
+        .map(|number| {
+            let (clients, servers) =
+                (Cgroup::new(&format!("tcp-many-client{number}")), Cgroup::new(&format!("tcp-many-server{number}")));
+            let (client, mut server) = (Peer::start(&clients, &netns), Peer::start(&servers, &netns));
+            server.ask(&format!("listen 127.0.0.1 {} 512", 7000 + number));
+            (client, server, clients, servers, 7000 + number)
+        })
+        .collect();
+    for (client, server, _, _, port) in &mut ends {
+        client.tell(&format!("cycle 127.0.0.1 {port} {EACH}"));
+        server.tell(&format!("serve {EACH}"));
+    }
+    for (client, server, clients, servers, _) in &mut ends {
+        (client.answer(), server.answer());
+        agent.until("every connection is counted", |scrape| {
+            let (client, server) = (counts(scrape, clients, "ipv4"), counts(scrape, servers, "ipv4"));
+            let all = f64::from(EACH);
+            assert!(client[0] <= all && server[1] <= all && client[2] <= all && server[2] <= all);
+            (client[..3] == [all, 0.0, all] && server[..3] == [0.0, all, all]).then_some(())
+        });
+        let scrape = agent.scrape();
+        let resets = counts(&scrape, clients, "ipv4")[3];
+        assert!(resets >= f64::from(EACH / 2), "{resets} resets");
+        assert_eq!(states(&scrape, clients), numbers([]));
+        assert_eq!(states(&scrape, servers), numbers([("listen", 1)]));
+    }
+    assert_eq!(agent.scrape().sum("telesonde_events_lost_total", &[("collector", "tcp")]), 0.0);
+    agent.stop();
+}

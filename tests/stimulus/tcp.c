@@ -5,6 +5,8 @@
 //   accept N                     accepts so many connections
 //   connect ADDRESS PORT N       begins so many connects, waits for their ends; answers how many succeeded
 //   begin ADDRESS PORT N         begins so many connects without waiting
+//   cycle ADDRESS PORT N         connects and closes so many times, one after the other
+//   serve N                      accepts and closes so many times
 //   send BYTES                   sends so many on every connection
 //   receive BYTES                receives so many on every connection
 //   shutdown                     says on every connection that no more comes
@@ -125,6 +127,32 @@ static long finish(long from)
 	return good - from;
 }
 
+static void cycle(const char *text, int port, long count)
+{
+	struct sockaddr_storage address;
+	socklen_t length = parse(text, port, &address);
+	for (long i = 0; i < count; i++) {
+		int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		struct linger none = { 1, 0 };
+		if (connect(fd, (void *)&address, length))
+			die("connect");
+		// Every other one with RST, which leaves no TIME_WAIT behind.
+		if (i & 1)
+			setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+		close(fd);
+	}
+}
+
+static void serve(long count)
+{
+	for (long i = 0; i < count; i++) {
+		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+		if (fd < 0)
+			die("accept");
+		close(fd);
+	}
+}
+
 // All connections at once: the other side may serve them in another order.
 static void transfer(long bytes, int sends)
 {
@@ -188,6 +216,8 @@ int main(int argc, char **argv)
 		if (fields == 1 && sscanf(line, "%*s %63s %ld %ld", address, &port, &number) == 3) {
 			if (!strcmp(word, "listen"))
 				start_listening(address, port, number);
+			else if (!strcmp(word, "cycle"))
+				cycle(address, port, number);
 			else
 				begin(address, port, number);
 			if (!strcmp(word, "connect"))
@@ -197,6 +227,8 @@ int main(int argc, char **argv)
 				number = 0;
 			if (!strcmp(word, "accept"))
 				answer = accept_some(number);
+			else if (!strcmp(word, "serve"))
+				serve(number);
 			else if (!strcmp(word, "close") || !strcmp(word, "reset"))
 				answer = end(number, word[0] == 'r');
 			else if (!strcmp(word, "shutdown"))

@@ -182,7 +182,8 @@ fn the_mirrors_of_tcp_fit() {
         &structs,
         "connections",
         tcp::Connections,
-        connects accepts closes resets retransmits failed open rtt rtt_count round
+        connects accepts closes resets retransmits failed open visits
     );
+    mirror!(&structs, "visit", tcp::Visit, rtt count round);
     mirror!(&structs, "tcp_loss", tcp::TcpLoss, connections unfollowed);
 }

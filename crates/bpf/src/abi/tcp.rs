@@ -32,6 +32,18 @@ pub struct Owner {
     pub padding: u32,
 }
 
+/// What a walk over all sockets has found.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Visit {
+    /// The sum of the round trips of the connections that it has met, in microseconds.
+    pub rtt: u64,
+    /// The number of those connections.
+    pub count: u32,
+    /// The number of the walk.
+    pub round: u32,
+}
+
 /// The connections of an owner on one network, on one CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -50,12 +62,8 @@ pub struct Connections {
     pub failed: [u64; CAUSES],
     /// Sockets at direction * [`STATES`] + state: what came less what went, wrapping.
     pub open: [u32; 2 * STATES],
-    /// The sum of the round trips of the connections that the walk `round` has met, in microseconds.
-    pub rtt: u64,
-    /// The number of those connections.
-    pub rtt_count: u32,
-    /// The number of the walk.
-    pub round: u32,
+    /// What the last two walks have found: at 0 the one with the even number.
+    pub visits: [Visit; 2],
 }
 
 impl Connections {
@@ -65,7 +73,7 @@ impl Connections {
         self.connects + self.accepts + ends + self.retransmits
     }
 
-    /// Adds another CPU's share; of round trips those of the later walk stay.
+    /// Adds another CPU's share; of the round trips those of the later walks stay.
     pub fn add(&mut self, other: &Self) {
         self.connects += other.connects;
         self.accepts += other.accepts;
@@ -78,12 +86,14 @@ impl Connections {
         for (mine, theirs) in self.open.iter_mut().zip(&other.open) {
             *mine = mine.wrapping_add(*theirs);
         }
-        if other.round.wrapping_sub(self.round).cast_signed() > 0 {
-            (self.rtt, self.rtt_count, self.round) = (0, 0, other.round);
-        }
-        if other.round == self.round {
-            self.rtt += other.rtt;
-            self.rtt_count += other.rtt_count;
+        for (mine, theirs) in self.visits.iter_mut().zip(&other.visits) {
+            if theirs.round.wrapping_sub(mine.round).cast_signed() > 0 {
+                *mine = Visit { round: theirs.round, ..Visit::default() };
+            }
+            if theirs.round == mine.round {
+                mine.rtt += theirs.rtt;
+                mine.count += theirs.count;
+            }
         }
     }
 }
@@ -104,12 +114,16 @@ mod tests {
 
     #[test]
     fn round_trips_of_an_older_walk_do_not_count() {
-        let cell = |round, rtt, rtt_count| Connections { rtt, rtt_count, round, ..Connections::default() };
+        let cell = |round, rtt, count| {
+            let mut cell = Connections::default();
+            cell.visits[1] = Visit { rtt, count, round };
+            cell
+        };
         let mut sum = Connections::default();
-        for share in [cell(3, 70, 1), cell(4, 20, 2), cell(3, 90, 1), cell(4, 10, 1), cell(0, 0, 0)] {
+        for share in [cell(3, 70, 1), cell(5, 20, 2), cell(3, 90, 1), cell(5, 10, 1), cell(0, 0, 0)] {
             sum.add(&share);
         }
-        assert_eq!(sum, cell(4, 30, 3));
+        assert_eq!(sum, cell(5, 30, 3));
     }
 
     #[test]
