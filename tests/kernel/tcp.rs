@@ -21,7 +21,7 @@ const V4: (IpAddr, &str) = (Pair::SERVER_V4, "ipv4");
 const V6: (IpAddr, &str) = (Pair::SERVER_V6, "ipv6");
 
 fn start() -> Agent {
-    Agent::start(Wish { collectors: &["tcp: {enabled: require}"], ..Wish::default() })
+    Agent::start(Wish { collectors: &["tcp: {enabled: require, rtt_interval: 50ms}"], ..Wish::default() })
 }
 
 fn label(cgroup: &Cgroup) -> (&str, &str) {
@@ -83,6 +83,11 @@ fn proc_states(netns: &Netns) -> BTreeMap<String, f64> {
     states
 }
 
+/// Gives the mean round trip of a cgroup's connections, once it is known.
+fn rtt(agent: &Agent, cgroup: &Cgroup) -> f64 {
+    agent.until("round trips are read", |scrape| scrape.value("ebpf_tcp_rtt_us", &[label(cgroup)]))
+}
+
 /// Scrapes until both say the same, and gives what they say.
 fn agree(agent: &Agent, cgroup: &Cgroup, netns: &Netns) -> BTreeMap<String, f64> {
     let mut differ = String::new();
@@ -126,7 +131,7 @@ fn connections_are_counted_from_their_beginning_to_their_end() {
         for (cgroup, direction) in [(&clients, "outbound"), (&servers, "inbound")] {
             let wanted = [label(cgroup), ("direction", direction), ("network_type", network)];
             assert_eq!(scrape.sum(CONNECTIONS, &wanted), scrape.sum(CONNECTIONS, &[label(cgroup)]));
-            assert!(scrape.value("ebpf_tcp_rtt_us", &[label(cgroup)]).unwrap() > 0.0);
+            assert!(rtt(&agent, cgroup) > 0.0);
         }
         let timed = [label(&clients), ("network_type", network)];
         assert_eq!(scrape.value("ebpf_tcp_connect_latency_ns_count", &timed), Some(57.0));
@@ -218,7 +223,7 @@ fn round_trips_are_those_of_the_line() {
         let milliseconds = 50_000.0..60_000.0;
         let scrape = agent.scrape();
         for cgroup in [&clients, &servers] {
-            let rtt = scrape.value("ebpf_tcp_rtt_us", &[label(cgroup)]).unwrap();
+            let rtt = rtt(&agent, cgroup);
             assert!(milliseconds.contains(&rtt), "{rtt} µs now");
         }
         let mean = |scrape: &Scrape, name: &str, labels: &[(&str, &str)]| {
@@ -297,7 +302,7 @@ fn sockets_that_are_older_than_the_agent_have_their_owners() {
         let scrape = agent.scrape();
         for (cgroup, direction, number) in [(&clients, "outbound", 21.0), (&servers, "inbound", 22.0)] {
             assert_eq!(scrape.sum(CONNECTIONS, &[label(cgroup), ("direction", direction)]), number);
-            assert!(scrape.value("ebpf_tcp_rtt_us", &[label(cgroup)]).unwrap() > 0.0);
+            assert!(rtt(&agent, cgroup) > 0.0);
         }
         // A connection that the old listener accepts now is the server's, too.
         assert_eq!(client.ask(&format!("connect {address} 7000 5")), 5);

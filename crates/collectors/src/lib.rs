@@ -9,6 +9,7 @@ mod filter;
 mod histogram;
 mod memory;
 mod network;
+mod period;
 mod process;
 mod retire;
 mod ring;

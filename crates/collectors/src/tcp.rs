@@ -3,12 +3,14 @@
 //! descriptor.
 
 mod config;
+mod walks;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bpf::abi::tcp::{CAUSES, Connections, INBOUND, NETWORK_IPV6, OUTBOUND, Owner, STATES, TcpLoss};
-use bpf::{Cells, Loader, Object, PerCpuCells};
+use bpf::{Loader, Object, PerCpuCells};
 use model::metric::{MICROSECOND_BOUNDS, NANOSECOND_BOUNDS};
 use model::{Metric, Subject};
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
@@ -18,6 +20,7 @@ use crate::filter;
 use crate::histogram::Histograms;
 use crate::table::{Cell, Entries, Entry, Key, sum};
 use config::Config;
+use walks::Walks;
 
 static CONNECTIONS: Metric = Metric::gauge(
     "ebpf_tcp_connections",
@@ -162,15 +165,12 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
 
 struct Tcp {
     /// What keeps the programs attached.
-    object: Object,
+    object: Arc<Mutex<Object>>,
     owners: Entries<Owner, Connections>,
     connecting: Histograms<Owner>,
     round_trips: Histograms<Owner>,
     losses: PerCpuCells<TcpLoss>,
-    rounds: Cells<u32>,
-    /// The number of the last walk over all sockets.
-    round: u32,
-    walks: bool,
+    walks: Option<Walks>,
 }
 
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
@@ -201,23 +201,21 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         object.attach(hook, &types).map_err(crate::refused)?;
     }
     let walkable = object.load_iterator("walk", "task_file", &types);
+    let watch = object.watch();
+    let rounds = object.cells("rounds").map_err(crate::refused)?;
     let mut collector = Tcp {
         owners: Entries::open(&object, "owners", platform)?,
         connecting: Histograms::open(&object, "connecting", config.connecting(), platform)?,
         round_trips: Histograms::open(&object, "round_trips", config.round_trips(), platform)?,
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
-        rounds: object.cells("rounds").map_err(crate::refused)?,
-        round: 0,
-        walks: true,
-        object,
+        walks: None,
+        object: Arc::new(Mutex::new(object)),
     };
-    // Sockets that are older than the agent get their owners now, however seldom it walks later.
-    if let Err(error) = walkable.and_then(|()| collector.walk()) {
-        setup.degrade(format!("sockets that are older than the agent are not known: {error}"));
-        collector.walks = false;
+    match walkable.and_then(|()| Walks::start(Arc::clone(&collector.object), rounds, config.interval())) {
+        Ok(walks) => collector.walks = Some(walks),
+        Err(error) => setup.degrade(format!("sockets that are older than the agent are not known: {error}")),
     }
-    collector.walks &= config.rtt;
-    setup.watch(collector.object.watch());
+    setup.watch(watch);
     Ok(Box::new(collector))
 }
 
@@ -229,24 +227,14 @@ impl Collector for Tcp {
 }
 
 impl Tcp {
-    /// Meets every socket that some task has open.
-    fn walk(&mut self) -> Result<(), bpf::Error> {
-        self.round = self.round.wrapping_add(1);
-        self.rounds.set(0, &self.round)?;
-        self.object.walk("walk", &mut Vec::new())
-    }
-
     fn read(&mut self, scrape: &mut Scrape) -> Result<(), bpf::Error> {
-        if self.walks {
-            self.walk()?;
-        }
         let mut means: BTreeMap<Subject, (u64, u64)> = BTreeMap::new();
-        let round = self.round;
+        let round = self.walks.as_ref().map_or(0, Walks::last);
         let mut meet = |subject, all: &Connections| {
-            if all.round == round && all.rtt_count > 0 {
+            if let Some(visit) = all.visits.iter().find(|visit| visit.round == round && visit.count > 0) {
                 let mean = means.entry(subject).or_default();
-                mean.0 += all.rtt;
-                mean.1 += u64::from(all.rtt_count);
+                mean.0 += visit.rtt;
+                mean.1 += u64::from(visit.count);
             }
         };
         self.owners.read(scrape, |owner, all, entry| {

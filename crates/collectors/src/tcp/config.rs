@@ -1,18 +1,22 @@
 //! The section `integrations.ebpf.collectors.tcp`.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use bpf::abi::histogram::HistShape;
 
 use crate::histogram::Scale;
+use crate::period::Period;
 
 /// Whether round trips of open connections are read, and how large the kernel maps are.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Config {
-    /// Read the round-trip times of all open connections at every gather (0.1 µs for each file that is open anywhere).
-    pub rtt: bool,
+    /// How often the round-trip times of all open connections are read; 0s: never. It takes at most 2 % of a CPU, if
+    /// need be by pausing longer.
+    pub rtt_interval: Period,
     /// How finely connect latencies and round trips are told apart, 0 to 3: into 2^scale parts of each doubling.
     pub latency_scale: Scale,
     /// Entries of the map of connections: two for each workload, IPv4 and IPv6. What does not fit goes to the overflow
@@ -26,11 +30,21 @@ pub(super) struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { rtt: true, latency_scale: Scale(2), max_workloads: 1_024, max_latencies: 1_024 }
+        Self {
+            rtt_interval: Period(Duration::from_secs(5)),
+            latency_scale: Scale(2),
+            max_workloads: 1_024,
+            max_latencies: 1_024,
+        }
     }
 }
 
 impl Config {
+    /// Gives the pause between walks over all sockets, if there are to be any.
+    pub fn interval(&self) -> Option<Duration> {
+        Some(self.rtt_interval.0).filter(|interval| !interval.is_zero())
+    }
+
     /// Gives what the histograms of connect latencies hold: 1 µs to 137 s.
     pub fn connecting(&self) -> HistShape {
         self.latency_scale.shape(10, 37)

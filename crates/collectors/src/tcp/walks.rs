@@ -30,20 +30,26 @@ impl Walks {
         interval: Option<Duration>,
     ) -> Result<Self, bpf::Error> {
         let last = Arc::new(AtomicU32::new(0));
-        let mut took = walk(&object, &mut rounds, &last)?;
+        let mut round = 1;
+        let mut took = walk(&object, &mut rounds, round)?;
         let mut walks = Self { last: Arc::clone(&last), stop: None, thread: None };
         let Some(interval) = interval else { return Ok(walks) };
+        last.store(round, Ordering::Release);
         let (stop, stopped) = channel::<()>();
         let thread = std::thread::Builder::new().name("c/tcp-walks".to_owned()).spawn(move || {
-            let mut failed = false;
             while stopped.recv_timeout(interval.max(took * SHARE)) == Err(RecvTimeoutError::Timeout) {
-                match walk(&object, &mut rounds, &last) {
-                    Ok(time) => (took, failed) = (time, false),
-                    Err(error) if !failed => {
-                        tracing::warn!(%error, "cannot read the round trips of open connections");
-                        failed = true;
+                // 0 is the round of what no walk has met.
+                round = round.wrapping_add(1).max(1);
+                match walk(&object, &mut rounds, round) {
+                    Ok(time) => {
+                        last.store(round, Ordering::Release);
+                        took = time;
                     }
-                    Err(_) => {}
+                    Err(error) => {
+                        if last.swap(0, Ordering::Release) != 0 {
+                            tracing::warn!(%error, "cannot read the round trips of open connections");
+                        }
+                    }
                 }
             }
         });
@@ -55,7 +61,7 @@ impl Walks {
         Ok(walks)
     }
 
-    /// Gives the number of the last walk that is whole; 0 before the first.
+    /// Gives the number of the last walk if it is whole, else 0.
     pub(super) fn last(&self) -> u32 {
         self.last.load(Ordering::Acquire)
     }
@@ -71,12 +77,9 @@ impl Drop for Walks {
 }
 
 /// Walks once and gives how long that took.
-fn walk(object: &Mutex<Object>, rounds: &mut Cells<u32>, last: &AtomicU32) -> Result<Duration, bpf::Error> {
+fn walk(object: &Mutex<Object>, rounds: &mut Cells<u32>, round: u32) -> Result<Duration, bpf::Error> {
     let begin = Instant::now();
-    // 0 is the round of what no walk has met.
-    let round = last.load(Ordering::Relaxed).wrapping_add(1).max(1);
     rounds.set(0, &round)?;
     object.lock().unwrap_or_else(PoisonError::into_inner).walk("walk", &mut Vec::new())?;
-    last.store(round, Ordering::Release);
     Ok(begin.elapsed())
 }
