@@ -2,9 +2,9 @@
 /*
  * TCP connections per cgroup: how many in which state, how they begin and end,
  * how long they take to connect and to answer, what is sent again.
- * Hooks: inet_sock_set_state, tcp_destroy_sock, tcp_send_reset, tcp_receive_reset,
- * tcp_retransmit_skb, tcp_retransmit_synack; iter/task_file finds sockets that are
- * older than us and reads round-trip times. Not seen: TIME_WAIT, half-open inbound
+ * Hooks: inet_sock_set_state, tcp_destroy_sock, inet_sk_error_report, tcp_send_reset,
+ * tcp_receive_reset, tcp_retransmit_skb, tcp_retransmit_synack; iter/task_file finds
+ * sockets that are older than us and reads round-trip times. Not seen: TIME_WAIT, half-open inbound
  * connections, connects without a route.
  */
 #include "lib/kernel.h"
@@ -14,30 +14,12 @@
 /* The number of the present walk. */
 MAP(ARRAY, rounds, u32, u32, 1, 0);
 
-/* Gives what is known of a socket whose beginning was not seen: it is nobody's until the walk finds its task. */
-static __always_inline struct conn *find(const struct sock *sk, const struct tcp_sock *tp)
-{
-	struct conn *conn = bpf_sk_storage_get(&conns, (void *)sk, NULL, 0);
-	struct tcp_loss *lost;
-
-	if (conn)
-		return conn;
-	conn = bpf_sk_storage_get(&conns, (void *)sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (conn) {
-		describe(conn, sk, tp);
-		return conn;
-	}
-	lost = loss();
-	if (lost)
-		bump(&lost->unfollowed, 1);
-	return NULL;
-}
-
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, const struct sock *sk, int from, int to)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
 	struct conn *conn = tp ? find(sk, tp) : NULL;
+	struct task_struct *task;
 
 	if (!conn || from == to)
 		return 0;
@@ -48,7 +30,8 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int from, int to)
 		conn->flags = to == TCP_LISTEN ? CONN_INBOUND : CONN_CONNECTING;
 		conn->start = to == TCP_LISTEN ? 0 : bpf_ktime_get_ns();
 		conn->retransmits = tp->total_retrans;
-		own(conn, CURRENT());
+		task = CURRENT();
+		own(conn, task_cgroup(task), is_filtered(task));
 	} else if (from != TCP_LISTEN || to == TCP_SYN_RECV) {
 		/* A copy of its listener. */
 		if (conn->place % STATES == TCP_LISTEN) {
@@ -60,19 +43,31 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int from, int to)
 	return 0;
 }
 
-/* The end of a socket whose last change of state is missing. */
-SEC("tp_btf/tcp_destroy_sock")
-int BPF_PROG(tcp_destroy_sock, struct sock *sk)
+/* Makes up for the last change of state of a socket, if it is missing. */
+static __always_inline int complete(const struct sock *sk)
 {
-	struct conn *conn = bpf_sk_storage_get(&conns, sk, NULL, 0);
+	struct conn *conn = bpf_sk_storage_get(&conns, (void *)sk, NULL, 0);
 	struct tcp_sock *tp;
 
-	if (!conn || !is_open(conn))
+	if (!conn || !is_open(conn) || sk->__sk_common.skc_state != TCP_CLOSE)
 		return 0;
-	tp = bpf_skc_to_tcp_sock(sk);
+	tp = bpf_skc_to_tcp_sock((void *)sk);
 	if (tp)
 		follow(conn, sk, tp, TCP_CLOSE, TCP_CLOSE);
 	return 0;
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(tcp_destroy_sock, struct sock *sk)
+{
+	return complete(sk);
+}
+
+/* Still before a task takes the error away, which is why a connect failed. */
+SEC("tp_btf/inet_sk_error_report")
+int BPF_PROG(inet_sk_error_report, const struct sock *sk)
+{
+	return complete(sk);
 }
 
 /* Each connection is reset once, however many segments say so. */
@@ -173,6 +168,7 @@ int walk(struct bpf_iter__task_file *ctx)
 	struct sock *sk;
 	u32 zero = 0;
 	u32 *round;
+	u64 cgroup;
 
 	if (!task || !file)
 		return 0;
@@ -187,7 +183,8 @@ int walk(struct bpf_iter__task_file *ctx)
 		return 0;
 	if (!(conn->flags & CONN_OWNED)) {
 		move(conn, 0);
-		own(conn, task);
+		cgroup = cgroup_of(task);
+		own(conn, cgroup, is_filtered_in(task, cgroup));
 		if (!(conn->flags & CONN_FILTERED))
 			arrive(conn, place_of(conn, sk->__sk_common.skc_state));
 	}

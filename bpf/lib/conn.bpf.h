@@ -68,10 +68,10 @@ static __always_inline void describe(struct conn *conn, const struct sock *sk, c
 		conn->flags |= CONN_ESTABLISHED | CONN_RESETTABLE;
 }
 
-static __always_inline void own(struct conn *conn, struct task_struct *task)
+static __always_inline void own(struct conn *conn, u64 cgroup, bool filtered)
 {
-	conn->cgroup = task_cgroup(task);
-	conn->flags |= CONN_OWNED | (is_filtered(task) ? CONN_FILTERED : 0);
+	conn->cgroup = cgroup;
+	conn->flags |= CONN_OWNED | (filtered ? CONN_FILTERED : 0);
 }
 
 static __always_inline u32 place_of(const struct conn *conn, u32 state)

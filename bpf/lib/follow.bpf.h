@@ -142,3 +142,22 @@ static __always_inline bool is_open(const struct conn *conn)
 {
 	return conn->place || (conn->flags & (CONN_ESTABLISHED | CONN_CONNECTING));
 }
+
+/* Gives what is known of a socket whose beginning was not seen: it is nobody's until the walk finds its task. */
+static __always_inline struct conn *find(const struct sock *sk, const struct tcp_sock *tp)
+{
+	struct conn *conn = bpf_sk_storage_get(&conns, (void *)sk, NULL, 0);
+	struct tcp_loss *lost;
+
+	if (conn)
+		return conn;
+	conn = bpf_sk_storage_get(&conns, (void *)sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (conn) {
+		describe(conn, sk, tp);
+		return conn;
+	}
+	lost = loss();
+	if (lost)
+		bump(&lost->unfollowed, 1);
+	return NULL;
+}

@@ -200,6 +200,10 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     for hook in HOOKS {
         object.attach(hook, &types).map_err(crate::refused)?;
     }
+    // Before Linux 5.14 a cause may go unknown where the kernel skips a program.
+    if types.has_tracepoint("inet_sk_error_report") {
+        object.attach("inet_sk_error_report", &types).map_err(crate::refused)?;
+    }
     let walkable = object.load_iterator("walk", "task_file", &types);
     let watch = object.watch();
     let rounds = object.cells("rounds").map_err(crate::refused)?;
