@@ -16,7 +16,7 @@ use crate::period::Period;
 pub(super) struct Config {
     /// How often the round-trip times of all open connections are read; 0s: never. It takes at most 2 % of a CPU, if
     /// need be by pausing longer.
-    pub rtt_interval: Period,
+    pub rtt_interval: Period<0, 3_600_000>,
     /// How finely connect latencies and round trips are told apart, 0 to 3: into 2^scale parts of each doubling.
     pub latency_scale: Scale,
     /// Entries of the map of connections: two for each workload, IPv4 and IPv6. What does not fit goes to the overflow
