@@ -94,7 +94,6 @@ const SAMPLES: usize = 34;
 
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
-    // What a full map takes: an entry's overhead and its value, of histograms one for all CPUs.
     // What a full map takes: an entry's overhead and its value, of bytes on each CPU.
     let entry = |entries: u32, value: u64| u64::from(entries) * (144 + value);
     let maps = vec![
