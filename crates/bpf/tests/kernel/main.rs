@@ -2,6 +2,7 @@
 //! `TELESONDE_REQUIRE_BPF` to make that a failure.
 
 mod bench;
+mod dns;
 mod network;
 mod scales;
 

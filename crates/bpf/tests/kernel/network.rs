@@ -12,7 +12,7 @@ use crate::bench::{facts, ready};
 const UDP: u16 = 17;
 
 /// Gives the id of our own cgroup in the primary hierarchy.
-fn own_cgroup() -> u64 {
+pub fn own_cgroup() -> u64 {
     let cgroups = &facts().cgroups;
     let text = std::fs::read_to_string("/proc/self/cgroup").expect("readable");
     let path = text.lines().find_map(|line| {
