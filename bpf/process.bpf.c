@@ -20,7 +20,7 @@ const volatile u32 sample_every = 1; /* of events other than OOM kills one in so
 
 EVENTS(events, 256 * 1024);
 /* 328 B for each CPU: where an exec is put together before it goes out at its real length. */
-MAP(PERCPU_ARRAY, scratch, u32, struct exec_event, 1, 0);
+MAP(PERCPU_ARRAY, scratch, u32, union event, 1, 0);
 /* 40 B for each socket that connects or listens; a socket that is accepted gets its listener's. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -163,9 +163,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int before, int after)
 	owner = bpf_sk_storage_get(&owners, sk, NULL, 0);
 	event.head.kind = change(owner, before, after);
 	/* Nobody's sockets belong to no process that a filter could name. */
-	if (!event.head.kind || (owner ? owner->filtered : comm_filter || cgroup_filter))
-		return 0;
-	if (!is_sampled())
+	if (!event.head.kind || !is_sampled() || (owner ? owner->filtered : comm_filter || cgroup_filter))
 		return 0;
 	event.head.time = bpf_ktime_get_ns();
 	if (owner) {
@@ -188,13 +186,9 @@ int seed(struct bpf_iter__task_file *ctx)
 	struct socket *socket;
 	struct sock *sk;
 
-	if (!task || !file)
-		return 0;
-	socket = bpf_sock_from_file(file);
-	if (!socket)
-		return 0;
-	sk = socket->sk;
-	if (!sk || sk->sk_protocol != IPPROTO_TCP)
+	socket = file ? bpf_sock_from_file(file) : NULL;
+	sk = socket ? socket->sk : NULL;
+	if (!task || !sk || sk->sk_protocol != IPPROTO_TCP)
 		return 0;
 	if (sk->__sk_common.skc_state == TCP_LISTEN)
 		own(sk, task, ROLE_LISTENS);

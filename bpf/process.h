@@ -49,6 +49,13 @@ struct connection_event {
 	u16 error; /* the errno of a failure; 0: given up by the process */
 };
 
+/* Whatever leaves: it puts all of them into the object's types, which a test compares with their mirrors. */
+union event {
+	struct exec_event exec;
+	struct exit_event exit;
+	struct connection_event connection;
+};
+
 /* What a socket remembers of who connects or listens. */
 struct owner {
 	u64 cgroup;
