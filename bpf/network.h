@@ -8,9 +8,6 @@
 #define FAMILY_IPV4 4
 #define FAMILY_IPV6 6
 
-/* What `owners` holds for a socket whose packets are not counted. */
-#define OWNER_IGNORED 0xffffffffffffffffULL
-
 /* The key of `flows`. */
 struct flow {
 	u64 cgroup; /* of the socket's owner in the primary hierarchy; 0: the kernel's */

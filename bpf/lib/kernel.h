@@ -103,6 +103,7 @@ struct __sk_buff {
 };
 
 enum {
+	AF_INET = 2,
 	AF_INET6 = 10,
 };
 
