@@ -1,0 +1,263 @@
+//! Where cells add what they saw: they enter and leave series, wait for names, fold past the budget, and go.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use model::{Attributes, Kind, Series};
+
+use super::subjects::Owner;
+use super::total::{Last, Total};
+use super::{Moment, Place, Remainder, Store};
+use crate::collector::{Content, Reading};
+
+impl Store {
+    /// Finds the series of a cell whose owner has changed.
+    pub(super) fn relocate(&mut self, at: u32, content: &Content, attached: u64, moment: Moment) {
+        let Some(cell) = &self.cells[at as usize] else { return };
+        let known = self.subjects.get(cell.known);
+        if cell.version == known.version && cell.place != Place::Waiting {
+            return;
+        }
+        let (version, owner) = (known.version, known.owner.clone());
+        let (group, dimensions) = (cell.group, Arc::clone(&cell.dimension.attributes));
+        let place = match owner {
+            Owner::Workload(entity) => self.place(group, &entity, &dimensions, content, attached, moment),
+            Owner::Overflow => {
+                self.overflow_series(group, content, attached, moment);
+                Place::Overflow
+            }
+            Owner::Waiting => Place::Waiting,
+            Owner::Excluded => Place::Nowhere,
+        };
+        self.leave(at, moment.now);
+        self.enter(at, place);
+        if let Some(cell) = &mut self.cells[at as usize] {
+            cell.version = version;
+        }
+    }
+
+    fn enter(&mut self, at: u32, place: Place) {
+        let Some(cell) = &mut self.cells[at as usize] else { return };
+        cell.place = place;
+        let group = &mut self.groups[cell.group as usize];
+        if place == Place::Folded {
+            group.folds += 1;
+        }
+        if let Place::Series(series) = place
+            && let Some(entry) = group.entry(series)
+        {
+            entry.cells += 1;
+            entry.died = None;
+        }
+    }
+
+    fn leave(&mut self, at: u32, now: u64) {
+        let Some(cell) = &mut self.cells[at as usize] else { return };
+        let group = &mut self.groups[cell.group as usize];
+        match cell.place {
+            Place::Series(series) => {
+                if let Some(entry) = group.entry(series) {
+                    entry.cells -= 1;
+                    if entry.cells == 0 {
+                        entry.died = Some(now);
+                    }
+                }
+            }
+            Place::Nowhere | Place::Folded | Place::Overflow | Place::Waiting => {}
+        }
+        cell.place = Place::Nowhere;
+    }
+
+    /// Finds or makes the series of a workload; the overflow series when there is no room.
+    fn place(
+        &mut self,
+        group: u32,
+        entity: &Arc<Attributes>,
+        dimensions: &Arc<Attributes>,
+        content: &Content,
+        attached: u64,
+        moment: Moment,
+    ) -> Place {
+        let found = self.groups[group as usize].find(entity, dimensions);
+        if let Some(series) = found {
+            return Place::Series(series);
+        }
+        if self.groups[group as usize].len() >= self.limits.series_per_metric || self.total >= self.limits.series_total
+        {
+            self.overflow_series(group, content, attached, moment);
+            return Place::Folded;
+        }
+        let series = self.new_series(entity, dimensions, attached, moment);
+        self.total += 1;
+        Place::Series(self.groups[group as usize].insert(series, Total::zero(content)))
+    }
+
+    fn overflow_series(&mut self, group: u32, content: &Content, attached: u64, moment: Moment) {
+        if self.groups[group as usize].overflow.is_none() {
+            let (entity, dimensions) = (Arc::clone(&self.overflow), Arc::clone(&self.empty));
+            let series = self.new_series(&entity, &dimensions, attached, moment);
+            self.groups[group as usize].insert_overflow(series, Total::zero(content));
+        }
+    }
+
+    fn new_series(
+        &mut self,
+        entity: &Arc<Attributes>,
+        dimensions: &Arc<Attributes>,
+        attached: u64,
+        moment: Moment,
+    ) -> Arc<Series> {
+        let id = self.next_series;
+        self.next_series += 1;
+        let (entity, dimensions) = (Arc::clone(entity), Arc::clone(dimensions));
+        Arc::new(Series { id, entity, dimensions, start: attached.max(moment.before) })
+    }
+
+    /// Ends a cell; what has no owner yet is kept until it has one.
+    pub(super) fn close(&mut self, at: u32, reading: &Reading, counts: &[u32], attached: u64, moment: Moment) {
+        let waits = self.cells[at as usize].as_ref().is_some_and(|cell| cell.place == Place::Waiting);
+        if !waits {
+            self.drop_cell(at, moment.now);
+            return;
+        }
+        self.unlist(at);
+        let (mut content, mut kept) = (reading.content, Box::default());
+        if let Content::Distribution { at: from, len, .. } = &mut content {
+            kept = counts[*from as usize..(*from + *len) as usize].into();
+            *from = 0;
+        }
+        self.remainders.push(Remainder { cell: at, content, counts: kept, attached });
+    }
+
+    pub(super) fn settle(&mut self, remainder: Remainder, moment: Moment) {
+        self.apply(remainder.cell, &remainder.content, &remainder.counts, remainder.attached, moment);
+        if self.cells[remainder.cell as usize].as_ref().is_some_and(|cell| cell.place == Place::Waiting) {
+            self.remainders.push(remainder);
+        } else {
+            self.leave(remainder.cell, moment.now);
+            self.release(remainder.cell);
+        }
+    }
+
+    pub(super) fn drop_cell(&mut self, at: u32, now: u64) {
+        self.leave(at, now);
+        self.unlist(at);
+        self.release(at);
+    }
+
+    /// Takes a cell out of the index, so that a new one may have its key.
+    fn unlist(&mut self, at: u32) {
+        let Some(cell) = &self.cells[at as usize] else { return };
+        let key = (std::ptr::from_ref(cell.metric) as usize, cell.subject, &*cell.dimension.values);
+        let hash = self.hasher.hash_one(key);
+        if let Ok(found) = self.index.find_entry(hash, |&other| other == at) {
+            found.remove();
+            self.sources[usize::from(cell.collector)].cells -= 1;
+        }
+    }
+
+    fn release(&mut self, at: u32) {
+        if let Some(cell) = self.cells[at as usize].take() {
+            self.subjects.get_mut(cell.known).cells -= 1;
+            self.free.push(at);
+        }
+    }
+
+    /// Drops the cells of gauges that a collector no longer shows.
+    pub(super) fn sweep(&mut self, collector: u16, moment: Moment) {
+        for at in 0..self.cells.len() as u32 {
+            let Some(cell) = &self.cells[at as usize] else { continue };
+            let waits = cell.place == Place::Waiting;
+            if cell.collector == collector
+                && !waits
+                && cell.seen + 2 <= moment.number
+                && cell.metric.kind == Kind::Gauge
+            {
+                self.drop_cell(at, moment.now);
+            }
+        }
+    }
+
+    /// Gives the busiest folded cells the room of series that have not changed for a while.
+    pub(super) fn admit(&mut self, moment: Moment, acknowledged: u64) {
+        const AT_ONCE: usize = 64;
+        let mut active = std::mem::take(&mut self.active);
+        active.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+        for (_, at) in active.drain(..).take(AT_ONCE) {
+            let Some(cell) = &self.cells[at as usize] else { continue };
+            let (group, known) = (cell.group, self.subjects.get(cell.known));
+            let Owner::Workload(entity) = known.owner.clone() else { continue };
+            let dimensions = Arc::clone(&cell.dimension.attributes);
+            let Some(shape) = self.shape(at) else { continue };
+            let found = self.groups[group as usize].find(&entity, &dimensions);
+            if found.is_none() && !self.make_room(group, moment, acknowledged) {
+                continue;
+            }
+            // It counts on from here: the growth of this gather is in the overflow series already.
+            let attached = moment.now;
+            let place = self.place(group, &entity, &dimensions, &shape, attached, moment);
+            self.leave(at, moment.now);
+            self.enter(at, place);
+        }
+        self.active = active;
+    }
+
+    fn shape(&self, at: u32) -> Option<Content> {
+        let cell = self.cells[at as usize].as_ref()?;
+        match &cell.last {
+            Last::Number(value) => Some(Content::Number(*value)),
+            Last::Distribution { counts, .. } => {
+                let overflow = self.groups[cell.group as usize].overflow?;
+                let entry = self.groups[cell.group as usize].entries[overflow as usize].as_ref()?;
+                let Total::Distribution { scale, first, .. } = entry.total else { return None };
+                Some(Content::Distribution {
+                    sum: 0,
+                    zero: 0,
+                    scale,
+                    first,
+                    at: 0,
+                    len: counts.len() as u32,
+                    weight: 1,
+                })
+            }
+            Last::Nothing => None,
+        }
+    }
+
+    /// Removes the series of a full metric that has been idle longest, those first whose value every receiver has;
+    /// says whether there is room now.
+    fn make_room(&mut self, group: u32, moment: Moment, acknowledged: u64) -> bool {
+        const IDLE_GATHERS: u64 = 4;
+        let full = self.groups[group as usize].len() >= self.limits.series_per_metric;
+        if !full && self.total < self.limits.series_total {
+            return true;
+        }
+        let overflow = self.groups[group as usize].overflow;
+        let entries = self.groups[group as usize].entries.iter().enumerate();
+        let victim = entries
+            .filter_map(|(at, entry)| entry.as_ref().map(|entry| (entry.changed, at as u32)))
+            .filter(|&(changed, at)| overflow != Some(at) && changed + IDLE_GATHERS <= moment.number)
+            .min_by_key(|&(changed, at)| (changed > acknowledged, changed, at));
+        let Some((_, victim)) = victim else { return false };
+        for at in 0..self.cells.len() as u32 {
+            let place = self.cells[at as usize].as_ref().filter(|cell| cell.group == group).map(|cell| cell.place);
+            if place == Some(Place::Series(victim)) {
+                self.leave(at, moment.now);
+                self.enter(at, Place::Folded);
+            }
+        }
+        self.groups[group as usize].remove(victim);
+        self.total -= 1;
+        true
+    }
+
+    pub(super) fn compact(&mut self) {
+        let Some(places) = self.subjects.compact() else { return };
+        for cell in self.cells.iter_mut().flatten() {
+            if let Some(new) = places[cell.known as usize] {
+                cell.known = new;
+            }
+        }
+        self.dimensions.retain(|_, dimension| Arc::strong_count(dimension) > 1);
+    }
+}
