@@ -142,6 +142,13 @@ impl Loader {
         self
     }
 
+    /// Lets the object use an array that others use, too, in place of its own of that name.
+    #[must_use]
+    pub fn shared_cells<V: Plain>(mut self, map: &'static str, cells: &Cells<V>) -> Self {
+        self.shared.push((map, cells.descriptor()));
+        self
+    }
+
     /// Makes the object's maps and prepares its programs; nothing is attached yet.
     ///
     /// # Errors

@@ -198,11 +198,16 @@ fn bpf_descriptor<T: IntoBytes>(command: libc::c_int, attributes: &mut T) -> io:
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// Makes a hash map.
-pub(crate) fn create_hash(name: &str, key_size: usize, value_size: usize, max_entries: u32) -> io::Result<OwnedFd> {
+/// Makes a map.
+pub(crate) fn create_map(
+    kind: u32,
+    name: &str,
+    key_size: usize,
+    value_size: usize,
+    max_entries: u32,
+) -> io::Result<OwnedFd> {
     let (key_size, value_size) = (key_size as u32, value_size as u32);
-    let mut map =
-        NewMap { kind: kind::HASH, key_size, value_size, max_entries, flags: 0, inner_map: 0, node: 0, name: [0; 16] };
+    let mut map = NewMap { kind, key_size, value_size, max_entries, flags: 0, inner_map: 0, node: 0, name: [0; 16] };
     for (to, from) in map.name.iter_mut().take(15).zip(name.bytes()) {
         *to = from;
     }

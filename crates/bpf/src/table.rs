@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::cost::UNKNOWN;
 use crate::error::Error;
-use crate::sys::{Progress, RawMap, create_hash, kind};
+use crate::sys::{Progress, RawMap, create_map, kind};
 
 /// Entries read in one call: at 160 bytes and 64 CPUs a buffer of 5 MB.
 const BATCH: usize = 512;
@@ -272,7 +272,7 @@ impl<K: Plain, V: Plain> Table<K, V> {
     pub fn create(name: &str, max_entries: u32) -> Result<Self, Error> {
         crate::probe::lift_memlock();
         let fail = |source| Error::Map { map: name.to_owned(), action: "make", source };
-        let fd = create_hash(name, size_of::<K>(), size_of::<V>(), max_entries).map_err(fail)?;
+        let fd = create_map(kind::HASH, name, size_of::<K>(), size_of::<V>(), max_entries).map_err(fail)?;
         Self::new(RawMap::new(fd).map_err(fail)?, name)
     }
 
@@ -385,6 +385,22 @@ pub struct Cells<V> {
 impl<V: Plain> Cells<V> {
     pub(crate) fn new(raw: RawMap, name: &str) -> Result<Self, Error> {
         Ok(Self { map: Named::new::<u32, V>(raw, name, kind::ARRAY, "an array")?, shape: PhantomData })
+    }
+
+    /// Makes an array that belongs to no object; [`Loader::shared_cells`](crate::Loader::shared_cells) gives it to objects.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to make it.
+    pub fn create(name: &str, max_entries: u32) -> Result<Self, Error> {
+        crate::probe::lift_memlock();
+        let fail = |source| Error::Map { map: name.to_owned(), action: "make", source };
+        let fd = create_map(kind::ARRAY, name, size_of::<u32>(), size_of::<V>(), max_entries).map_err(fail)?;
+        Self::new(RawMap::new(fd).map_err(fail)?, name)
+    }
+
+    /// Gives another descriptor of the map.
+    pub(crate) fn descriptor(&self) -> Result<OwnedFd, Error> {
+        self.map.raw.fd.try_clone().map_err(self.map.failed("share"))
     }
 
     /// Writes a cell.
