@@ -107,3 +107,26 @@ fn timing_does_not_change_amounts() {
         agent.stop();
     }
 }
+
+#[test]
+fn what_does_not_fit_overflows_whole() {
+    let _kernel = live!();
+    let mount = Mount::tmpfs();
+    let section = "file_io: {enabled: require, latency: all, max_amounts: 1, max_latencies: 1}";
+    let agent = Agent::start(Wish { collectors: &[section], ..Wish::default() });
+    let cgroup = Cgroup::new("files-full");
+    stimulus::files(mount.path(), "read_loop=100000", &[cgroup.directory()]);
+    let path = [("cgroup_path", cgroup.path())];
+    let overflow = [("otel_metric_overflow", "true")];
+    // Whoever came first has the only entry; other workloads of the machine overflow, too.
+    let whole = |scrape: &Scrape, name| scrape.sum(name, &path) + scrape.value(name, &overflow).unwrap_or_default();
+    let scrape = agent.until("all that was read is counted", |scrape| {
+        (whole(scrape, READ) >= 100_000.0 && whole(scrape, TIMED) >= 100_000.0).then(|| scrape.clone())
+    });
+    assert!(whole(&scrape, WRITTEN) >= 4096.0 && whole(&scrape, OPENS) >= 1.0);
+    for map in ["file_amounts", "file_latency"] {
+        let events = scrape.value("telesonde_bpf_map_overflow_total", &[("map", map)]);
+        assert!(events > Some(0.0), "{map} was full, silently");
+    }
+    agent.stop();
+}

@@ -58,7 +58,9 @@ impl Subjects {
         let news = generation != self.generation;
         self.generation = generation;
         for at in 0..self.all.len() {
-            if news || self.all[at].owner == Owner::Waiting {
+            // What the kernel could not tell apart is nobody's, whatever the resolver knows.
+            let fixed = self.all[at].owner == Owner::Overflow;
+            if !fixed && (news || self.all[at].owner == Owner::Waiting) {
                 let answer = resolver.resolve(self.all[at].subject);
                 // A workload that is known stays known, even when the resolver has forgotten it: a removed cgroup
                 // keeps its names for what arrives late.

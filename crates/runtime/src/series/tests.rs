@@ -180,6 +180,18 @@ fn what_is_past_the_budget_folds_and_the_sum_is_exact() {
 }
 
 #[test]
+fn what_the_kernel_could_not_tell_apart_stays_one_series() {
+    let mut bench = Bench::new(100, 100);
+    bench.names.0.lock().unwrap().1.insert(Subject::Overflow, named("overflow"));
+    for (round, expected) in [(1_u64, 5), (2, 10), (3, 15)] {
+        let families = bench.gather(|s| s.record(&CALLS, Subject::Overflow, [""].map(Text::from), round * 5));
+        assert_eq!(values(&families, "calls"), [expected]);
+        // Something else got a name: answers given before may have changed.
+        bench.names.set(round, named("another"));
+    }
+}
+
+#[test]
 fn a_busy_workload_takes_the_room_of_an_idle_one() {
     let mut bench = Bench::new(1, 1_000_000);
     bench.names.set(1, named("idle"));
