@@ -32,8 +32,12 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int from, int to)
 		conn->retransmits = tp->total_retrans;
 		task = CURRENT();
 		own(conn, task_cgroup(task), is_filtered(task));
+		if (to == TCP_LISTEN)
+			bequeath(conn, sk);
 	} else if (from != TCP_LISTEN || to == TCP_SYN_RECV) {
 		/* A copy of its listener. */
+		if (from == TCP_LISTEN)
+			inherit(conn, sk);
 		if (conn->place % STATES == TCP_LISTEN) {
 			conn->place = 0;
 			conn->retransmits = 0;
@@ -46,7 +50,7 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int from, int to)
 /* Makes up for the last change of state of a socket, if it is missing. */
 static __always_inline int complete(const struct sock *sk)
 {
-	struct conn *conn = bpf_sk_storage_get(&conns, (void *)sk, NULL, 0);
+	struct conn *conn = known(sk);
 	struct tcp_sock *tp;
 
 	if (!conn || !is_open(conn) || sk->__sk_common.skc_state != TCP_CLOSE)
@@ -60,7 +64,9 @@ static __always_inline int complete(const struct sock *sk)
 SEC("tp_btf/tcp_destroy_sock")
 int BPF_PROG(tcp_destroy_sock, struct sock *sk)
 {
-	return complete(sk);
+	complete(sk);
+	forget(sk);
+	return 0;
 }
 
 /* Still before a task takes the error away, which is why a connect failed. */
@@ -134,28 +140,7 @@ int BPF_PROG(tcp_retransmit_synack, const struct sock *sk, const struct request_
 	return 0;
 }
 
-static __always_inline void sample_rtt(struct conn *conn, const struct tcp_sock *tp, u32 round)
-{
-	u32 rtt = tp->srtt_us >> 3;
-	struct connections *all;
-	struct visit *visit;
-
-	if (!rtt || !(conn->flags & CONN_ESTABLISHED) || conn->round == round)
-		return;
-	conn->round = round;
-	all = connections_of(conn, conn->network);
-	if (!all)
-		return;
-	visit = &all->visits[round & 1];
-	if (visit->round != round) {
-		visit->round = round;
-		visit->rtt = 0;
-		visit->count = 0;
-	}
-	visit->rtt += rtt;
-	visit->count += 1;
-}
-
+#ifndef LEGACY
 /* Meets every socket that some task has open: finds the owners of those older than us, and reads round trips. */
 SEC("iter/task_file")
 int walk(struct bpf_iter__task_file *ctx)
@@ -192,5 +177,6 @@ int walk(struct bpf_iter__task_file *ctx)
 		sample_rtt(conn, tp, *round);
 	return 0;
 }
+#endif
 
 char LICENSE[] SEC("license") = "GPL";

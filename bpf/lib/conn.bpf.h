@@ -28,6 +28,65 @@ struct conn {
 	u32 padding;
 };
 
+#ifdef LEGACY
+/*
+ * Kernels before 5.12 have no storage of sockets for tracing programs: 9 MiB hold
+ * 65,536 sockets by their address until they are destroyed, and 0.4 MiB say by
+ * namespace and port whose listener a new connection is of.
+ */
+MAP(HASH, conns, u64, struct conn, 65536, 0);
+MAP(HASH, listeners, u64[2], struct conn, 4096, 0);
+
+static __always_inline struct conn *known(const struct sock *sk)
+{
+	u64 key = (u64)sk;
+
+	return bpf_map_lookup_elem(&conns, &key);
+}
+
+static __always_inline struct conn *make(const struct sock *sk)
+{
+	static const struct conn empty;
+	u64 key = (u64)sk;
+
+	bpf_map_update_elem(&conns, &key, &empty, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&conns, &key);
+}
+
+static __always_inline void forget(const struct sock *sk)
+{
+	u64 key = (u64)sk;
+
+	bpf_map_delete_elem(&conns, &key);
+}
+
+/* Keeps what is known of a listener for those whom it accepts. */
+static __always_inline void bequeath(const struct conn *conn, const struct sock *sk)
+{
+	u64 key[2] = { (u64)sk->__sk_common.skc_net.net, sk->__sk_common.skc_num };
+
+	bpf_map_update_elem(&listeners, key, conn, BPF_ANY);
+}
+
+static __always_inline void inherit(struct conn *conn, const struct sock *sk)
+{
+	u64 key[2] = { (u64)sk->__sk_common.skc_net.net, sk->__sk_common.skc_num };
+	struct conn *listener = bpf_map_lookup_elem(&listeners, key);
+
+	if (!listener)
+		return;
+	conn->cgroup = listener->cgroup;
+	conn->flags = listener->flags;
+}
+
+static __always_inline u32 replace(u32 *place, u32 value)
+{
+	u32 was = *place;
+
+	*place = value;
+	return was;
+}
+#else
 /* 112 B for each TCP socket. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -35,6 +94,35 @@ struct {
 	__type(key, int);
 	__type(value, struct conn);
 } conns SEC(".maps");
+
+static __always_inline struct conn *known(const struct sock *sk)
+{
+	return bpf_sk_storage_get(&conns, (void *)sk, NULL, 0);
+}
+
+static __always_inline struct conn *make(const struct sock *sk)
+{
+	return bpf_sk_storage_get(&conns, (void *)sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+}
+
+/* The kernel does all of this. */
+static __always_inline void forget(const struct sock *sk)
+{
+}
+
+static __always_inline void bequeath(const struct conn *conn, const struct sock *sk)
+{
+}
+
+static __always_inline void inherit(struct conn *conn, const struct sock *sk)
+{
+}
+
+static __always_inline u32 replace(u32 *place, u32 value)
+{
+	return __sync_lock_test_and_set(place, value);
+}
+#endif
 
 /* The states between the handshake and the end. */
 static __always_inline bool is_synchronized(u32 state)

@@ -46,7 +46,7 @@ static __always_inline void bump(u64 *cell, u64 value)
 /* Counts the socket under a state, and no longer under the one before. */
 static __always_inline void move(struct conn *conn, u32 place)
 {
-	u32 was = __sync_lock_test_and_set(&conn->place, place);
+	u32 was = replace(&conn->place, place);
 	struct connections *all;
 
 	all = was ? connections_of(conn, was / (2 * STATES)) : NULL;
@@ -57,6 +57,7 @@ static __always_inline void move(struct conn *conn, u32 place)
 		__sync_fetch_and_add(&all->open[place % (2 * STATES)], 1);
 }
 
+#ifndef LEGACY
 /* Counts a socket that is counted nowhere; an event that comes first knows better. */
 static __always_inline void arrive(struct conn *conn, u32 place)
 {
@@ -65,6 +66,7 @@ static __always_inline void arrive(struct conn *conn, u32 place)
 	if (all && !__sync_val_compare_and_swap(&conn->place, 0, place))
 		__sync_fetch_and_add(&all->open[place % (2 * STATES)], 1);
 }
+#endif
 
 /* Counts what the kernel has counted since: it is what RetransSegs has grown by. */
 static __always_inline void add_retransmits(struct conn *conn, const struct tcp_sock *tp, struct connections *all)
@@ -146,12 +148,12 @@ static __always_inline bool is_open(const struct conn *conn)
 /* Gives what is known of a socket whose beginning was not seen: it is nobody's until the walk finds its task. */
 static __always_inline struct conn *find(const struct sock *sk, const struct tcp_sock *tp)
 {
-	struct conn *conn = bpf_sk_storage_get(&conns, (void *)sk, NULL, 0);
+	struct conn *conn = known(sk);
 	struct tcp_loss *lost;
 
 	if (conn)
 		return conn;
-	conn = bpf_sk_storage_get(&conns, (void *)sk, NULL, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	conn = make(sk);
 	if (conn) {
 		describe(conn, sk, tp);
 		return conn;
@@ -160,4 +162,26 @@ static __always_inline struct conn *find(const struct sock *sk, const struct tcp
 	if (lost)
 		bump(&lost->unfollowed, 1);
 	return NULL;
+}
+
+static __always_inline void sample_rtt(struct conn *conn, const struct tcp_sock *tp, u32 round)
+{
+	u32 rtt = tp->srtt_us >> 3;
+	struct connections *all;
+	struct visit *visit;
+
+	if (!rtt || !(conn->flags & CONN_ESTABLISHED) || conn->round == round)
+		return;
+	conn->round = round;
+	all = connections_of(conn, conn->network);
+	if (!all)
+		return;
+	visit = &all->visits[round & 1];
+	if (visit->round != round) {
+		visit->round = round;
+		visit->rtt = 0;
+		visit->count = 0;
+	}
+	visit->rtt += rtt;
+	visit->count += 1;
 }

@@ -176,14 +176,16 @@ fn the_mirror_of_cgroup_fits() {
 
 #[test]
 fn the_mirrors_of_tcp_fit() {
-    let structs = structs("tcp");
-    mirror!(&structs, "owner", tcp::Owner, cgroup network padding);
-    mirror!(
-        &structs,
-        "connections",
-        tcp::Connections,
-        connects accepts closes resets retransmits failed open visits
-    );
-    mirror!(&structs, "visit", tcp::Visit, rtt count round);
-    mirror!(&structs, "tcp_loss", tcp::TcpLoss, connections unfollowed);
+    for object in ["tcp", "tcp_legacy"] {
+        let structs = structs(object);
+        mirror!(&structs, "owner", tcp::Owner, cgroup network padding);
+        mirror!(
+            &structs,
+            "connections",
+            tcp::Connections,
+            connects accepts closes resets retransmits failed open visits
+        );
+        mirror!(&structs, "visit", tcp::Visit, rtt count round);
+        mirror!(&structs, "tcp_loss", tcp::TcpLoss, connections unfollowed);
+    }
 }

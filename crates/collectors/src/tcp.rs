@@ -95,6 +95,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "Inbound connections are absent until their handshake is done; a connection counts as accepted from then on.",
         "A connect that finds no route never begins: it is an error of the system call connect.",
         "A socket belongs to the task that connected it or called listen, also when another got it passed (socket activation).",
+        "Before Linux 5.12 sockets that are older than the agent and round trips of open connections are absent, and two cgroups that listen on one port of a namespace (SO_REUSEPORT) are taken for the later one.",
         "A connection that is older than the agent belongs to the first task that has it open; without one, to the workload kernel. It counts as inbound where its listener's backlog was not 0.",
         "Overflows of accept queues have no hook: the kernel counts them per network namespace only (ListenOverflows).",
     ],
@@ -185,10 +186,8 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let config: Config = setup.section()?;
     let types = setup.types()?;
     let platform = setup.platform();
-    if platform.facts.is_legacy() {
-        return Err(MakeError::Unsupported("socket storage in tracing programs needs Linux 5.12".to_owned()));
-    }
-    let loader = Loader::new("tcp")
+    let legacy = platform.facts.is_legacy();
+    let loader = Loader::new(if legacy { "tcp_legacy" } else { "tcp" })
         .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
         .max_entries("owners", platform.scaled(config.max_workloads))
         .histogram("connecting", config.connecting())
@@ -204,7 +203,11 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     if types.has_tracepoint("inet_sk_error_report") {
         object.attach("inet_sk_error_report", &types).map_err(crate::refused)?;
     }
-    let walkable = object.load_iterator("walk", "task_file", &types);
+    let walkable = if legacy {
+        Err("Linux before 5.12 does not show the socket of a file".to_owned())
+    } else {
+        object.load_iterator("walk", "task_file", &types).map_err(|error| error.to_string())
+    };
     let watch = object.watch();
     let rounds = object.cells("rounds").map_err(crate::refused)?;
     let mut collector = Tcp {
@@ -215,9 +218,12 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         walks: None,
         object: Arc::new(Mutex::new(object)),
     };
-    match walkable.and_then(|()| Walks::start(Arc::clone(&collector.object), rounds, config.interval())) {
+    let walks = walkable.and_then(|()| {
+        Walks::start(Arc::clone(&collector.object), rounds, config.interval()).map_err(|error| error.to_string())
+    });
+    match walks {
         Ok(walks) => collector.walks = Some(walks),
-        Err(error) => setup.degrade(format!("sockets that are older than the agent are not known: {error}")),
+        Err(why) => setup.degrade(format!("no sockets older than the agent and no round trips of open ones: {why}")),
     }
     setup.watch(watch);
     Ok(Box::new(collector))
