@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::time::{Duration, Instant};
 
 use runtime::Descriptor;
 use serde_json::Value;
@@ -14,6 +15,9 @@ use crate::workshop::{self, What, Workshop};
 
 /// Slices of one sample, some 15 ms.
 const SLICES: u64 = 3;
+/// On a busy machine rounds end after this time, once there are so many.
+const PATIENCE: Duration = Duration::from_mins(7);
+const FEWEST: usize = 5;
 /// How far the ratio of two equal halves may lie from 1 on a quiet machine.
 const NOISE: f64 = 0.02;
 
@@ -91,7 +95,12 @@ pub fn table(workshop: &Workshop, cpu: usize) -> Result<(), Box<dyn Error>> {
     for kind in KINDS {
         load.sample(kind.name, kind.slice, SLICES)?;
     }
-    for _ in 0..pairs() {
+    let begun = Instant::now();
+    for round in 0..pairs() {
+        if round >= FEWEST && begun.elapsed() > PATIENCE {
+            println!("Stopped after {PATIENCE:?}: the machine is slow, and the intervals are wide.\n");
+            break;
+        }
         for (at, line) in lines.iter_mut().enumerate() {
             let mut nginx = nginx.as_mut().filter(|_| at == 0 || at >= all);
             let off = sample(&mut load, nginx.as_deref_mut())?;
@@ -169,7 +178,8 @@ fn sample(load: &mut Load, nginx: Option<&mut Nginx>) -> Result<Vec<(&'static st
 }
 
 fn print_added(lines: &[Line], all: usize) {
-    println!("Added ns of CPU time per operation on one CPU, {} interleaved pairs, each sample the median of", pairs());
+    let pairs = lines.first().and_then(|line| line.samples.values().next()).map_or(0, Vec::len);
+    println!("Added ns of CPU time per operation on one CPU, {pairs} interleaved pairs, each sample the median of");
     println!("{SLICES} slices; median, and half the width of its 95 % interval.\n");
     for kind in KINDS {
         println!("{:<12} {}", kind.name, kind.operation);

@@ -83,13 +83,24 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     }
     let workshop = Workshop::new()?;
-    overhead(&workshop, measured)?;
-    println!();
-    hooks::table(&workshop, measured)?;
-    println!();
-    agent::idle()?;
-    println!();
-    agent::rate(measured)
+    let arguments: Vec<String> = std::env::args().collect();
+    // `--only PART`: calls, hooks or agent.
+    let only = arguments.windows(2).find(|pair| pair[0] == "--only").map(|pair| pair[1].as_str());
+    let wanted = |part| only.is_none_or(|only| only == part);
+    if wanted("calls") {
+        overhead(&workshop, measured)?;
+        println!();
+    }
+    if wanted("hooks") {
+        hooks::table(&workshop, measured)?;
+        println!();
+    }
+    if wanted("agent") {
+        agent::idle()?;
+        println!();
+        agent::rate(measured)?;
+    }
+    Ok(())
 }
 
 /// Prints the table of added nanoseconds.
