@@ -16,7 +16,7 @@ use crate::workshop::{self, What, Workshop};
 /// Slices of one sample, some 15 ms.
 const SLICES: u64 = 3;
 /// On a busy machine rounds end after this time, once there are so many.
-const PATIENCE: Duration = Duration::from_mins(7);
+const PATIENCE: Duration = Duration::from_mins(5);
 const FEWEST: usize = 5;
 /// How far the ratio of two equal halves may lie from 1 on a quiet machine.
 const NOISE: f64 = 0.02;

@@ -192,7 +192,7 @@ pub fn default(descriptor: &'static Descriptor) -> (&'static Descriptor, Value) 
 /// Gives a collector with its defaults, but for which calls are timed.
 pub fn timing(descriptor: &'static Descriptor, latency: &str) -> (&'static Descriptor, Value) {
     let mut section = (descriptor.section.defaults)();
-    if let Some(timed) = section.get_mut("latency") {
+    if let Some(timed) = section.get_mut("latency").filter(|timed| !timed.is_boolean()) {
         *timed = latency.into();
     }
     (descriptor, section)
