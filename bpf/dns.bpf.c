@@ -34,8 +34,8 @@ static __always_inline struct stream *own_stream(struct __sk_buff *skb, struct s
 		LOSE(unread);
 		return NULL;
 	}
-	stream->cgroup = task_cgroup(CURRENT());
-	stream->filtered = is_filtered(CURRENT());
+	stream->cgroup = sender_cgroup(CURRENT());
+	stream->filtered = is_filtered_sender(CURRENT(), stream->cgroup);
 	stream->in.known = false;
 	begin(&stream->out, s->sequence);
 	return stream;
@@ -98,6 +98,7 @@ int dns_egress(struct __sk_buff *skb)
 	struct stream *stream;
 	struct transport l4;
 	struct segment s;
+	u64 cgroup;
 	u32 type;
 
 	if (!find_transport(skb, &l4) || !is_domain(skb, l4.destination))
@@ -113,11 +114,12 @@ int dns_egress(struct __sk_buff *skb)
 	l4.at += UDP_SIZE;
 	if (bpf_skb_load_bytes(skb, l4.at, header, sizeof(header)) || tell(header, &type) != A_QUERY)
 		return 1;
-	if (is_filtered(CURRENT()))
+	cgroup = sender_cgroup(CURRENT());
+	if (is_filtered_sender(CURRENT(), cgroup))
 		return 1;
 	if (word(header + 4))
 		type = question_type(skb, l4.at + HEADER_SIZE);
-	ask(skb, task_cgroup(CURRENT()), word(header), type);
+	ask(skb, cgroup, word(header), type);
 	return 1;
 }
 

@@ -57,3 +57,17 @@ static __always_inline bool is_filtered_in(struct task_struct *task, u64 cgroup)
 		return true;
 	return comm_filter && is_filtered_by_comm(task);
 }
+
+/* The same of the current task, in the hooks of packets: older kernels have no helper for its ids there. */
+static __always_inline bool is_filtered_sender(struct task_struct *task, u64 cgroup)
+{
+#ifdef LEGACY
+	if (own_tgid && (u32)BPF_CORE_READ(task, tgid) == own_tgid)
+		return true;
+	if (cgroup_filter && is_denied(cgroup))
+		return true;
+	return comm_filter && is_filtered_by_comm(task);
+#else
+	return is_filtered_in(task, cgroup);
+#endif
+}

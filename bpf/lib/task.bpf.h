@@ -37,6 +37,16 @@ static __always_inline u64 task_cgroup(struct task_struct *task)
 #endif
 }
 
+/* The same in the hooks of packets, where bpf_get_current_cgroup_id() is not to be had. */
+static __always_inline u64 sender_cgroup(struct task_struct *task)
+{
+#ifdef LEGACY
+	if (hierarchy == HIERARCHY_UNIFIED)
+		return BPF_CORE_READ(task, cgroups, dfl_cgrp, kn, id);
+#endif
+	return task_cgroup(task);
+}
+
 /* The thread's id in the first pid namespace. */
 static __always_inline u32 task_id(struct task_struct *task)
 {
