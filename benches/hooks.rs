@@ -150,11 +150,14 @@ fn lines(workshop: &Workshop) -> (Vec<Line>, usize) {
 
 /// Finds out at which hooks programs are attached that have an empty one, by their names.
 fn hooks(workshop: &Workshop, what: &What) -> Result<Vec<&'static str>, Box<dyn Error>> {
-    let ids = || aya::programs::loaded_programs().flatten();
-    let before: Vec<u32> = ids().map(|program| program.id()).collect();
     let attached = workshop.attach(what)?;
-    let new = ids().filter(|program| !before.contains(&program.id()));
-    let names: Vec<String> = new.map(|program| program.name_as_str().unwrap_or_default().to_owned()).collect();
+    // What others load meanwhile is not ours.
+    let ours: Vec<u32> = std::fs::read_dir("/proc/self/fdinfo")?
+        .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok())
+        .filter_map(|info| info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok()))
+        .collect();
+    let loaded = aya::programs::loaded_programs().flatten().filter(|program| ours.contains(&program.id()));
+    let names: Vec<String> = loaded.map(|program| program.name_as_str().unwrap_or_default().to_owned()).collect();
     drop(attached);
     let sits = |hook: &&&str| {
         // Programs of cgroup hooks are named after their collector and the hook.
