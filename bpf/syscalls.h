@@ -25,8 +25,8 @@ struct failure {
 
 /* What did not go where it belongs, per CPU. */
 struct loss {
-	u64 calls;           /* counted here: `calls` was full */
-	u64 errors;          /* counted here: `errors` was full */
-	u64 busy;            /* calls not timed: no room for their start */
-	u64 stale;           /* starts without an end, overwritten or thrown away */
+	u64 calls;  /* counted here: `calls` was full */
+	u64 errors; /* counted here: `errors` was full */
+	u64 busy;   /* calls not timed: no room for their start */
+	u64 stale;  /* starts without an end, overwritten or thrown away */
 };

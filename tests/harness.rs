@@ -30,7 +30,11 @@ pub fn kernel() -> Result<MutexGuard<'static, ()>, String> {
     if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
         return Err("the kernel has no BTF".to_owned());
     }
-    if let Some(Err(error)) = aya::programs::loaded_programs().next() {
+    // A program may go between being listed and being opened.
+    let is_gone = |error: &dyn Error| error.source().is_some_and(|source| source.to_string().contains("os error 2)"));
+    if let Some(Err(error)) =
+        aya::programs::loaded_programs().find(|program| !matches!(program, Err(error) if is_gone(error)))
+    {
         return Err(format!("BPF is refused: {}", error.source().map_or(error.to_string(), ToString::to_string)));
     }
     cgroup::permitted()?;

@@ -116,8 +116,8 @@ fn packets_are_late_or_lost() {
             sender.send_to(&[number], (server, 7000)).unwrap();
         }
         let mut buffer = [0; 16];
-        let received = [(); 3].map(|()| receiver.recv_from(&mut buffer).map(|_| buffer[0]).unwrap());
-        assert_eq!(received, [0, 2, 4]);
+        let arrived = [(); 3].map(|()| receiver.recv_from(&mut buffer).map(|_| buffer[0]).unwrap());
+        assert_eq!(arrived, [0, 2, 4]);
         assert!(begin.elapsed() >= delay);
         assert_eq!(line.dropped() - before, 2);
     }

@@ -114,14 +114,13 @@ fn is_missing(compiler: &str) -> bool {
 #[test]
 fn all_compile() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stimulus");
+    // Where there is no 32-bit linker, the test that needs the program says so.
+    let _ = compat(777);
     // A guest has no sources.
     for entry in std::fs::read_dir(sources).into_iter().flatten().flatten() {
         let name = entry.file_name().into_string().unwrap();
-        if name.ends_with("compat.c") {
-            if let Err(reason) = compat(777) {
-                println!("SKIPPED harness::stimulus::all_compile: {reason}");
-            }
-        } else {
+        // Other 32-bit programs and BPF ones are compiled by the tests that need them.
+        if !name.starts_with("compat") && !name.ends_with(".bpf.c") {
             compile(&name, &["-O1", "-Wall", "-Werror", "-pthread"], &["clang", "cc"]).unwrap();
         }
     }

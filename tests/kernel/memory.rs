@@ -39,7 +39,7 @@ fn fresh_pages_are_minor_faults_and_allocations() {
     assert_eq!((told["minor"].as_f64(), told["major"].as_f64()), (Some(PAGES), Some(0.0)));
     let minor = faults(&last, &cgroup, "minor") - faults(&first, &cgroup, "minor");
     assert_eq!(minor, after.minor - before.minor);
-    assert!(PAGES <= minor && minor <= PAGES + BESIDES, "{minor} faults");
+    assert!((PAGES..=PAGES + BESIDES).contains(&minor), "{minor} faults");
     assert_eq!(faults(&last, &cgroup, "major") - faults(&first, &cgroup, "major"), after.major - before.major);
     let allocated = pages(&last, &cgroup) - pages(&first, &cgroup);
     let most = PAGES + PAGES / ENTRIES + BESIDES;

@@ -345,7 +345,8 @@ fn short_connections_of_many_tasks_lose_nothing() {
         server.tell(&format!("serve {EACH}"));
     }
     for (client, server, clients, servers, _) in &mut ends {
-        (client.answer(), server.answer());
+        client.answer();
+        server.answer();
         agent.until("every connection is counted", |scrape| {
             let (client, server) = (counts(scrape, clients, "ipv4"), counts(scrape, servers, "ipv4"));
             let all = f64::from(EACH);
