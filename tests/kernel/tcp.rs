@@ -347,15 +347,19 @@ fn short_connections_of_many_tasks_lose_nothing() {
     for (client, server, clients, servers, _) in &mut ends {
         client.answer();
         server.answer();
-        agent.until("every connection is counted", |scrape| {
+        let missed = agent.until("every connection is counted", |scrape| {
             let (client, server) = (counts(scrape, clients, "ipv4"), counts(scrape, servers, "ipv4"));
             let all = f64::from(EACH);
             assert!(client[0] <= all && server[1] <= all && client[2] <= all && server[2] <= all);
-            (client[..3] == [all, 0.0, all] && server[..3] == [0.0, all, all]).then_some(())
+            // The kernel skips a program that would run within itself on one CPU, and says how often it did.
+            let misses = [("program", "inet_sock_set_state")];
+            let least = all - scrape.sum("telesonde_bpf_misses_total", &misses);
+            assert!(client[1] <= 0.0 && server[0] <= 0.0);
+            [client[0], client[2], server[1], server[2]].iter().all(|&count| count >= least).then_some(least - all)
         });
         let scrape = agent.scrape();
         let resets = counts(&scrape, clients, "ipv4")[3];
-        assert!(resets >= f64::from(EACH / 2), "{resets} resets");
+        assert!(resets >= f64::from(EACH / 2) + missed, "{resets} resets");
         assert_eq!(states(&scrape, clients), numbers([]));
         assert_eq!(states(&scrape, servers), numbers([("listen", 1)]));
     }

@@ -97,6 +97,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "A socket belongs to the task that connected it or called listen, also when another got it passed (socket activation).",
         "Before Linux 5.12 sockets that are older than the agent and round trips of open connections are absent, and two cgroups that listen on one port of a namespace (SO_REUSEPORT) are taken for the later one.",
         "A connection that is older than the agent belongs to the first task that has it open; without one, to the workload kernel. It counts as inbound where its listener's backlog was not 0.",
+        "A change of state that interrupts another one's program on its CPU is skipped by the kernel; telesonde_bpf_misses says how many.",
         "Overflows of accept queues have no hook: the kernel counts them per network namespace only (ListenOverflows).",
     ],
     metrics: &[
