@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
 
@@ -86,8 +87,9 @@ pub(super) fn compile(source: &str, flags: &[&str], compilers: &[&str]) -> Resul
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stimulus").join(source);
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let output = directory.join(source.file_stem().unwrap());
-    // Made beside its place, so that another run of the tests never starts half a program.
-    let made = directory.join(format!("stimulus-{}", std::process::id()));
+    // Made beside its place under a name of its own, so that no other test or run of the tests ever starts half a program, or another one.
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let made = directory.join(format!("stimulus-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
     let mut reasons = Vec::new();
     for compiler in compilers {
         match Command::new(compiler).args(flags).arg(&source).arg("-o").arg(&made).output() {
