@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use super::cgroup::Cgroup;
 
+/// How many programs this run of the tests has compiled.
+static MADE: AtomicU32 = AtomicU32::new(0);
+
 /// Makes calls within a cgroup, to the end; gives what the program says it did.
 pub fn run(cgroup: &Cgroup, actions: &[&str]) -> Value {
     finish(start(cgroup, actions))
@@ -88,7 +91,6 @@ pub(super) fn compile(source: &str, flags: &[&str], compilers: &[&str]) -> Resul
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let output = directory.join(source.file_stem().unwrap());
     // Made beside its place under a name of its own, so that no other test or run of the tests ever starts half a program, or another one.
-    static MADE: AtomicU32 = AtomicU32::new(0);
     let made = directory.join(format!("stimulus-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed)));
     let mut reasons = Vec::new();
     for compiler in compilers {
