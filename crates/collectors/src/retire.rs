@@ -39,6 +39,10 @@ impl<K: Copy + Eq + Hash> Retirement<K> {
     /// Takes note of what an entry reads; `reading` changes whenever the entry does. Says whether it is to be freed at
     /// the end of the round.
     pub fn note(&mut self, key: K, cgroup: u64, reading: u64) -> bool {
+        // What no task owns has no cgroup that could go.
+        if cgroup == 0 {
+            return false;
+        }
         let census = &self.census;
         let Some(age) = *self.removed.entry(cgroup).or_insert_with(|| census.removed_for(cgroup)) else { return false };
         let watched = self.watched.entry(key).or_insert(Watched { reading, agreed: 0, round: 0 });
@@ -100,5 +104,11 @@ mod tests {
         assert!(round(6, Some(12)).is_empty());
         assert_eq!(round(6, Some(13)), [7]);
         assert!(round(6, None).is_empty());
+    }
+
+    #[test]
+    fn the_kernels_own_entries_stay() {
+        let mut retirement = Retirement::new(Arc::new(Removed(Mutex::new(Some(AGE * 2)))));
+        assert!((0..10).all(|_| !retirement.note(7_u32, 0, 5) && retirement.finish().is_empty()));
     }
 }

@@ -114,6 +114,8 @@ pub struct Store {
     groups: Vec<Group>,
     group_of: HashMap<usize, u32>,
     dimensions: HashMap<(usize, Box<[Text]>), Arc<Dimension>>,
+    /// How many of them were in use when that was last looked at.
+    kept: usize,
     subjects: Subjects,
     sources: Vec<Source>,
     remainders: Vec<Remainder>,
@@ -137,6 +139,7 @@ impl Store {
             groups: Vec::new(),
             group_of: HashMap::new(),
             dimensions: HashMap::new(),
+            kept: 0,
             subjects: Subjects::default(),
             sources: Vec::new(),
             remainders: Vec::new(),

@@ -7,7 +7,7 @@ use model::{Attributes, Kind, Series};
 
 use super::subjects::Owner;
 use super::total::{Last, Total};
-use super::{Moment, Place, Remainder, Store};
+use super::{Dimension, Moment, Place, Remainder, Store};
 use crate::collector::{Content, Reading};
 
 impl Store {
@@ -251,13 +251,20 @@ impl Store {
         true
     }
 
+    /// Forgets what nothing refers to any more: attributes without cells and series, subjects without cells.
     pub(super) fn compact(&mut self) {
+        const FEW: usize = 256;
+        if self.dimensions.len() > 2 * self.kept.max(FEW) {
+            // A series is found by the address of its attributes, so those stay as long as it does.
+            let is_used = |it: &Arc<Dimension>| Arc::strong_count(it) > 1 || Arc::strong_count(&it.attributes) > 1;
+            self.dimensions.retain(|_, dimension| is_used(dimension));
+            self.kept = self.dimensions.len();
+        }
         let Some(places) = self.subjects.compact() else { return };
         for cell in self.cells.iter_mut().flatten() {
             if let Some(new) = places[cell.known as usize] {
                 cell.known = new;
             }
         }
-        self.dimensions.retain(|_, dimension| Arc::strong_count(dimension) > 1);
     }
 }

@@ -109,6 +109,47 @@ fn an_entry_that_returns_after_its_close_adds_to_the_series() {
 }
 
 #[test]
+fn a_series_that_returns_is_the_same_one_however_much_has_come_and_gone() {
+    let mut bench = Bench::new(10_000, 1_000_000);
+    bench.names.set(1, named("a"));
+    let rare = |s: &mut Scrape, last: bool, value: u64| {
+        let values = ["rare".into()];
+        if last {
+            s.close(&CALLS, Subject::Cgroup(1), values, value);
+        } else {
+            s.record(&CALLS, Subject::Cgroup(1), values, value);
+        }
+    };
+    bench.gather(|s| rare(s, true, 7));
+    // Many other attributes and subjects, each once: what nothing refers to is forgotten meanwhile.
+    for round in 0..40_u64 {
+        for subject in 0..50 {
+            bench.names.set(100 + round * 50 + subject, named("b"));
+        }
+        bench.gather(|s| {
+            for number in 0..50 {
+                let values = [Text::from(format!("call-{}", round * 50 + number))];
+                s.close(&CALLS, Subject::Cgroup(100 + round * 50 + number), values, 1_u64);
+            }
+        });
+    }
+    let after = numbers(&bench.gather(|s| rare(s, false, 2)), "calls");
+    let named = |point: &&NumberPoint| point.series.dimensions.get("syscall") == Some("rare");
+    let found: Vec<u64> = after.iter().filter(named).map(|point| point.value.as_f64() as u64).collect();
+    assert_eq!(found, [9], "one series, which goes on");
+}
+
+#[test]
+fn attributes_without_series_are_forgotten() {
+    let mut bench = Bench::new(10_000, 100);
+    bench.names.set(1, named("a"));
+    for round in 0..2_000_u64 {
+        bench.gather(|s| s.close(&CALLS, Subject::Cgroup(1), [Text::from(format!("call-{round}"))], 1_u64));
+    }
+    assert!(bench.store.dimensions.len() < 1_000, "{}", bench.store.dimensions.len());
+}
+
+#[test]
 fn readings_wait_for_a_name_and_lose_nothing() {
     let mut bench = Bench::new(100, 1000);
     assert!(bench.gather(|s| calls(s, 1, 10)).is_empty());
