@@ -8,7 +8,8 @@ use aya::programs::links::CgroupAttachMode;
 use aya::programs::{BtfTracePoint, CgroupSkbAttachType, Iter, Program, ProgramError, ProgramFd};
 
 use crate::error::{Error, chain, hint, os_error, refusal_hint};
-use crate::object::{Object, Types};
+use crate::object::Object;
+use crate::types::Types;
 
 /// How much of the verifier's log an error shows.
 const LOG_LINES: usize = 6;
@@ -22,7 +23,7 @@ impl Object {
         let hook = program.split("__").next().unwrap_or(program);
         let Program::BtfTracePoint(tracepoint) = self.program(program)? else { return Err(self.no_such(program)) };
         let tracepoint: &mut BtfTracePoint = tracepoint;
-        tracepoint.load(hook, &types.0).map_err(|error| refusal(program, hook, &error))?;
+        tracepoint.load(hook, types.btf()).map_err(|error| refusal(program, hook, &error))?;
         tracepoint.attach().map_err(|error| failed(program, hook, &error))?;
         let fd = duplicate(tracepoint.fd(), program, hook)?;
         self.tally.add_program(program, fd);
@@ -67,7 +68,7 @@ impl Object {
     pub fn load_iterator(&mut self, program: &str, over: &str, types: &Types) -> Result<(), Error> {
         let Program::Iter(iter) = self.program(program)? else { return Err(self.no_such(program)) };
         let iter: &mut Iter = iter;
-        iter.load(over, &types.0).map_err(|error| refusal(program, over, &error))?;
+        iter.load(over, types.btf()).map_err(|error| refusal(program, over, &error))?;
         let fd = duplicate(iter.fd(), program, over)?;
         self.tally.add_program(program, fd);
         Ok(())

@@ -1,83 +1,29 @@
 //! Embedded objects: tuned before loading, attached program by program, detached by dropping.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 
+use aya::Ebpf;
 use aya::maps::{Map, MapData};
-use aya::{Btf, Ebpf, EbpfLoader};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::abi::histogram::HistShape;
-use crate::btf;
 use crate::cost::{Tally, Watch};
 use crate::error::{Error, chain, hint, os_error};
 use crate::events::Events;
+use crate::image::{Image, map_sizes};
 use crate::perf::Perf;
 use crate::probe;
 use crate::ring::Ring;
 use crate::sys::{RawMap, put_in_place};
 use crate::table::{Cells, PerCpuCells, PerCpuTable, Plain, Table};
+use crate::types::Types;
 
 include!(concat!(env!("OUT_DIR"), "/objects.rs"));
-
-/// Where the kernel shows its own types.
-const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Gives the embedded objects: name and ELF bytes.
 pub fn objects() -> impl Iterator<Item = (&'static str, &'static [u8])> {
     OBJECTS.iter().copied()
-}
-
-/// The running kernel's types, parsed once (15 ms, some 20 MB). Drop it when everything is attached.
-#[derive(Clone)]
-pub struct Types(pub(crate) Arc<Btf>, Arc<Path>);
-
-impl Types {
-    /// Reads the types from where the kernel shows them, or from a file.
-    ///
-    /// Programs attach by the numbers of the running kernel's types, so a file has to be a copy of those. That is made
-    /// sure of here where the kernel shows them; else nobody knows before programs are loaded.
-    ///
-    /// # Errors
-    /// Fails when the file cannot be read, is no BTF, or is of another kernel.
-    pub fn load(path: Option<&Path>) -> Result<Self, Error> {
-        let file = path.unwrap_or(Path::new(VMLINUX));
-        let fail = |reason| match path {
-            None => Error::Types { path: VMLINUX.to_owned(), reason },
-            Some(path) => Error::GivenTypes { path: path.display().to_string(), reason },
-        };
-        let bytes = fs::read(file).map_err(|error| fail(error.to_string()))?;
-        let broken = |error| fail(format!("it is no BTF: {}", chain(&error)));
-        let btf = Btf::parse(&bytes, aya::Endianness::default()).map_err(broken)?;
-        if path.is_some() && fs::read(VMLINUX).is_ok_and(|own| own != bytes) {
-            return Err(fail("it has the types of another kernel than the one that runs".to_owned()));
-        }
-        Ok(Self(Arc::new(btf), Arc::from(file)))
-    }
-
-    /// Gives the names and values of an enumeration of the kernel; nothing where it has none of that name.
-    pub fn enumeration(&self, name: &str) -> Option<Vec<(String, u32)>> {
-        btf::enumeration(&fs::read(&self.1).ok()?, name)
-    }
-
-    /// Says whether the kernel has a tracepoint.
-    pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.0.id_by_type_name_kind(&format!("btf_trace_{name}"), aya_obj::btf::BtfKind::Typedef).is_ok()
-    }
-}
-
-/// Gives memory that was freed back to the system: parsing types leaves the allocator with 20 MB that nobody needs.
-pub fn trim_memory() {
-    #[cfg(target_env = "gnu")]
-    {
-        #[expect(unsafe_code, reason = "glibc has no other way to give memory back")]
-        // SAFETY: it takes no pointer and only touches the allocator's own free lists, under its locks.
-        unsafe {
-            libc::malloc_trim(0);
-        }
-    }
 }
 
 /// Tunes an object before it is loaded.
@@ -154,35 +100,27 @@ impl Loader {
     /// # Errors
     /// Fails when there is no such object, when a map cannot be made, or when a constant does not exist.
     pub fn load(self, types: &Types) -> Result<Object, Error> {
-        let Some((_, bytes)) = objects().find(|(name, _)| *name == self.object) else {
+        let Some((_, file)) = objects().find(|(name, _)| *name == self.object) else {
             let known = objects().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownObject { name: self.object.to_owned(), known });
         };
         probe::lift_memlock();
-        let mut loader = EbpfLoader::new();
-        loader.btf(Some(&types.0)).allow_unsupported_maps();
-        for (name, value) in &self.constants {
-            loader.override_global(name, value.as_slice(), true);
-        }
-        let every = self.sample_every.to_ne_bytes();
-        // Absent where the object has no histograms.
-        loader.override_global("histogram_every", every.as_slice(), false);
-        for (map, entries) in &self.entries {
-            loader.map_max_entries(map, *entries);
-        }
         let fail = |reason, hint| Error::Load { object: self.object.to_owned(), reason, hint };
-        let mut copy = Vec::new();
-        let bytes = if self.values.is_empty() {
-            bytes
-        } else {
-            // Words, because aya wants the object aligned; the kernel's own sizes end on a byte.
-            copy.resize(bytes.len().div_ceil(8), 0_u64);
-            let copy = &mut copy.as_mut_bytes()[..bytes.len()];
-            copy.copy_from_slice(bytes);
-            btf::set_value_sizes(copy, &self.values).map_err(|reason| fail(reason, ""))?;
-            copy
-        };
-        let ebpf = loader.load(bytes).map_err(|error| fail(chain(&error), hint(os_error(&error))))?;
+        let broken = |reason| fail(reason, "");
+        let mut image = Image::new(file);
+        for (name, value) in &self.constants {
+            if !image.set_constant(name, value).map_err(broken)? {
+                return Err(broken(format!("it has no constant {name}")));
+            }
+        }
+        // Absent where the object has no histograms.
+        image.set_constant("histogram_every", self.sample_every.as_bytes()).map_err(broken)?;
+        image.set_value_sizes(&self.values).map_err(broken)?;
+        let mut sizes = map_sizes(file).map_err(broken)?;
+        for (map, entries) in &mut sizes {
+            *entries = self.entries.iter().rfind(|(name, _)| name == map).map_or(*entries, |(_, given)| *given);
+        }
+        let ebpf = types.prepare(image.bytes(), &sizes).map_err(|error| fail(chain(&error), hint(os_error(&error))))?;
         for (name, shared) in self.shared {
             let shared = shared?;
             // Programs are loaded later, with the maps that their descriptors stand for by then.
