@@ -29,6 +29,7 @@ use exit::{Exit, Failure};
 
 /// Runs the command line of the process with the built-in collectors and `extra` ones; gives the exit code.
 pub fn main(extra: &[&'static Descriptor]) -> ExitCode {
+    bpf::memory::share_one_arena();
     let cli = Cli::parse();
     let registry: Vec<&'static Descriptor> = collectors::ALL.iter().chain(extra).copied().collect();
     match dispatch(&cli, &registry) {

@@ -80,15 +80,3 @@ impl Types {
         loader.load(file)
     }
 }
-
-/// Gives memory that was freed back to the system: parsing types leaves the allocator with 20 MB that nobody needs.
-pub fn trim_memory() {
-    #[cfg(target_env = "gnu")]
-    {
-        #[expect(unsafe_code, reason = "glibc has no other way to give memory back")]
-        // SAFETY: it takes no pointer and only touches the allocator's own free lists, under its locks.
-        unsafe {
-            libc::malloc_trim(0);
-        }
-    }
-}

@@ -64,7 +64,7 @@ impl Platform {
     /// Frees the kernel's types, some 20 MB, once everything is attached.
     pub(crate) fn forget_types(&self) {
         *self.types.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        bpf::trim_memory();
+        bpf::memory::trim();
     }
 }
 
