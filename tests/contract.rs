@@ -34,6 +34,7 @@ const OURS: &[&str] = &[
     "resource",
     "revision",
     "share",
+    "source",
     "state",
     "syscall",
     "systemd.unit",

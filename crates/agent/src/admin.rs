@@ -103,6 +103,9 @@ impl Admin {
                 "misses": misses(&stats),
                 "excluded": stats.excluded,
                 "cgroups": stats.entries,
+                "pods": stats.pods,
+                "containers": stats.containers,
+                "sources": sources(&self.workloads.sources()),
             },
             "warnings": self.warnings,
         })
@@ -124,6 +127,15 @@ fn endpoint(status: &otlp::Status) -> (String, Value) {
 /// Gives enrichment's misses by reason.
 pub fn misses(stats: &enrich::Stats) -> BTreeMap<&'static str, u64> {
     enrich::Reason::ALL.iter().zip(stats.misses).map(|(reason, count)| (reason.as_str(), count)).collect()
+}
+
+/// Gives how the sources of names fare.
+fn sources(sources: &[enrich::Source]) -> BTreeMap<&'static str, Value> {
+    let source = |source: &enrich::Source| {
+        let state = &source.state;
+        (source.name, json!({"state": state.name(), "why": state.why(), "errors": source.errors}))
+    };
+    sources.iter().map(source).collect()
 }
 
 fn seconds(time: SystemTime) -> f64 {

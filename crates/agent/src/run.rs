@@ -119,6 +119,19 @@ fn observe(meter: &Meter, facts: &Facts, workloads: &Arc<Workloads>) {
         .with_description(&*metrics::ENRICHMENT_HITS.help)
         .with_callback(move |observer| observer.observe(hits.stats().hits, &[]))
         .build();
+    let failed = Arc::clone(workloads);
+    meter
+        .u64_observable_counter(&*metrics::ENRICHMENT_ERRORS.name)
+        .with_unit(&*metrics::ENRICHMENT_ERRORS.unit)
+        .with_description(&*metrics::ENRICHMENT_ERRORS.help)
+        .with_callback(move |observer| {
+            for source in failed.sources() {
+                for (kind, count) in source.errors {
+                    observer.observe(count, &[KeyValue::new("source", source.name), KeyValue::new("error.type", kind)]);
+                }
+            }
+        })
+        .build();
     let missed = Arc::clone(workloads);
     meter
         .u64_observable_counter(&*metrics::ENRICHMENT_MISSES.name)

@@ -77,6 +77,7 @@ pub fn workloads(config: &Config, facts: &Facts) -> Result<Arc<Workloads>, Failu
             Granularity::Container | Granularity::Process => enrich::Granularity::Container,
         },
         drop: config.enrich.attributes.drop.clone(),
+        add: config.enrich.attributes.add.clone(),
         container_filter: config.integrations.ebpf.container_filter.clone(),
         ..Settings::default()
     };

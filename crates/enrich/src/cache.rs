@@ -1,19 +1,25 @@
 //! All cgroups that are known, with their answers ready: a look-up takes one read lock and one hash.
 //!
 //! Every change is numbered, so that a walk through the file system, which takes a while, never undoes what was
-//! reported after it began.
+//! reported after it began. What sources tell later of a pod or a container changes the answers of its cgroups.
+
+mod names;
+mod spread;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use model::Answer;
 
+use crate::Settings;
 use crate::cgroup::Walk;
 use crate::identity::Identities;
+use crate::members::Members;
 use crate::stats::{Counters, Reason};
+use spread::Spread;
 
 const SHARDS: usize = 16;
 
@@ -39,6 +45,20 @@ struct Entry {
     changed: u64,
     path: Option<Box<str>>,
     answer: Answer,
+    /// Whether a better answer is expected, and until when it is waited for.
+    expected: bool,
+    deadline: Instant,
+}
+
+/// What a look-up finds.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    /// This is the answer.
+    Found(Answer),
+    /// A better one is expected; until then this is the best.
+    Expected(Answer),
+    /// The cgroup itself is looked for, since then.
+    Sought(Instant),
 }
 
 /// A cgroup that exists.
@@ -60,6 +80,7 @@ struct Journal {
     absent: usize,
     /// Nameless cgroups by the cgroup above them.
     orphans: HashMap<u64, Vec<u64>>,
+    members: Members,
 }
 
 type Shard = HashMap<u64, Entry, BuildHasherDefault<Spread>>;
@@ -71,19 +92,22 @@ pub(crate) struct Cache {
     generation: AtomicU64,
     /// Changes whenever the cgroups that exist, or their paths, do.
     roster: AtomicU64,
+    /// How long names are waited for that a source is expected to give.
+    patience: Duration,
     retention: Duration,
     limit: usize,
 }
 
 impl Cache {
-    pub(crate) fn new(retention: Duration, limit: usize) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             shards: Default::default(),
             journal: Mutex::default(),
             generation: AtomicU64::new(1),
             roster: AtomicU64::new(1),
-            retention,
-            limit,
+            patience: settings.patience,
+            retention: settings.retention,
+            limit: settings.removed_limit,
         }
     }
 
@@ -109,9 +133,13 @@ impl Cache {
         all
     }
 
-    /// Gives the answer for a cgroup and since when it is what it is, or nothing when it is not known at all.
-    pub(crate) fn answer(&self, id: u64) -> Option<(Answer, Instant)> {
-        self.read(id).get(&id).map(|entry| (entry.answer.clone(), entry.since))
+    /// Gives what is known of a cgroup's names, or nothing when it is not known at all.
+    pub(crate) fn look_up(&self, id: u64) -> Option<Lookup> {
+        self.read(id).get(&id).map(|entry| match &entry.answer {
+            Answer::Pending => Lookup::Sought(entry.since),
+            answer if entry.expected && Instant::now() < entry.deadline => Lookup::Expected(answer.clone()),
+            answer => Lookup::Found(answer.clone()),
+        })
     }
 
     /// Gives the life of a cgroup and since when it is so.
@@ -136,7 +164,7 @@ impl Cache {
         }
         journal.absent += 1;
         let changed = journal.next();
-        shard.insert(id, Entry { life: Life::Asked, since: now, changed, path: None, answer: Answer::Pending });
+        shard.insert(id, self.nameless(Life::Asked, now, changed, Answer::Pending));
         true
     }
 
@@ -159,7 +187,7 @@ impl Cache {
             self.generation.fetch_add(1, Relaxed);
         }
         let changed = journal.next();
-        shard.insert(id, Entry { life: Life::Alive, since: now, changed, path: None, answer: Answer::Pending });
+        shard.insert(id, self.nameless(Life::Alive, now, changed, Answer::Pending));
         journal.orphans.entry(parent).or_default().push(id);
     }
 
@@ -182,7 +210,7 @@ impl Cache {
             }
             None => {
                 let answer = identities.unknown(id, Reason::Unnamed);
-                shard.insert(id, Entry { life: Life::Gone, since: now, changed, path: None, answer });
+                shard.insert(id, self.nameless(Life::Gone, now, changed, answer));
                 journal.absent += 1;
             }
         }
@@ -200,7 +228,9 @@ impl Cache {
             journal.gone.pop_front();
             let mut shard = self.write(id);
             if shard.get(&id).is_some_and(|entry| entry.changed == changed) {
-                shard.remove(&id);
+                if let Some(path) = shard.remove(&id).and_then(|entry| entry.path) {
+                    journal.members.remove(id, &path);
+                }
                 journal.absent = journal.absent.saturating_sub(1);
                 counters.evictions.fetch_add(1, Relaxed);
             }
@@ -219,7 +249,7 @@ impl Cache {
             let mut journal = self.journal();
             let before = self.read(*id).get(id).map(|entry| (entry.life, entry.changed > mark, entry.path.is_some()));
             match before {
-                Some((Life::Gone, true, false)) => self.adopt(*id, Some(path), identities.named(path)),
+                Some((Life::Gone, true, false)) => self.christen(&mut journal, *id, path, identities),
                 Some((_, true, true)) => {}
                 _ => self.put(&mut journal, *id, path, identities, now),
             }
@@ -230,17 +260,6 @@ impl Cache {
     /// Takes the nameless cgroups, by the cgroup above them.
     pub(crate) fn take_orphans(&self) -> HashMap<u64, Vec<u64>> {
         std::mem::take(&mut self.journal().orphans)
-    }
-
-    /// Gives a nameless cgroup its path, or else an answer that stands for good; leaves all others alone.
-    pub(crate) fn adopt(&self, id: u64, path: Option<&str>, answer: Answer) {
-        let mut shard = self.write(id);
-        if let Some(entry) = shard.get_mut(&id).filter(|entry| entry.path.is_none() && entry.life != Life::Asked) {
-            entry.path = path.map(Into::into);
-            entry.answer = answer;
-            self.generation.fetch_add(1, Relaxed);
-            self.roster.fetch_add(1, Relaxed);
-        }
     }
 
     /// Gives the number of entries, and of those that are gone or asked for.
@@ -262,8 +281,15 @@ impl Cache {
             }
             self.generation.fetch_add(1, Relaxed);
         }
-        let answer = identities.named(path);
-        shard.insert(id, Entry { life: Life::Alive, since: now, changed, path: Some(path.into()), answer });
+        let mut entry = self.nameless(Life::Alive, now, changed, Answer::Pending);
+        entry.path = Some(path.into());
+        if let Some(path) = shard.insert(id, entry).and_then(|before| before.path) {
+            journal.members.remove(id, &path);
+        }
+        drop(shard);
+        if self.rename(journal, id, identities) {
+            self.generation.fetch_add(1, Relaxed);
+        }
         self.roster.fetch_add(1, Relaxed);
     }
 
@@ -298,6 +324,10 @@ impl Cache {
         again
     }
 
+    fn nameless(&self, life: Life, since: Instant, changed: u64, answer: Answer) -> Entry {
+        Entry { life, since, changed, path: None, answer, expected: false, deadline: since + self.patience }
+    }
+
     fn journal(&self) -> MutexGuard<'_, Journal> {
         self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -311,33 +341,16 @@ impl Cache {
     }
 }
 
+impl Entry {
+    fn is_nameless(&self) -> bool {
+        self.path.is_none() && self.life != Life::Asked
+    }
+}
+
 impl Journal {
     fn next(&mut self) -> u64 {
         self.number += 1;
         self.number
-    }
-}
-
-/// A hash of cgroup ids, which are small consecutive numbers that nobody outside can choose.
-#[derive(Default)]
-pub(crate) struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_u64(u64::from(byte) ^ self.0);
-        }
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        // The table takes its position from the low bits and its tag from the high ones: both must vary.
-        let mixed = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = mixed ^ (mixed >> 32);
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Container<'p> {
 pub struct Place<'p> {
     /// The pod's UID with dashes, or the 32 hexadecimal digits of a static pod.
     pub pod: Option<Cow<'p, str>>,
+    /// The pod's own container, where the innermost one lies within it.
+    pub outer: Option<Cow<'p, str>>,
     /// The innermost container.
     pub container: Option<Container<'p>>,
 }
@@ -46,14 +48,17 @@ pub fn locate(path: &str) -> Place<'_> {
     let mut above = "";
     for (depth, segment) in path.split('/').filter(|segment| !segment.is_empty()).enumerate() {
         if let Some(pod) = pod(segment) {
-            place = Place { pod: Some(pod), container: None };
+            place = Place { pod: Some(pod), ..Place::default() };
         }
         let outermost = place.container.is_none();
         let found = hexadecimal(segment, above)
             .or_else(|| with_other_id(segment, above))
             .or_else(|| if outermost { named(segment, above, depth) } else { None });
         if found.is_some() {
-            place.container = found;
+            let around = std::mem::replace(&mut place.container, found);
+            if place.pod.is_some() && place.outer.is_none() {
+                place.outer = around.map(|container| container.id);
+            }
         }
         above = segment;
     }

@@ -1,12 +1,12 @@
-//! Turns a cgroup's path into attributes, one shared set for all cgroups that look alike.
+//! Turns a cgroup's path, and what the directory knows of it, into attributes: one shared set for all that look alike.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::{Answer, Attributes, Rule, Text};
 
 use crate::container::{self, Place};
+use crate::directory::{Container, Directory, Found, Kind};
 use crate::stats::Reason;
 use crate::unit;
 use crate::{Granularity, Settings};
@@ -14,12 +14,21 @@ use crate::{Granularity, Settings};
 /// The name of what no task owns, beside `systemd.unit` and `cgroup.path` the third way to name a workload.
 const KERNEL: (&str, &str) = ("workload.name", "kernel");
 
+/// Attributes of named containers that are left out unless they are asked for: they differ where nothing else does.
+const OPTIONAL: &[&str] = &["container.id", "container.image.name", "k8s.pod.uid"];
+
+/// The names of containers by which `container_filter` may choose.
+const CONTAINER_NAMES: &[&str] = &["k8s.container.name", "container.name"];
+
 /// Makes attribute sets by the configuration's rules.
 pub(crate) struct Identities {
     granularity: Granularity,
     drop: Vec<String>,
-    filter: Vec<String>,
+    add: Vec<String>,
+    container_filter: Vec<String>,
+    filters_pods: bool,
     sets: Mutex<Sets>,
+    pub(crate) directory: Directory,
     pub(crate) empty: Arc<Attributes>,
     pub(crate) kernel: Arc<Attributes>,
     pub(crate) overflow: Arc<Attributes>,
@@ -32,107 +41,198 @@ struct Sets {
     sweep_at: usize,
 }
 
+/// An answer, and what may become of it.
+pub(crate) struct Named {
+    pub(crate) answer: Answer,
+    /// Whether a better one is expected.
+    pub(crate) expected: bool,
+    /// Where the pod is known, but the cgroup is within a container: whether that one is known, too.
+    pub(crate) published: Option<bool>,
+}
+
+/// What the filters say of a place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Observed,
+    /// The name that decides is still to come.
+    Open,
+    /// It is not observed. Says whether neither is anything below it.
+    LeftOut(bool),
+}
+
+impl Named {
+    /// An answer that stands for good.
+    pub(crate) fn for_good(answer: Answer) -> Self {
+        Self { answer, expected: false, published: None }
+    }
+}
+
 impl Identities {
     pub(crate) fn new(settings: &Settings) -> Self {
         let mut identities = Self {
             granularity: settings.granularity,
             drop: settings.drop.clone(),
-            filter: settings.container_filter.clone(),
+            add: settings.add.clone(),
+            container_filter: settings.container_filter.clone(),
+            filters_pods: settings.filters_pods,
             sets: Mutex::default(),
+            directory: Directory::new(settings.retention, settings.removed_limit),
             empty: Arc::default(),
             kernel: Arc::default(),
             overflow: Arc::new(Attributes::new([("otel.metric.overflow".into(), "true".into())])),
         };
-        identities.kernel = identities.share(vec![(KERNEL.0, Text::Static(KERNEL.1))]);
+        for &kind in &settings.expects {
+            identities.directory.expect(kind, true);
+        }
+        identities.kernel = identities.share(vec![(KERNEL.0.into(), Text::Static(KERNEL.1))]);
         identities
     }
 
     /// Gives the answer for a cgroup with a path from the hierarchy's root.
-    pub(crate) fn named(&self, path: &str) -> Answer {
+    pub(crate) fn named(&self, path: &str) -> Named {
         let place = container::locate(path);
-        if self.excludes(&place) {
-            return Answer::Excluded;
-        }
-        Answer::Known(self.share(Self::describe(path, place)))
+        let found = self.directory.find(&place);
+        let published = (found.pod.is_some() && place.container.is_some()).then_some(found.container.is_some());
+        let (answer, expected) = match self.judge(&place, &found) {
+            Verdict::Observed => self.describe(path, &place, &found),
+            Verdict::Open => (Answer::Excluded, true),
+            Verdict::LeftOut(_) => (Answer::Excluded, false),
+        };
+        Named { answer, expected, published }
     }
 
     /// Gives the answer for a nameless cgroup below one with a path: it belongs to the container or unit around it.
-    pub(crate) fn inherited(&self, parent: &str, id: u64) -> Answer {
+    pub(crate) fn inherited(&self, parent: &str, id: u64) -> Named {
         let place = container::locate(parent);
         if place != Place::default() || unit::unit(parent).is_some() {
             self.named(parent)
         } else {
-            self.unknown(id, Reason::Unnamed)
+            Named::for_good(self.unknown(id, Reason::Unnamed))
         }
     }
 
     /// Gives the answer for a cgroup of which only the id is known.
     pub(crate) fn unknown(&self, id: u64, reason: Reason) -> Answer {
-        if !self.filter.is_empty() {
+        if self.filters() {
             return Answer::Excluded;
         }
-        Answer::Unknown(self.share(vec![("cgroup.id", id.to_string().into())]), reason.as_str())
+        Answer::Unknown(self.share(vec![("cgroup.id".into(), id.to_string().into())]), reason.as_str())
     }
 
     /// Says whether a cgroup has to be known at all.
     pub(crate) fn tells_apart(&self) -> bool {
-        self.granularity != Granularity::Node || !self.filter.is_empty()
+        self.granularity != Granularity::Node || self.filters()
     }
 
     /// Says whether some cgroups are left out.
     pub(crate) fn filters(&self) -> bool {
-        !self.filter.is_empty()
+        self.filters_pods || !self.container_filter.is_empty()
     }
 
-    /// Says what the filter wants of the cgroup with a path. Another container keeps all that is within it out; of
-    /// what is made below anything else nobody knows before it has its name.
+    /// Says what the filters want of the cgroup with a path. What a name still to come decides is observed until then.
     pub(crate) fn rule(&self, path: &str) -> Rule {
         let place = container::locate(path);
-        if !self.excludes(&place) {
-            Rule::Allow
-        } else if place.container.is_some() {
-            Rule::Deny
-        } else {
-            Rule::Skip
+        match self.judge(&place, &self.directory.find(&place)) {
+            Verdict::Observed | Verdict::Open => Rule::Allow,
+            Verdict::LeftOut(true) => Rule::Deny,
+            Verdict::LeftOut(false) => Rule::Skip,
         }
     }
 
-    fn excludes(&self, place: &Place<'_>) -> bool {
-        let matches = |id: &str| self.filter.iter().any(|prefix| id.starts_with(prefix.as_str()));
-        !self.filter.is_empty() && !place.container.as_ref().is_some_and(|container| matches(&container.id))
+    fn judge(&self, place: &Place<'_>, found: &Found) -> Verdict {
+        match (self.judge_pod(place, found), self.judge_container(place, found)) {
+            (Verdict::Observed, other) | (other, Verdict::Observed) => other,
+            (Verdict::LeftOut(a), Verdict::LeftOut(b)) => Verdict::LeftOut(a || b),
+            (out @ Verdict::LeftOut(_), _) | (_, out @ Verdict::LeftOut(_)) => out,
+            (Verdict::Open, Verdict::Open) => Verdict::Open,
+        }
     }
 
-    fn describe(path: &str, place: Place<'_>) -> Vec<(&'static str, Text)> {
-        let text = |value: Cow<'_, str>| Text::from(value.into_owned());
-        let mut pairs = Vec::with_capacity(3);
-        if let Some(container) = place.container {
-            pairs.push(("container.id", text(container.id)));
-            if let Some(runtime) = container.runtime {
-                pairs.push(("container.runtime.name", Text::Static(runtime)));
+    fn judge_pod(&self, place: &Place<'_>, found: &Found) -> Verdict {
+        match &found.pod {
+            _ if !self.filters_pods => Verdict::Observed,
+            Some(pod) if pod.observed => Verdict::Observed,
+            Some(_) => Verdict::LeftOut(true),
+            None if place.pod.is_some() && self.directory.expects(Kind::Pods) => Verdict::Open,
+            // Pods may lie below a container: in kind every node is one.
+            None => Verdict::LeftOut(place.pod.is_some()),
+        }
+    }
+
+    /// Another container keeps all that is within it out; of what is made below anything else nobody knows before it has
+    /// its name.
+    fn judge_container(&self, place: &Place<'_>, found: &Found) -> Verdict {
+        let Some(container) = place.container.as_ref().filter(|_| !self.container_filter.is_empty()) else {
+            return if self.container_filter.is_empty() { Verdict::Observed } else { Verdict::LeftOut(false) };
+        };
+        let begins = |id: &str| self.container_filter.iter().any(|prefix| id.starts_with(prefix.as_str()));
+        let is_named = |found: &Container| {
+            let names = found.names.iter().filter(|(key, _)| CONTAINER_NAMES.contains(&key.as_str()));
+            names.into_iter().any(|(_, name)| self.container_filter.iter().any(|wanted| wanted == name.as_str()))
+        };
+        if begins(&container.id) || place.outer.as_deref().is_some_and(begins) {
+            return Verdict::Observed;
+        }
+        match &found.container {
+            Some(container) if is_named(container) => Verdict::Observed,
+            None if self.directory.expects(kind(place)) => Verdict::Open,
+            _ => Verdict::LeftOut(true),
+        }
+    }
+
+    fn describe(&self, path: &str, place: &Place<'_>, found: &Found) -> (Answer, bool) {
+        let runtime = place.container.as_ref().and_then(|container| container.runtime);
+        let runtime = runtime.map(|runtime| (Text::Static("container.runtime.name"), Text::Static(runtime)));
+        let ids = || {
+            let container = place.container.as_ref().map(|found| ("container.id", found.id.to_string()));
+            let pod = place.pod.as_ref().map(|uid| ("k8s.pod.uid", uid.to_string()));
+            container.into_iter().chain(pod).map(|(key, id)| (Text::Static(key), Text::from(id)))
+        };
+        let wanted = |pair: &(Text, Text)| {
+            let key = pair.0.as_str();
+            !OPTIONAL.contains(&key) || self.add.iter().any(|added| added == key)
+        };
+        let names = |names: &[(Text, Text)]| names.iter().filter(|pair| wanted(pair)).cloned().collect::<Vec<_>>();
+        let mut pairs = match (&found.pod, &found.container) {
+            (None, None) => {
+                let mut pairs: Vec<_> = ids().chain(runtime).collect();
+                if pairs.is_empty() {
+                    let unit = unit::unit(path).map(|unit| ("systemd.unit", unit));
+                    let (key, value) = unit.unwrap_or(("cgroup.path", path));
+                    pairs.push((Text::Static(key), value.to_owned().into()));
+                }
+                pairs
             }
+            (Some(pod), None) => names(&pod.names),
+            (Some(pod), Some(container)) => [names(&pod.names), names(&container.names)].concat(),
+            (None, Some(container)) => names(&container.names).into_iter().chain(runtime).collect(),
+        };
+        let reason = match (&found.pod, &found.container) {
+            (None, None) if place.pod.is_some() => Some(Reason::PodUnknown),
+            (_, None) if place.container.is_some() => Some(Reason::ContainerUnknown),
+            _ => None,
+        };
+        if found.pod.is_some() || found.container.is_some() {
+            // Of a pod that no source knows the UID is all there is.
+            let nameless = found.pod.is_none() && !pairs.iter().any(|(key, _)| key.as_str() == "k8s.pod.name");
+            pairs.extend(ids().filter(|pair| wanted(pair) || nameless && pair.0.as_str() == "k8s.pod.uid"));
         }
-        if let Some(pod) = place.pod {
-            pairs.push(("k8s.pod.uid", text(pod)));
+        let set = self.share(pairs);
+        match reason {
+            Some(reason) if self.directory.expects(kind(place)) => (Answer::Unknown(set, reason.as_str()), true),
+            _ => (Answer::Known(set), false),
         }
-        if pairs.is_empty() {
-            let (key, value) = match unit::unit(path) {
-                Some(unit) => ("systemd.unit", unit),
-                None => ("cgroup.path", path),
-            };
-            pairs.push((key, text(value.into())));
-        }
-        pairs
     }
 
-    fn share(&self, mut pairs: Vec<(&'static str, Text)>) -> Arc<Attributes> {
+    fn share(&self, mut pairs: Vec<(Text, Text)>) -> Arc<Attributes> {
         if self.granularity == Granularity::Node {
             return Arc::clone(&self.empty);
         }
-        pairs.retain(|(key, _)| !self.drop.iter().any(|dropped| dropped == key));
+        pairs.retain(|(key, _)| !self.drop.iter().any(|dropped| dropped == key.as_str()));
         if pairs.is_empty() {
             return Arc::clone(&self.empty);
         }
-        let set = Attributes::new(pairs.into_iter().map(|(key, value)| (Text::Static(key), value)));
+        let set = Attributes::new(pairs);
         let mut sets = self.sets();
         if let Some(known) = sets.all.get(&set) {
             return Arc::clone(known);
@@ -152,111 +252,10 @@ impl Identities {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ID: &str = "3f1a9c5be0d24786bb0c9a7f61d2e8453f1a9c5be0d24786bb0c9a7f61d2e845";
-
-    fn known(answer: &Answer) -> Arc<Attributes> {
-        match answer {
-            Answer::Known(set) => Arc::clone(set),
-            other => panic!("no names: {other:?}"),
-        }
-    }
-
-    fn text(set: &Attributes) -> String {
-        set.pairs().iter().flat_map(|pair| [pair.key.as_str(), "=", pair.value.as_str(), " "]).collect()
-    }
-
-    #[test]
-    fn names_follow_the_place() {
-        let identities = Identities::new(&Settings::default());
-        let uid = "5fbb1c5e-3a02-4b1e-9f0f-2d4c67a8e913";
-        let cases = [
-            (
-                format!("/kubepods/burstable/pod{uid}/crio-{ID}"),
-                format!("container.id={ID} container.runtime.name=cri-o k8s.pod.uid={uid} "),
-            ),
-            (format!("/kubepods/burstable/pod{uid}"), format!("k8s.pod.uid={uid} ")),
-            ("/system.slice/nginx.service/worker".to_owned(), "systemd.unit=nginx.service ".to_owned()),
-            ("/batch/17".to_owned(), "cgroup.path=/batch/17 ".to_owned()),
-            ("/".to_owned(), "cgroup.path=/ ".to_owned()),
-        ];
-        for (path, expected) in cases {
-            assert_eq!(text(&known(&identities.named(&path))), expected);
-        }
-        assert_eq!(text(&identities.kernel), "workload.name=kernel ");
-        assert_eq!(text(&identities.overflow), "otel.metric.overflow=true ");
-    }
-
-    #[test]
-    fn equal_sets_are_one() {
-        let identities = Identities::new(&Settings::default());
-        let above = known(&identities.named(&format!("/docker/{ID}")));
-        let below = known(&identities.named(&format!("/docker/{ID}/init.scope")));
-        assert!(Arc::ptr_eq(&above, &below));
-
-        let drop = vec!["container.id".to_owned(), "systemd.unit".to_owned()];
-        let identities = Identities::new(&Settings { drop, ..Settings::default() });
-        let container = known(&identities.named(&format!("/docker/{ID}")));
-        assert_eq!(text(&container), "container.runtime.name=docker ");
-        assert!(Arc::ptr_eq(
-            &container,
-            &known(&identities.named(&format!("/system.slice/docker-{}.scope", "a".repeat(64))))
-        ));
-        assert!(known(&identities.named("/a.service")).is_empty());
-    }
-
-    #[test]
-    fn unused_sets_are_swept() {
-        let identities = Identities::new(&Settings::default());
-        let kept = known(&identities.named("/kept"));
-        for number in 0..10_000 {
-            let _ = identities.named(&format!("/{number}"));
-        }
-        assert!(identities.sets().all.len() <= 512);
-        assert!(Arc::ptr_eq(&kept, &known(&identities.named("/kept"))));
-    }
-
-    #[test]
-    fn the_filter_leaves_out_other_containers() {
-        let container_filter = vec!["3f1a9c".to_owned()];
-        let identities = Identities::new(&Settings { container_filter, ..Settings::default() });
-        assert!(matches!(identities.named(&format!("/docker/{ID}/x")), Answer::Known(_)));
-        assert!(matches!(identities.named(&format!("/docker/{}", "a".repeat(64))), Answer::Excluded));
-        assert!(matches!(identities.named("/nginx.service"), Answer::Excluded));
-        assert!(matches!(identities.unknown(7, Reason::NotFound), Answer::Excluded));
-
-        let other = "a".repeat(64);
-        let rules = [
-            (format!("/docker/{ID}"), Rule::Allow),
-            (format!("/docker/{ID}/x"), Rule::Allow),
-            (format!("/docker/{other}"), Rule::Deny),
-            (format!("/docker/{other}/x"), Rule::Deny),
-            ("/docker".to_owned(), Rule::Skip),
-            ("/".to_owned(), Rule::Skip),
-            ("/nginx.service".to_owned(), Rule::Skip),
-        ];
-        for (path, rule) in rules {
-            assert_eq!(identities.rule(&path), rule, "{path}");
-        }
-    }
-
-    #[test]
-    fn a_node_is_one_workload() {
-        let identities = Identities::new(&Settings { granularity: Granularity::Node, ..Settings::default() });
-        assert!(known(&identities.named(&format!("/docker/{ID}"))).is_empty());
-        assert!(identities.kernel.is_empty() && !identities.overflow.is_empty());
-    }
-
-    #[test]
-    fn a_nameless_cgroup_belongs_to_what_is_around_it() {
-        let identities = Identities::new(&Settings::default());
-        assert_eq!(text(&known(&identities.inherited("/a.service/b", 7))), "systemd.unit=a.service ");
-        match identities.inherited("/batch", 7) {
-            Answer::Unknown(set, "cgroup_unnamed") => assert_eq!(set.get("cgroup.id"), Some("7")),
-            other => panic!("unexpected: {other:?}"),
-        }
-    }
+/// Gives who could name a place.
+fn kind(place: &Place<'_>) -> Kind {
+    if place.pod.is_some() { Kind::Pods } else { Kind::Containers }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,17 @@
 //! Turns kernel subjects into workload names.
 //!
-//! [`Workloads`] is told which cgroups come and go, reads their paths, and answers from memory: a container's id, pod
-//! and runtime where the path has them, else the systemd unit, else the path itself.
+//! [`Workloads`] is told which cgroups come and go, reads their paths, and answers from memory: the names that a source
+//! has for the pod and the container, else what the path has of them, else the systemd unit, else the path itself.
 
 mod cache;
 pub mod cgroup;
 pub mod container;
+mod directory;
 mod error;
 mod identity;
+mod members;
 mod roots;
+mod source;
 mod stats;
 pub mod unit;
 mod workloads;
@@ -16,7 +19,9 @@ mod workloads;
 use std::time::Duration;
 
 pub use cgroup::Hierarchy;
+pub use directory::{Container, Kind, Names, Pod};
 pub use error::Error;
+pub use source::{Source, State};
 pub use stats::{Reason, Stats};
 pub use workloads::Workloads;
 
@@ -37,11 +42,19 @@ pub struct Settings {
     pub granularity: Granularity,
     /// The attribute keys to leave out; workloads that then look alike are one.
     pub drop: Vec<String>,
-    /// Beginnings of container ids: when there are any, all other cgroups are excluded.
+    /// Attributes of containers that are left out unless they stand here: they tell apart what else is one workload.
+    pub add: Vec<String>,
+    /// Beginnings of container ids, or whole names: when there are any, all other cgroups are excluded.
     pub container_filter: Vec<String>,
-    /// How long a removed cgroup keeps its names.
+    /// Whether only pods are observed that their source marks so.
+    pub filters_pods: bool,
+    /// What sources are going to name: such cgroups wait a while for their names.
+    pub expects: Vec<Kind>,
+    /// How long they wait: the kubelet tells the API of a container seconds after its start, or even after its end.
+    pub patience: Duration,
+    /// How long a removed cgroup keeps its names, and so does what a source no longer has.
     pub retention: Duration,
-    /// How many removed cgroups keep their names; the oldest go first.
+    /// How many removed cgroups keep their names, and pods and containers likewise; the oldest go first.
     pub removed_limit: usize,
     /// How often the file system is compared with what is known, beside the times when there is a reason to.
     pub rescan: Duration,
@@ -52,7 +65,11 @@ impl Default for Settings {
         Self {
             granularity: Granularity::default(),
             drop: Vec::new(),
+            add: Vec::new(),
             container_filter: Vec::new(),
+            filters_pods: false,
+            expects: Vec::new(),
+            patience: Duration::from_secs(10),
             retention: Duration::from_mins(10),
             removed_limit: 16_384,
             rescan: Duration::from_mins(1),

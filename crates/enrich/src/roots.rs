@@ -75,7 +75,7 @@ mod tests {
             id: id as u64,
             path: (*path).into(),
             since: Instant::now(),
-            answer: identities.named(path),
+            answer: identities.named(path).answer,
         };
         let mut paths: Vec<String> =
             roots(paths.iter().enumerate().map(alive).collect()).into_iter().map(|root| root.path.into()).collect();

@@ -11,11 +11,15 @@ pub enum Reason {
     NotFound,
     /// The cgroup was seen to be made, but it was gone before its name could be read.
     Unnamed,
+    /// No source knows the pod that the path names.
+    PodUnknown,
+    /// The pod is known, but no source has told which of its containers this is; or nobody knows the container.
+    ContainerUnknown,
 }
 
 impl Reason {
     /// All reasons, in the order of [`Stats::misses`].
-    pub const ALL: [Self; 3] = [Self::Pending, Self::NotFound, Self::Unnamed];
+    pub const ALL: [Self; 5] = [Self::Pending, Self::NotFound, Self::Unnamed, Self::PodUnknown, Self::ContainerUnknown];
 
     /// Gives the reason as an attribute value.
     pub const fn as_str(self) -> &'static str {
@@ -23,7 +27,16 @@ impl Reason {
             Self::Pending => "pending",
             Self::NotFound => "cgroup_not_found",
             Self::Unnamed => "cgroup_unnamed",
+            Self::PodUnknown => "pod_unknown",
+            Self::ContainerUnknown => "container_unknown",
         }
+    }
+}
+
+impl Reason {
+    /// Gives the reason that an answer tells.
+    pub(crate) fn of(text: &str) -> Self {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text).unwrap_or(Self::NotFound)
     }
 }
 
@@ -40,6 +53,10 @@ pub struct Stats {
     pub entries: u64,
     /// Removed or missing cgroups among them.
     pub removed: u64,
+    /// Pods that sources know now, those included that are gone but remembered.
+    pub pods: u64,
+    /// Containers that sources know now, likewise.
+    pub containers: u64,
     /// Removed cgroups that were forgotten.
     pub evictions: u64,
     /// Walks through the whole hierarchy.
@@ -64,16 +81,16 @@ impl Counters {
         add(&self.misses[reason as usize]);
     }
 
-    pub(crate) fn snapshot(&self, entries: u64, removed: u64) -> Stats {
+    /// Gives the counts so far.
+    pub(crate) fn snapshot(&self) -> Stats {
         Stats {
             hits: self.hits.load(Relaxed),
             excluded: self.excluded.load(Relaxed),
             misses: std::array::from_fn(|at| self.misses[at].load(Relaxed)),
-            entries,
-            removed,
             evictions: self.evictions.load(Relaxed),
             scans: self.scans.load(Relaxed),
             incomplete_scans: self.incomplete_scans.load(Relaxed),
+            ..Stats::default()
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The resolver and census: hears of changes, looks at the file system in the background, answers from memory.
 
+mod sources;
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -8,9 +10,10 @@ use std::time::{Duration, Instant};
 use model::{Answer, Census, CgroupChange, Resolver, Root, Rule, Subject};
 use tracing::{debug, warn};
 
-use crate::cache::{Cache, Life};
-use crate::identity::Identities;
+use crate::cache::{Cache, Life, Lookup};
+use crate::identity::{Identities, Named};
 use crate::roots;
+use crate::source::Sources;
 use crate::stats::{Counters, Reason, add};
 use crate::{Error, Hierarchy, Settings, Stats};
 
@@ -33,6 +36,7 @@ struct Shared {
     identities: Identities,
     cache: Cache,
     counters: Counters,
+    sources: Sources,
     rescan: Duration,
     wanted: Mutex<Wanted>,
     wake: Condvar,
@@ -54,8 +58,9 @@ impl Workloads {
     pub fn start(hierarchy: Hierarchy, settings: &Settings) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             identities: Identities::new(settings),
-            cache: Cache::new(settings.retention, settings.removed_limit),
+            cache: Cache::new(settings),
             counters: Counters::default(),
+            sources: Sources::default(),
             rescan: settings.rescan,
             wanted: Mutex::default(),
             wake: Condvar::new(),
@@ -73,7 +78,9 @@ impl Workloads {
     /// Gives what has been counted so far.
     pub fn stats(&self) -> Stats {
         let (entries, removed) = self.shared.cache.len();
-        self.shared.counters.snapshot(entries as u64, removed as u64)
+        let (pods, containers) = self.shared.identities.directory.len();
+        let (entries, removed, pods, containers) = (entries as u64, removed as u64, pods as u64, containers as u64);
+        Stats { entries, removed, pods, containers, ..self.shared.counters.snapshot() }
     }
 
     /// Gives the path of a cgroup from the hierarchy's root, if it is known.
@@ -99,21 +106,30 @@ impl Resolver for Workloads {
     }
 
     fn resolve(&self, subject: Subject) -> Answer {
+        self.answer(subject, true)
+    }
+
+    fn resolve_now(&self, subject: Subject) -> Answer {
+        self.answer(subject, false)
+    }
+}
+
+impl Workloads {
+    fn answer(&self, subject: Subject, wait: bool) -> Answer {
         let identities = &self.shared.identities;
         let answer = match subject {
             Subject::Node => Answer::Known(Arc::clone(&identities.empty)),
             Subject::Kernel => Answer::Known(Arc::clone(&identities.kernel)),
             Subject::Overflow => Answer::Known(Arc::clone(&identities.overflow)),
             Subject::Cgroup(_) if !identities.tells_apart() => Answer::Known(Arc::clone(&identities.empty)),
-            Subject::Cgroup(id) => self.shared.cgroup(id),
+            Subject::Cgroup(id) => self.shared.cgroup(id, wait),
         };
         let counters = &self.shared.counters;
         match answer {
             Answer::Known(_) => add(&counters.hits),
             Answer::Excluded => add(&counters.excluded),
             Answer::Pending => counters.miss(Reason::Pending),
-            Answer::Unknown(_, reason) if reason == Reason::Unnamed.as_str() => counters.miss(Reason::Unnamed),
-            Answer::Unknown(..) => counters.miss(Reason::NotFound),
+            Answer::Unknown(_, reason) => counters.miss(Reason::of(reason)),
         }
         answer
     }
@@ -168,14 +184,19 @@ impl Census for Workloads {
 }
 
 impl Shared {
-    fn cgroup(&self, id: u64) -> Answer {
-        match self.cache.answer(id) {
-            Some((Answer::Pending, since)) if since.elapsed() > PATIENCE => {
-                self.identities.unknown(id, Reason::NotFound)
+    fn cgroup(&self, id: u64, wait: bool) -> Answer {
+        match self.cache.look_up(id) {
+            Some(Lookup::Found(answer)) => answer,
+            Some(Lookup::Expected(answer)) => {
+                if wait {
+                    Answer::Pending
+                } else {
+                    answer
+                }
             }
-            Some((answer, _)) => answer,
+            Some(Lookup::Sought(since)) if since.elapsed() <= PATIENCE => Answer::Pending,
             None if self.ask(id) => Answer::Pending,
-            None => self.identities.unknown(id, Reason::NotFound),
+            Some(Lookup::Sought(_)) | None => self.identities.unknown(id, Reason::NotFound),
         }
     }
 
@@ -250,7 +271,7 @@ impl Shared {
         for (parent, ids) in self.cache.take_orphans() {
             let Some(above) = self.cache.path(parent) else {
                 for id in ids {
-                    self.cache.adopt(id, None, self.identities.unknown(id, Reason::Unnamed));
+                    self.cache.give_up(id, Named::for_good(self.identities.unknown(id, Reason::Unnamed)));
                 }
                 // The walk finds those that still exist, wherever they are.
                 self.want(Wanted { walk: true, orphans: false });
@@ -261,9 +282,9 @@ impl Shared {
                 match children.iter().find(|(child, _)| *child == id) {
                     Some((_, name)) => {
                         let path = format!("{}/{name}", above.trim_end_matches('/'));
-                        self.cache.adopt(id, Some(&path), self.identities.named(&path));
+                        self.cache.adopt(id, &path, &self.identities);
                     }
-                    None => self.cache.adopt(id, None, self.identities.inherited(&above, id)),
+                    None => self.cache.give_up(id, self.identities.inherited(&above, id)),
                 }
             }
         }

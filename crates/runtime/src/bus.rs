@@ -190,6 +190,7 @@ impl Entrance {
     }
 
     fn admit(&mut self, event: Event, answer: Answer) {
+        let answer = if let Answer::Pending = answer { self.bus.resolver.resolve_now(event.subject) } else { answer };
         let workload = match answer {
             Answer::Known(workload) | Answer::Unknown(workload, _) => workload,
             Answer::Pending => nameless(event.subject),

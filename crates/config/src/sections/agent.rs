@@ -82,6 +82,9 @@ pub struct Kubernetes {
 pub struct Attributes {
     /// Attributes that are left out, such as k8s.pod.name; series that then coincide are summed.
     pub drop: Vec<String>,
+    /// Attributes of containers that are left out unless they stand here: container.id, container.image.name and
+    /// k8s.pod.uid. Each makes a restarted or recreated workload a series of its own.
+    pub add: Vec<String>,
 }
 
 /// Budgets of series and of kernel memory.

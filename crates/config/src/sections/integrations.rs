@@ -39,7 +39,7 @@ pub struct Ebpf {
     pub collectors: BTreeMap<String, serde_json::Value>,
     /// Only processes with these commands (their first 15 bytes) are observed; empty for all.
     pub process_filter: Vec<String>,
-    /// Only containers whose id begins with one of these are observed; empty for all.
+    /// Only containers whose id begins with one of these, or whose name is one, are observed; empty for all.
     pub container_filter: Vec<String>,
     /// Only pods of these namespaces are observed; empty for all.
     pub namespace_filter: Vec<String>,

@@ -1,19 +1,27 @@
 //! The table by itself, with the time given by hand.
 
+use std::hash::Hasher;
+
 use super::*;
 use crate::Settings;
+use crate::identity::Named;
 
 const HOUR: Duration = Duration::from_hours(1);
 
 fn parts(limit: usize) -> (Cache, Identities, Counters, Instant) {
-    (Cache::new(HOUR, limit), Identities::new(&Settings::default()), Counters::default(), Instant::now())
+    let settings = Settings { retention: HOUR, removed_limit: limit, ..Settings::default() };
+    (Cache::new(&settings), Identities::new(&settings), Counters::default(), Instant::now())
 }
 
 fn path_of(cache: &Cache, id: u64) -> String {
-    match cache.answer(id) {
-        Some((Answer::Known(set), _)) => set.get("cgroup.path").unwrap_or("?").to_owned(),
-        Some((Answer::Unknown(set, reason), _)) => format!("{reason} {}", set.get("cgroup.id").unwrap_or("?")),
-        Some((other, _)) => format!("{other:?}"),
+    match cache.look_up(id) {
+        Some(Lookup::Found(Answer::Known(set))) => set.get("cgroup.path").unwrap_or("?").to_owned(),
+        Some(Lookup::Found(Answer::Unknown(set, reason))) => {
+            format!("{reason} {}", set.get("cgroup.id").unwrap_or("?"))
+        }
+        Some(Lookup::Found(other)) => format!("{other:?}"),
+        Some(Lookup::Expected(_)) => "Expected".to_owned(),
+        Some(Lookup::Sought(_)) => "Pending".to_owned(),
         None => "nothing".to_owned(),
     }
 }
@@ -139,8 +147,8 @@ fn an_orphan_is_named_once() {
     cache.made_nameless(7, 1, now);
     assert_eq!(path_of(&cache, 7), "Pending");
     assert_eq!(cache.take_orphans(), HashMap::from([(1, vec![7])]));
-    cache.adopt(7, Some("/a"), identities.named("/a"));
-    cache.adopt(7, None, identities.unknown(7, Reason::Unnamed));
+    cache.adopt(7, "/a", &identities);
+    cache.give_up(7, Named::for_good(identities.unknown(7, Reason::Unnamed)));
     cache.made_nameless(7, 1, now);
     assert_eq!(path_of(&cache, 7), "/a");
     assert!(cache.take_orphans().is_empty());

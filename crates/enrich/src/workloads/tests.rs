@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+mod sources;
+
 use super::*;
 
 /// Ends a wait for the background thread that would not end.

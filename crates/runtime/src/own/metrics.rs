@@ -45,6 +45,8 @@ metrics! {
     ENRICHMENT_HITS = counter("telesonde_enrichment_hits", "{lookup}", "Look-ups of workload names that found them.", []);
     /// Names not found.
     ENRICHMENT_MISSES = counter("telesonde_enrichment_misses", "{lookup}", "Look-ups of workload names that did not find them.", ["reason"]);
+    /// Errors of sources of names.
+    ENRICHMENT_ERRORS = counter("telesonde_enrichment_errors", "{error}", "What a source of workload names could not tell, or told in vain.", ["source", "error.type"]);
     /// What runs here.
     INFO = gauge("telesonde_info", "{agent}", "1, with what runs here as attributes.", ["version", "revision", "kernel", "arch"]);
     /// CPU time.

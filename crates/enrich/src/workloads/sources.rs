@@ -1,0 +1,71 @@
+//! What sources of names tell and how they fare.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Workloads;
+use crate::directory::{Container, Kind, Pod};
+use crate::source::{Source, State};
+
+impl Workloads {
+    /// Notes what a pod is now; says no when there is no room for it.
+    pub fn put_pod(&self, pod: Pod) -> bool {
+        let changed = self.shared.identities.directory.put_pod(pod, Instant::now());
+        let room = changed.is_some();
+        self.renew(&changed.unwrap_or_default());
+        room
+    }
+
+    /// Notes that a pod is gone: it keeps its names for a while.
+    pub fn remove_pod(&self, uid: &str) {
+        self.shared.identities.directory.remove_pod(uid, Instant::now());
+    }
+
+    /// Gives the UIDs of the pods that are not gone.
+    pub fn pods(&self) -> Vec<Arc<str>> {
+        self.shared.identities.directory.pods()
+    }
+
+    /// Notes what a container outside of pods is now; says no when there is no room for it.
+    pub fn put_container(&self, container: Container) -> bool {
+        let id = Arc::clone(&container.id);
+        let changed = self.shared.identities.directory.put_container(container, Instant::now());
+        if changed == Some(true) {
+            self.renew(&[id]);
+        }
+        changed.is_some()
+    }
+
+    /// Notes that a container outside of pods is gone: it keeps its names for a while.
+    pub fn remove_container(&self, id: &str) {
+        self.shared.identities.directory.remove_container(id, Instant::now());
+    }
+
+    /// Notes whether a source is going to name what is not known yet: then cgroups wait a while for their names.
+    pub fn expect(&self, kind: Kind, expected: bool) {
+        if self.shared.identities.directory.expect(kind, expected) {
+            self.shared.cache.renew_all(&self.shared.identities);
+        }
+    }
+
+    fn renew(&self, keys: &[Arc<str>]) {
+        if !keys.is_empty() {
+            self.shared.cache.renew(keys.iter().map(|key| &**key), &self.shared.identities);
+        }
+    }
+
+    /// Notes how a source fares.
+    pub fn report(&self, source: &'static str, state: State) {
+        self.shared.sources.report(source, state);
+    }
+
+    /// Counts an error of a source; says whether it is the first of its type, which is worth a line in the log.
+    pub fn fail(&self, source: &'static str, kind: &'static str) -> bool {
+        self.shared.sources.fail(source, kind)
+    }
+
+    /// Gives how all sources fare.
+    pub fn sources(&self) -> Vec<Source> {
+        self.shared.sources.list()
+    }
+}
