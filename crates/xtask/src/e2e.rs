@@ -1,10 +1,12 @@
-//! `cargo xtask e2e`: the agent on the live kernel against a real OpenTelemetry Collector and a real Prometheus, all on the loopback interface.
+//! `cargo xtask e2e`: the agent on the live kernel against a real OpenTelemetry Collector and a real Prometheus, all on
+//! the loopback interface; with `kubernetes`, beside a real API server too.
 
 mod certificates;
 mod child;
 mod compare;
 mod exposition;
 mod http;
+mod kubernetes;
 mod outage;
 mod peers;
 mod prometheus;
@@ -14,13 +16,13 @@ pub mod stimulus;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process;
-use crate::run;
+use crate::{Against, process, run};
 use child::Program;
 use peers::Peers;
 use received::Received;
@@ -41,6 +43,10 @@ struct Report {
 }
 
 impl Report {
+    fn new(options: &crate::Proof) -> Self {
+        Self { only: options.only.clone(), passed: 0, failed: 0, skipped: 0 }
+    }
+
     fn check(&mut self, group: &str, name: &str, check: impl FnOnce() -> Result<String>) {
         if !self.only.is_empty() && !self.only.iter().any(|only| only == group) {
             self.skipped += 1;
@@ -57,6 +63,14 @@ impl Report {
             }
         }
     }
+
+    /// Prints the totals and removes the directory where it tells nothing more.
+    fn close(&self, dir: &Path, options: &crate::Proof, result: Result<()>) -> Result<ExitCode> {
+        peers::clean(dir, options.keep || result.is_err() || self.failed > 0);
+        println!("\n{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
+        result?;
+        Ok(ExitCode::from(u8::from(self.failed > 0)))
+    }
 }
 
 /// Builds the agent, starts everything, runs the checks of the chosen groups (all by default) and ends everything.
@@ -64,22 +78,22 @@ impl Report {
 /// # Errors
 /// Fails when something cannot be built or started.
 pub fn run(options: &crate::Proof) -> Result<ExitCode> {
+    if options.against == Against::Kubernetes {
+        return kubernetes::run(options);
+    }
     if !options.no_build {
         run::build()?;
     }
     let dir = peers::work_dir()?;
-    let mut report = Report { only: options.only.clone(), passed: 0, failed: 0, skipped: 0 };
+    let mut report = Report::new(options);
     let result = prove(&Peers::prepare(dir.clone())?, &mut report);
-    peers::clean(&dir, options.keep || result.is_err() || report.failed > 0);
-    println!("\n{} passed, {} failed, {} skipped", report.passed, report.failed, report.skipped);
-    result?;
-    Ok(ExitCode::from(u8::from(report.failed > 0)))
+    report.close(&dir, options, result)
 }
 
 fn prove(peers: &Peers, report: &mut Report) -> Result<()> {
     let mut collector = peers.start_collector()?;
     let prometheus = peers.start_prometheus()?;
-    let agent = peers.start_agent()?;
+    let agent = peers.start_agent(&[])?;
     // Something is always going on, in a cgroup that outlives every check but the last.
     let load = Workload::start("load", 600_000, Duration::from_mins(10))?;
 

@@ -31,16 +31,36 @@ struct Cli {
 
 /// What to prove, and how.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Proof {
+    /// Against what.
+    #[arg(value_enum, default_value_t = Against::Receivers)]
+    against: Against,
     /// Keep the working directory (configuration, logs, received data).
     #[arg(long)]
     keep: bool,
     /// Use the release binary that is there.
     #[arg(long)]
     no_build: bool,
-    /// Run only the checks of these groups: compare, prometheus, names, lint, outage, shutdown.
+    /// Run only the checks of these groups: compare, prometheus, names, lint, outage, shutdown; with kubernetes: pods, restart, expiry, denial,
+    /// token, requests, series.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Skip what needs an API server where none has been built yet.
+    #[arg(long)]
+    cached: bool,
+    /// Write down what the API server says, for the fake one of the tests, instead of proving anything.
+    #[arg(long)]
+    record: bool,
+}
+
+/// What the agent is proved against.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Against {
+    /// A real OpenTelemetry Collector and a real Prometheus.
+    Receivers,
+    /// A real API server of Kubernetes beside them.
+    Kubernetes,
 }
 
 #[derive(Subcommand)]

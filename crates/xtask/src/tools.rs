@@ -20,10 +20,18 @@ pub enum Tool {
     Prometheus,
     /// The checker of licences, sources and advisories.
     CargoDeny,
+    /// The API server of Kubernetes, and etcd beside it; not among the default ones, for it takes long to build.
+    KubeApiserver,
 }
+
+/// What a name stands for when none is given.
+const DEFAULT: [Tool; 3] = [Tool::Otelcol, Tool::Prometheus, Tool::CargoDeny];
 
 const PROMETHEUS: &str = "v0.315.0";
 const CARGO_DENY: &str = "0.20.2";
+/// The newest version of which every module is to be had from the module proxy.
+const KUBERNETES: &str = "v1.36.3";
+const ETCD: &str = "v3.6.16";
 
 /// The Collector's modules. Its parts are released separately: this is the newest set of which every module is to be had from the module proxy.
 const BUILDER: &str = "go.opentelemetry.io/collector/cmd/builder@v0.162.0";
@@ -36,12 +44,12 @@ const OTELCOL_MODULES: [(&str, &str); 5] = [
     ("github.com/open-telemetry/opentelemetry-collector-contrib/exporter/prometheusexporter", "v0.155.0"),
 ];
 
-/// Installs the named tools, or all, and prints where they are.
+/// Installs the named tools, or those that build in minutes, and prints where they are.
 ///
 /// # Errors
 /// Fails when one cannot be built.
 pub fn run(names: &[Tool]) -> Result<ExitCode> {
-    let names = if names.is_empty() { Tool::value_variants() } else { names };
+    let names = if names.is_empty() { &DEFAULT } else { names };
     for &tool in names {
         println!("{}", install(tool)?.display());
     }
@@ -53,16 +61,11 @@ pub fn run(names: &[Tool]) -> Result<ExitCode> {
 /// # Errors
 /// Fails when it cannot be built.
 pub fn install(tool: Tool) -> Result<PathBuf> {
-    let (name, version) = match tool {
-        Tool::Otelcol => ("otelcol", OTELCOL),
-        Tool::Prometheus => ("prometheus", PROMETHEUS),
-        Tool::CargoDeny => ("cargo-deny", CARGO_DENY),
-    };
-    let dir = home().join(format!("{name}-{}", version.trim_start_matches('v')));
-    let program = dir.join("bin").join(name);
+    let (dir, program) = place(tool);
     if program.is_file() {
         return Ok(program);
     }
+    let (name, version) = named(tool);
     fs::create_dir_all(dir.join("bin")).with_context(|| format!("cannot make {}", dir.display()))?;
     eprintln!("Building {name} {version} into {} (once)", dir.display());
     match tool {
@@ -73,11 +76,35 @@ pub fn install(tool: Tool) -> Result<PathBuf> {
             command.args(["install", "--quiet", "--locked", "--version", version, "--root"]).arg(&dir).arg(name);
             process::must(&mut command)?;
         }
+        Tool::KubeApiserver => kubernetes(&dir)?,
     }
     if !program.is_file() {
         bail!("{name} was built but {} is not there", program.display());
     }
     Ok(program)
+}
+
+fn named(tool: Tool) -> (&'static str, &'static str) {
+    match tool {
+        Tool::Otelcol => ("otelcol", OTELCOL),
+        Tool::Prometheus => ("prometheus", PROMETHEUS),
+        Tool::CargoDeny => ("cargo-deny", CARGO_DENY),
+        Tool::KubeApiserver => ("kube-apiserver", KUBERNETES),
+    }
+}
+
+/// Returns the directory of a tool and its program therein.
+fn place(tool: Tool) -> (PathBuf, PathBuf) {
+    let (name, version) = named(tool);
+    let dir = home().join(format!("{name}-{}", version.trim_start_matches('v')));
+    let program = dir.join("bin").join(name);
+    (dir, program)
+}
+
+/// Tells whether a tool is installed already.
+#[cfg(feature = "e2e")]
+pub fn installed(tool: Tool) -> bool {
+    place(tool).1.is_file()
 }
 
 /// Returns where tools are kept: `TELESONDE_TOOLS`, which outlives a clone, or `target/tools`.
@@ -127,6 +154,33 @@ fn prometheus(dir: &Path) -> Result<()> {
         let package = format!("{module}/cmd/{program}");
         let output = dir.join("bin").join(program);
         process::must(go(&source)?.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(output).arg(package))?;
+    }
+    Ok(())
+}
+
+/// The main module of Kubernetes takes its parts from its own source tree and so requires them without a version;
+/// each is also a released module, whose version is that of Kubernetes with a leading 0.
+fn kubernetes(dir: &Path) -> Result<()> {
+    let source = dir.join("source");
+    fs::create_dir_all(&source)?;
+    let module = "k8s.io/kubernetes";
+    let manifest = source.join("go.mod");
+    let etcd = "go.etcd.io/etcd/server/v3";
+    let requires = format!("module tools\n\ngo 1.26\n\nrequire {module} {KUBERNETES}\n\nrequire {etcd} {ETCD}\n");
+    fs::write(&manifest, "module tools\n\ngo 1.26\n")?;
+    let mut list = go(&source)?;
+    list.args(["list", "-m", "-f", "{{.GoMod}}", &format!("{module}@{KUBERNETES}")]);
+    let listed = process::output(&mut list).with_context(|| format!("cannot get {module} {KUBERNETES}"))?;
+    let released = fs::read_to_string(&listed).with_context(|| format!("cannot read {listed}"))?;
+    let version = KUBERNETES.replacen("v1.", "v0.", 1);
+    let parts = released.lines().filter_map(|line| line.trim().strip_suffix(" v0.0.0"));
+    let replaces = parts.map(|part| format!("replace {part} => {part} {version}\n")).collect::<Vec<_>>().concat();
+    fs::write(&manifest, format!("{requires}\n{replaces}"))?;
+    let flags = format!("-ldflags=-s -w -X k8s.io/component-base/version.gitVersion={KUBERNETES}");
+    let server = format!("{module}/cmd/kube-apiserver");
+    for (program, package) in [("etcd", etcd), ("kube-apiserver", &server)] {
+        let output = dir.join("bin").join(program);
+        process::must(go(&source)?.args(["build", "-trimpath", &flags, "-o"]).arg(output).arg(package))?;
     }
     Ok(())
 }

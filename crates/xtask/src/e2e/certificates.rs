@@ -1,4 +1,4 @@
-//! A certificate authority for one run, with a server's and a client's certificate.
+//! A certificate authority for one run, with the certificates of a server, a client and an administrator of Kubernetes.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 
-/// Writes `ca.pem`, and `server` and `client` with `.pem` and `.key` each, into a directory.
+/// Writes `ca.pem`, and `server`, `client` and `admin` with `.pem` and `.key` each, into a directory.
 ///
 /// # Errors
 /// Fails when a key cannot be made or a file not written.
@@ -20,11 +20,17 @@ pub fn write(dir: &Path) -> Result<()> {
     params.distinguished_name.push(DnType::CommonName, "telesonde e2e");
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
     fs::write(dir.join("ca.pem"), authority.pem())?;
-    for (name, usage) in
-        [("server", ExtendedKeyUsagePurpose::ServerAuth), ("client", ExtendedKeyUsagePurpose::ClientAuth)]
-    {
+    // Kubernetes takes the organization for the group.
+    for (name, usage, organization) in [
+        ("server", ExtendedKeyUsagePurpose::ServerAuth, None),
+        ("client", ExtendedKeyUsagePurpose::ClientAuth, None),
+        ("admin", ExtendedKeyUsagePurpose::ClientAuth, Some("system:masters")),
+    ] {
         let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
         params.distinguished_name.push(DnType::CommonName, name);
+        if let Some(organization) = organization {
+            params.distinguished_name.push(DnType::OrganizationName, organization);
+        }
         params.extended_key_usages = vec![usage];
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &authority)?;

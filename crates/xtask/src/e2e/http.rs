@@ -1,4 +1,4 @@
-//! The few lines of an HTTP/1.1 client that the proof needs, over a plain loopback connection.
+//! The few lines of an HTTP/1.1 client that the proof needs, over a loopback connection.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail};
 
 /// An answer with its body in full.
 pub struct Response {
+    /// The status code.
+    pub status: u16,
     /// Header values by lower-case name.
     pub headers: BTreeMap<String, String>,
     /// The body, with any chunking undone.
@@ -26,10 +28,23 @@ pub fn get(port: u16, path: &str, accept: &str) -> Result<Response> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: {accept}\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n"
     );
+    let response = exchange(&mut stream, &request).with_context(|| format!("GET {path} on port {port}"))?;
+    if response.status != 200 {
+        let body = response.body.chars().take(300).collect::<String>();
+        bail!("GET {path} on port {port}: answered {}: {body}", response.status);
+    }
+    Ok(response)
+}
+
+/// Sends a request that asks for the connection to be closed, and reads the answer until it is.
+///
+/// # Errors
+/// Fails when the connection does, or the answer is not HTTP.
+pub fn exchange(stream: &mut (impl Read + Write), request: &str) -> Result<Response> {
     stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
-    parse(&bytes).with_context(|| format!("GET {path} on port {port}"))
+    parse(&bytes)
 }
 
 fn parse(bytes: &[u8]) -> Result<Response> {
@@ -37,6 +52,7 @@ fn parse(bytes: &[u8]) -> Result<Response> {
     let head = std::str::from_utf8(&bytes[..end])?;
     let mut lines = head.lines();
     let status = lines.next().unwrap_or_default();
+    let status = status.split(' ').nth(1).and_then(|code| code.parse().ok()).context("the answer has no status")?;
     let headers: BTreeMap<String, String> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
@@ -44,10 +60,7 @@ fn parse(bytes: &[u8]) -> Result<Response> {
     let raw = &bytes[end + 4..];
     let chunked = headers.get("transfer-encoding").is_some_and(|value| value == "chunked");
     let body = String::from_utf8(if chunked { unchunk(raw)? } else { raw.to_vec() })?;
-    if status.split(' ').nth(1) != Some("200") {
-        bail!("answered `{status}`: {}", body.chars().take(300).collect::<String>());
-    }
-    Ok(Response { headers, body })
+    Ok(Response { status, headers, body })
 }
 
 fn unchunk(mut raw: &[u8]) -> Result<Vec<u8>> {
@@ -85,7 +98,9 @@ mod tests {
         let bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: b\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
         let response = parse(bytes).unwrap();
         assert_eq!((response.body.as_str(), response.headers["x-a"].as_str()), ("abcde", "b"));
-        assert!(parse(b"HTTP/1.1 503 No\r\n\r\nbusy").is_err());
+        let busy = parse(b"HTTP/1.1 503 No\r\n\r\nbusy").unwrap();
+        assert_eq!((busy.status, busy.body.as_str()), (503, "busy"));
+        assert!(parse(b"nonsense\r\n\r\n").is_err());
     }
 
     #[test]

@@ -169,13 +169,16 @@ impl Peers {
         Ok(program)
     }
 
-    /// Starts the release build of the agent and waits for its first scrape.
+    /// Starts the release build of the agent, with these files of the directory over its configuration, and waits for its first scrape.
     ///
     /// # Errors
     /// Fails when it does not start.
-    pub fn start_agent(&self) -> Result<Program> {
+    pub fn start_agent(&self, layers: &[&str]) -> Result<Program> {
         let mut command = Command::new(process::target().join("release/telesonde"));
-        command.arg("run").arg("--config").arg(self.dir.join("telesonde.yaml"));
+        command.arg("run");
+        for file in [&["telesonde.yaml"], layers].concat() {
+            command.arg("--config").arg(self.dir.join(file));
+        }
         let mut program = Program::start("agent", &self.dir, &mut command)?;
         program.until("the first scrape", START, || http::get(self.scrape, "/metrics", "text/plain").is_ok())?;
         Ok(program)

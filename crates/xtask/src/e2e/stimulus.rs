@@ -61,7 +61,7 @@ pub fn hierarchy() -> Result<&'static Path> {
 
 /// A running workload; its cgroup is removed with it.
 pub struct Workload {
-    /// The last component of the cgroup's path, unique to this run.
+    /// What it is called, unique to this run.
     pub name: String,
     dir: PathBuf,
     child: Child,
@@ -74,7 +74,14 @@ impl Workload {
     /// Fails when the cgroup cannot be made or the process not started.
     pub fn start(name: &str, calls: u64, over: Duration) -> Result<Self> {
         let name = format!("telesonde-e2e-{}-{name}", std::process::id());
-        let dir = hierarchy()?.join(&name);
+        Self::start_in(hierarchy()?.join(&name), name, calls, over)
+    }
+
+    /// Does the same in a new cgroup of a given path, whose parent exists.
+    ///
+    /// # Errors
+    /// Fails when the cgroup cannot be made or the process not started.
+    pub fn start_in(dir: PathBuf, name: String, calls: u64, over: Duration) -> Result<Self> {
         fs::create_dir(&dir).with_context(|| format!("cannot make the cgroup {}", dir.display()))?;
         let child = Command::new(std::env::current_exe()?)
             .arg("stimulus")

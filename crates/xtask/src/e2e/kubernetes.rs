@@ -1,0 +1,113 @@
+//! `cargo xtask e2e kubernetes`: the agent beside a real API server, whose pods are real cgroups in which a known number of calls is made.
+//!
+//! There is no kubelet: the proof does what one does, so that it decides when a pod's containers become known.
+
+mod api;
+mod audit;
+mod checks;
+mod cluster;
+mod link;
+mod pods;
+mod record;
+mod scene;
+mod seen;
+mod token;
+
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use super::child::Program;
+use super::peers::{self, Peers};
+use super::{END, Report};
+use crate::tools::{self, Tool};
+use crate::{process, run};
+use api::Client;
+use cluster::Cluster;
+use link::Link;
+use scene::Web;
+use token::Signer;
+
+/// The node that the agent is told it runs on, and that the pods are bound to.
+const NODE: &str = "telesonde-e2e";
+
+/// Everything that a check may use or change.
+struct Stage {
+    peers: Peers,
+    cluster: Cluster,
+    server: Program,
+    api: Client,
+    link: Link,
+    web: Web,
+    signer: Signer,
+}
+
+/// Runs the proof, or records a server's answers.
+///
+/// # Errors
+/// Fails when something cannot be built or started.
+pub fn run(options: &crate::Proof) -> Result<ExitCode> {
+    if options.cached && !tools::installed(Tool::KubeApiserver) {
+        println!("SKIPPED the proof with a real API server: `cargo xtask tools kube-apiserver` builds one");
+        println!("\n0 passed, 0 failed, 1 skipped");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let dir = peers::work_dir()?;
+    if options.record {
+        super::certificates::write(&dir)?;
+        let result = record::run(&dir, &process::root().join("tests/kubernetes/recorded"));
+        peers::clean(&dir, options.keep || result.is_err());
+        return result.map(|()| ExitCode::SUCCESS);
+    }
+    if !options.no_build {
+        run::build()?;
+    }
+    let mut report = Report::new(options);
+    let result = prove(Peers::prepare(dir.clone())?, &mut report);
+    report.close(&dir, options, result)
+}
+
+fn prove(peers: Peers, report: &mut Report) -> Result<()> {
+    let dir = peers.dir.clone();
+    let signer = Signer::prepare(&dir)?;
+    let cluster = Cluster::prepare(dir.clone())?;
+    let etcd = cluster.start_etcd()?;
+    let server = cluster.start()?;
+    let api = Client::administrator(&dir, cluster.port)?;
+    let web = scene::prepare(&api)?;
+    let link = Link::to(cluster.port)?;
+    fs::write(dir.join("token"), token::issued(&api)?).context("cannot write the token")?;
+    fs::write(dir.join("kubeconfig"), kubeconfig(&peers, &link)).context("cannot write the kubeconfig")?;
+    fs::write(dir.join("kubernetes.yaml"), layer(&peers)).context("cannot write kubernetes.yaml")?;
+    let collector = peers.start_collector()?;
+    let prometheus = peers.start_prometheus()?;
+    let agent = peers.start_agent(&["kubernetes.yaml"])?;
+    let mut stage = Stage { peers, cluster, server, api, link, web, signer };
+    checks::all(&mut stage, report);
+    agent.stop(END)?;
+    prometheus.stop(END)?;
+    collector.stop(END)?;
+    stage.server.end(END)?;
+    etcd.stop(END)?;
+    Ok(())
+}
+
+fn kubeconfig(peers: &Peers, link: &Link) -> String {
+    let (dir, port) = (peers.dir.display(), link.port);
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: e2e\n\
+         clusters: [{{name: e2e, cluster: {{server: 'https://127.0.0.1:{port}', certificate-authority: {dir}/ca.pem}}}}]\n\
+         users: [{{name: e2e, user: {{tokenFile: {dir}/token}}}}]\n\
+         contexts: [{{name: e2e, context: {{cluster: e2e, user: e2e}}}}]\n"
+    )
+}
+
+/// What the agent is told beyond the configuration of the other proof.
+fn layer(peers: &Peers) -> String {
+    format!(
+        "agent: {{deployment_mode: kubernetes, node_name: {NODE}}}\n\
+         enrich: {{kubernetes: {{enabled: true, kubeconfig: {}/kubeconfig}}}}\n",
+        peers.dir.display()
+    )
+}
