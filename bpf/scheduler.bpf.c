@@ -10,6 +10,7 @@
 #define WORK_MAP ran
 #include "lib/account.bpf.h"
 #include "lib/histogram.bpf.h"
+#include "lib/sample.bpf.h"
 
 const volatile u32 delays_mask = 16383; /* entries of delays - 1 */
 
@@ -115,6 +116,8 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 			waited = (total - *cell) & mask;
 		*cell = pid << DELAY_BITS | (total & mask);
 	}
+	if (timing == TIME_SAMPLE && !is_sampled())
+		return 0;
 	cgroup = cgroup_of(next);
 	if (!is_filtered_in(next, cgroup))
 		histogram_add(waits, &cgroup, waited);

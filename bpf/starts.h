@@ -2,11 +2,6 @@
 /* The ABI of lib/starts.bpf.h. */
 #pragma once
 
-/* Values of the constant `timing`. */
-#define TIME_NONE 0
-#define TIME_EVERY 1
-#define TIME_SAMPLE 2
-
 struct start {
 	u32 pid; /* 0: free */
 	u32 nr;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
- * When system calls started: which ones are timed, and where a start waits for
- * its end. What cannot be timed is counted in `busy` and `stale` of a struct loss,
+ * When system calls started: where the start of one that is timed waits for its
+ * end. What cannot be timed is counted in `busy` and `stale` of a struct loss,
  * which the program defines before it includes this.
  */
 #pragma once
 #include "kernel.h"
 #include "../starts.h"
 #include "maps.bpf.h"
+#include "sample.bpf.h"
 #include "task.bpf.h"
 
 #ifdef LEGACY
@@ -18,14 +19,10 @@
 
 #define STALE_NS (60ULL * 1000000000)
 
-const volatile u32 timing = TIME_NONE;
-const volatile u32 sample_span = 31;    /* one call in N: 2 N - 1 */
 const volatile u32 starts_mask = 16383; /* entries of starts - 1 */
 
 /* One cell of some 200 B for each CPU. */
 MAP(PERCPU_ARRAY, losses, u32, struct loss, 1, 0);
-/* The calls to let pass before the next sample. */
-MAP(PERCPU_ARRAY, gaps, u32, u32, 1, 0);
 /* 256 KiB: starts of calls, 16 B a slot, chosen by the thread's id. */
 MAP(ARRAY, starts, u32, struct start, 16384, 0);
 /* Starts of calls that find no slot where every call is timed: 8 B in the task, or 72 B in a hash. */
@@ -186,23 +183,4 @@ static __always_inline u64 end_call(struct task_struct *task, u32 nr)
 	}
 	release(start);
 	return time;
-}
-
-/*
- * Lets a random number of calls pass between samples, 0 to 2 N - 2: one in N on
- * average, in step with nothing, and mostly without asking for a random number.
- */
-static __always_inline bool is_sampled(void)
-{
-	u32 zero = 0;
-	u32 *gap = bpf_map_lookup_elem(&gaps, &zero);
-
-	if (!gap)
-		return false;
-	if (*gap) {
-		*gap -= 1;
-		return false;
-	}
-	*gap = ((u64)bpf_get_prandom_u32() * sample_span) >> 32;
-	return true;
 }

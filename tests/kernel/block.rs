@@ -51,6 +51,35 @@ fn direct_writes_belong_to_who_wrote() {
 }
 
 #[test]
+fn what_does_not_fit_overflows_whole() {
+    let _kernel = live!();
+    if let Some(reason) = impossible() {
+        println!("SKIPPED kernel::block::what_does_not_fit_overflows_whole: {reason}");
+        return;
+    }
+    let device = Loop::new(8 << 20);
+    let section = "block: {enabled: require, max_transfers: 1, max_latencies: 1}";
+    let agent = Agent::start(Wish { collectors: &[section], ..Wish::default() });
+    let cgroup = Cgroup::new("block-full");
+    let twin = cgroup.twin(&io().unwrap());
+    let cgroups: Vec<_> = [Some(&cgroup), twin.as_ref()].into_iter().flatten().map(Cgroup::directory).collect();
+    stimulus::files(device.path(), "write_direct=1234", &cgroups);
+    stimulus::files(device.path(), "read_direct=1000", &cgroups);
+    // Whoever came first has the only entry; other I/O of the machine overflows, too.
+    let (path, overflow) = ([("cgroup_path", cgroup.path())], [("otel_metric_overflow", "true")]);
+    let whole = |scrape: &Scrape, name| scrape.sum(name, &path) + scrape.value(name, &overflow).unwrap_or_default();
+    let scrape = agent.until("all of it is counted", |scrape| {
+        let all = whole(scrape, TIMED) >= BLOCKS + 1000.0 && whole(scrape, BYTES) >= (BLOCKS + 1000.0) * 4096.0;
+        all.then(|| scrape.clone())
+    });
+    for map in ["block_bytes", "block_latency"] {
+        let events = scrape.value("telesonde_bpf_map_overflow_total", &[("map", map)]);
+        assert!(events > Some(0.0), "{map} was full, silently");
+    }
+    agent.stop();
+}
+
+#[test]
 fn what_the_root_is_charged_for_belongs_to_the_kernel() {
     let _kernel = live!();
     if let Some(reason) = impossible() {

@@ -46,7 +46,7 @@ fn seen(scrape: &Scrape, cgroup: &Cgroup) -> Seen {
 #[test]
 fn time_switches_and_waits_are_the_kernels_own() {
     let _kernel = live!();
-    let agent = Agent::start(Wish::default());
+    let agent = Agent::start(Wish { collectors: &["scheduler: {enabled: require, latency: all}"], ..Wish::default() });
     let (cgroup, crowd) = (Cgroup::new("time"), Cgroup::new("crowd"));
     let mut tasks = Tasks::start(&cgroup);
     let mut others: Vec<_> = (0..2).map(|_| Tasks::start(&crowd)).collect();
@@ -70,6 +70,41 @@ fn time_switches_and_waits_are_the_kernels_own() {
     // Three that want one CPU: each waits about twice as long as it runs.
     assert!(last.waited - first.waited >= 30e6, "{first:?} {last:?}");
     agent.stop();
+}
+
+/// Of N waits one in n counts, n times, after a random number of others: the deviation is under that of N/n draws.
+#[test]
+fn waits_are_sampled_and_switches_are_not() {
+    const SLEEPS: f64 = 8_000.0;
+    let _kernel = live!();
+    let interval = [("metric", "ebpf_runqueue_latency_ns")];
+    for (rate, every) in [("sample_rate: 100", 16.0), ("sample_rate: 50", 32.0)] {
+        let agent = Agent::start(Wish { ebpf: &[rate], ..Wish::default() });
+        let cgroup = Cgroup::new("sampled");
+        let mut tasks = Tasks::start(&cgroup);
+        let (before, first) = tasks.at_rest(|| seen(&agent.scrape(), &cgroup));
+        tasks.ask(&format!("sleep {SLEEPS}"));
+        let (after, scrape) = tasks.at_rest(|| agent.scrape());
+        let last = seen(&scrape, &cgroup);
+        assert_eq!(last.voluntary - first.voluntary, after.voluntary - before.voluntary, "{rate}");
+        let (waits, runs) = (last.waits - first.waits, after.runs - before.runs);
+        assert!(waits % every == 0.0, "{rate}: {waits} waits are no multiple of {every}");
+        let slack = 6.0 * every * (runs / every).sqrt();
+        assert!((waits - runs).abs() <= slack, "{rate}: {waits} waits in {runs} runs, at most {slack} off");
+        assert_eq!(scrape.value("telesonde_sample_interval", &interval), Some(every), "{rate}");
+        agent.stop();
+    }
+    for (latency, timed) in [("all", true), ("off", false)] {
+        let section = format!("scheduler: {{enabled: require, latency: {latency}}}");
+        let agent = Agent::start(Wish { collectors: &[&section], ..Wish::default() });
+        let cgroup = Cgroup::new("unsampled");
+        let mut tasks = Tasks::start(&cgroup);
+        tasks.ask("sleep 100");
+        let (_, scrape) = tasks.at_rest(|| agent.scrape());
+        assert_eq!(scrape.value("telesonde_sample_interval", &interval), None, "{latency}");
+        assert_eq!(scrape.value(WAITS, &[("cgroup_path", cgroup.path())]).is_some(), timed, "{latency}");
+        agent.stop();
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod histogram;
 pub mod memory;
 pub mod network;
 pub mod process;
+pub mod sample;
 pub mod scheduler;
 pub mod starts;
 pub mod syscalls;

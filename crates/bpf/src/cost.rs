@@ -96,7 +96,7 @@ impl Tally {
     pub(crate) fn add_map(&mut self, name: &str, fd: &OwnedFd) -> std::io::Result<()> {
         let info = sys::map_info(fd)?;
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-        let memory = memory(&info, cpus as u64);
+        let memory = memory(&info, cpus);
         self.maps.push(MapTally { name: name.to_owned(), info, memory, used: Arc::new(AtomicU64::new(UNKNOWN)) });
         Ok(())
     }
@@ -112,32 +112,63 @@ impl Tally {
     }
 }
 
+/// The kernel's own part of an element of a hash, `struct htab_elem`, and what finds it and links it.
+const ELEMENT: u64 = 48;
+const BUCKET: u64 = 16;
+const LIST: u64 = 8;
+const POINTER: u64 = 8;
+/// The kernel's own part of what lies beside a task or a socket, with a share of what holds all such parts together.
+const STORED: u64 = 192;
+/// What lies beside tasks or sockets comes and goes with them; a host is taken to have so many of each for a CPU.
+const FOR_EACH_CPU: u64 = 128;
+
+/// Gives the bytes of a hash that is full and whose entries are made when they are first used.
+pub fn hash(entries: u32, key: usize, value: usize) -> u64 {
+    buckets(entries) + u64::from(entries) * (ELEMENT + words(key) + words(value) + LIST)
+}
+
+/// Gives the same of one of which each CPU has values of its own.
+pub fn per_cpu_hash(entries: u32, key: usize, value: usize, cpus: usize) -> u64 {
+    hash(entries, key, POINTER as usize) + u64::from(entries) * (LIST + POINTER + words(value) * cpus as u64)
+}
+
+/// Gives the bytes of an array.
+pub fn array(entries: u32, value: usize) -> u64 {
+    u64::from(entries) * words(value)
+}
+
+/// Gives the bytes of what lies beside each task, or each socket, of a host with so many CPUs. The map does not bound
+/// them.
+pub fn storage(value: usize, cpus: usize) -> u64 {
+    FOR_EACH_CPU * cpus as u64 * (STORED + words(value))
+}
+
+fn buckets(entries: u32) -> u64 {
+    u64::from(entries).next_power_of_two() * BUCKET
+}
+
+fn words(bytes: usize) -> u64 {
+    bytes.next_multiple_of(8) as u64
+}
+
 /// Gives the bytes that a full map takes: what the kernel reports since Linux 6.4 as `memlock` in fdinfo.
-fn memory(map: &MapInfo, cpus: u64) -> u64 {
+fn memory(map: &MapInfo, cpus: usize) -> u64 {
     const MAP: u64 = 512; // struct bpf_htab and its like, rounded
-    const ELEMENT: u64 = 48; // struct htab_elem
-    const BUCKET: u64 = 16;
-    const LIST: u64 = 8; // struct llist_node
-    const POINTER: u64 = 8;
-    let entries = u64::from(map.max_entries);
-    let key = u64::from(map.key_size).next_multiple_of(8);
-    let value = u64::from(map.value_size).next_multiple_of(8);
+    let (entries, key, value) = (map.max_entries, map.key_size as usize, map.value_size as usize);
+    let all = u64::from(entries);
     let on_demand = map.flags & ON_DEMAND != 0;
-    let buckets = entries.next_power_of_two() * BUCKET;
-    match map.kind {
-        kind::HASH if on_demand => MAP + buckets + entries * (ELEMENT + key + value + LIST),
-        kind::HASH => MAP + buckets + (entries + cpus) * (ELEMENT + key + value),
-        kind::PERCPU_HASH => {
-            let lists = if on_demand { 2 * LIST + POINTER } else { 0 };
-            MAP + buckets + entries * (ELEMENT + key + POINTER + lists + value * cpus)
-        }
-        kind::ARRAY => MAP + entries * value,
-        kind::PERCPU_ARRAY => MAP + entries * (POINTER + value * cpus),
+    MAP + match map.kind {
+        kind::HASH if on_demand => hash(entries, key, value),
+        kind::HASH => buckets(entries) + (all + cpus as u64) * (ELEMENT + words(key) + words(value)),
+        kind::PERCPU_HASH if on_demand => per_cpu_hash(entries, key, value, cpus),
+        kind::PERCPU_HASH => buckets(entries) + all * (ELEMENT + words(key) + POINTER + words(value) * cpus as u64),
+        kind::ARRAY => array(entries, value),
+        kind::PERCPU_ARRAY => all * (POINTER + words(value) * cpus as u64),
         // The data is mapped twice, but held once; two pages of positions and one of administration.
-        kind::RINGBUF => entries + 3 * 4096,
+        kind::RINGBUF => all + 3 * 4096,
         // One element for each thread that was seen: freed with the thread, not bounded by the map.
-        kind::TASK_STORAGE => MAP + cpus.next_power_of_two() * 24,
-        _ => MAP + entries * (key + value),
+        kind::TASK_STORAGE => cpus.next_power_of_two() as u64 * 24,
+        _ => all * (words(key) + words(value)),
     }
 }
 

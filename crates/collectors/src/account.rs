@@ -3,13 +3,23 @@
 //! Scheduler and memory each have an object, and so a walk, of their own: either works without the other, and what a
 //! second walk costs (some 100 ns a task and gather) is less than what one would have to know of the other.
 
-use bpf::{Error, Object, Types};
+use bpf::{Error, Object, Types, cost};
 use runtime::{MakeError, Need};
 use rustix::time::{ClockId, clock_gettime};
 
 /// The hooks of a collector that keeps accounts.
 pub const NEEDS: [Need; 3] =
     [Need::Tracepoint("task_newtask"), Need::Tracepoint("cgroup_attach_task"), Need::Tracepoint("sched_process_free")];
+
+/// Gives the maps of the accounts with the bytes that they take.
+pub fn maps<W>(map: &'static str, entries: u32, cpus: usize) -> Vec<(&'static str, u64)> {
+    // A cgroup, a mark, and what is settled.
+    let account = 16 + size_of::<W>();
+    vec![
+        (map, cost::per_cpu_hash(entries, size_of::<u64>(), size_of::<W>(), cpus)),
+        ("accounts", cost::storage(account, cpus)),
+    ]
+}
 
 /// Gives the constant `attached`: the monotonic clock in nanoseconds.
 pub fn now() -> u64 {

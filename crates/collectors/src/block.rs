@@ -8,17 +8,17 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bpf::abi::block::{BLOCK_READ, Loss, Transfer};
 use bpf::abi::histogram::{HistShape, Histogram};
-use bpf::{Loader, Object, PerCpuCells};
+use bpf::{Loader, Object, PerCpuCells, cost};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Census, Metric, Subject, Text};
-use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
+use runtime::own::{EVENTS_LOST, MAP_OVERFLOW, SAMPLE_INTERVAL};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::{Histograms, Scale};
 use crate::sums::Sums;
-use crate::table::{Entries, Key};
+use crate::table::{Entries, Key, cell, sum};
 use owners::Owners;
 
 static BYTES: Metric = Metric::counter(
@@ -46,10 +46,11 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "I/O of the root cgroup is the workload `kernel`: kernel threads, and buffered writes where the file system or cgroup version does not charge them to who wrote.",
         "With version 2 cgroups, I/O belongs to the closest cgroup above for which the I/O controller is enabled.",
         "With version 1, the I/O controller's cgroups are joined to workloads by path; one that came and went between two gathers is the workload `kernel`.",
-        "process_filter and exclude_processes do not apply: requests complete in nobody's context.",
+        "process_filter and exclude_processes do not apply: requests complete in nobody's context. container_filter \
+         applies once they are counted.",
         "A disk whose queue/iostats is 0 has no latencies.",
     ],
-    metrics: &[&BYTES, &LATENCY, &MAP_OVERFLOW, &EVENTS_LOST],
+    metrics: &[&BYTES, &LATENCY, &MAP_OVERFLOW, &EVENTS_LOST, &SAMPLE_INTERVAL],
     needs: &[
         Need::Btf,
         Need::Tracepoint("block_rq_complete"),
@@ -94,11 +95,10 @@ const SAMPLES: usize = 34;
 
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
-    // What a full map takes: an entry's overhead and its value, of bytes on each CPU.
-    let entry = |entries: u32, value: u64| u64::from(entries) * (144 + value);
+    let (key, histogram) = (size_of::<Transfer>(), config.latency_shape().bytes() as usize);
     let maps = vec![
-        ("block_bytes", entry(config.max_transfers, 8 * cpus as u64)),
-        ("block_latency", entry(config.max_latencies, config.latency_shape().bytes().into())),
+        ("block_bytes", cost::per_cpu_hash(config.max_transfers, key, 8, cpus)),
+        ("block_latency", cost::hash(config.max_latencies, key, histogram)),
     ];
     Plan { maps, samples_per_workload: SAMPLES }
 }
@@ -174,13 +174,7 @@ impl Block {
 
     /// Exports what the kernel could not put where it belongs.
     fn read_losses(&self, scrape: &mut Scrape) -> Result<(), bpf::Error> {
-        let mut all = Loss::default();
-        for loss in self.losses.get(0)? {
-            all.read += loss.read;
-            all.written += loss.written;
-            all.transfers += loss.transfers;
-            all.untimed += loss.untimed;
-        }
+        let all = sum(&self.losses.get(0)?);
         for (direction, bytes) in [("read", all.read), ("write", all.written)] {
             if bytes > 0 {
                 scrape.record(&BYTES, Subject::Overflow, [direction, ""].map(Text::from), bytes);
@@ -202,6 +196,8 @@ fn values((device, direction): &Side) -> [Text; 2] {
     let direction = if *direction == BLOCK_READ { "read" } else { "write" };
     [direction.into(), String::from_utf8_lossy(name).into_owned().into()]
 }
+
+cell!(Loss: read, written, transfers, untimed);
 
 impl Key for Transfer {
     fn cgroup(&self) -> u64 {

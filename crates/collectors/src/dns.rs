@@ -8,8 +8,8 @@ mod unanswered;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bpf::abi::dns::{Loss, Tally};
-use bpf::{Loader, Object, PerCpuCells, Types};
+use bpf::abi::dns::{Asked, Loss, Pending, Tally};
+use bpf::{Loader, Object, PerCpuCells, Types, cost};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Metric, Subject, Text};
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
@@ -75,13 +75,12 @@ const SAMPLES: usize = 21;
 
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
-    // What a full map takes: an entry's overhead and its value, of histograms one for all CPUs.
-    let entry = |entries: u32, value: u64| u64::from(entries) * (112 + value);
+    let key = size_of::<Tally>();
     let maps = vec![
-        ("dns_queries", entry(config.max_queries, 8 * cpus as u64)),
-        ("dns_responses", entry(config.max_responses, 8 * cpus as u64)),
-        ("dns_latency", entry(config.max_latencies, config.latency_shape().bytes().into())),
-        ("dns_pending", u64::from(config.max_pending) * 112),
+        ("dns_queries", cost::per_cpu_hash(config.max_queries, key, 8, cpus)),
+        ("dns_responses", cost::per_cpu_hash(config.max_responses, key, 8, cpus)),
+        ("dns_latency", cost::hash(config.max_latencies, key, config.latency_shape().bytes() as usize)),
+        ("dns_pending", cost::hash(config.max_pending, size_of::<Asked>(), size_of::<Pending>())),
     ];
     Plan { maps, samples_per_workload: SAMPLES }
 }

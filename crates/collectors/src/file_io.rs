@@ -6,7 +6,8 @@ mod file_systems;
 use async_trait::async_trait;
 use bpf::abi::file_io::{Amount, FILE_COPY, FILE_READ, FILE_SYNC, FILE_WRITE, Loss};
 use bpf::abi::histogram::HistShape;
-use bpf::{Loader, Object, PerCpuCells, Types};
+use bpf::abi::starts::Start;
+use bpf::{Loader, Object, PerCpuCells, Types, cost};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Metric, Subject, Text};
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW, SAMPLE_INTERVAL};
@@ -17,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::filter;
 use crate::histogram::{Histograms, Scale};
 use crate::sums::Sums;
-use crate::table::{Entries, Key};
-use crate::timing::Latency;
+use crate::table::{Entries, Key, cell, sum};
+use crate::timing::{self, Latency, STARTS};
 
 static READ: Metric = Metric::counter(
     "ebpf_file_read_bytes",
@@ -54,9 +55,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     name: "file_io",
     summary: "Bytes read from and written to files by workload and file system, files opened, latency",
     limits: &[
-        "Of the calls one in `latency.sample` is timed, chosen at random, and stands for that many: the histogram's count \
-         and sum are estimates, of calls that are rare coarse ones. telesonde_sample_interval tells the number; \
-         `latency: all` with `sample_rate: 100` is exact.",
+        timing::LIMIT,
         "What goes through mmap, io_uring or AIO is not seen, nor what the kernel itself does with files.",
         "Directories do not count as files opened; execve's files do not either.",
         "A descriptor is looked up when its call ends: what another thread closed or replaced meanwhile is not counted, or as the new file.",
@@ -100,9 +99,9 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Gives what the histograms of latencies hold: 16 ns to 18 minutes.
+    /// Gives what the histograms of latencies hold.
     fn latency_shape(&self) -> HistShape {
-        self.latency_scale.shape(4, 40)
+        self.latency_scale.brief()
     }
 }
 
@@ -111,11 +110,11 @@ const SAMPLES: usize = 39;
 
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
-    // What a full map takes: an entry's overhead and its value on each CPU.
-    let entry = |entries: u32, value: u64| u64::from(entries) * (112 + value * cpus as u64);
-    let mut maps = vec![("file_amounts", entry(config.max_amounts, 8))];
+    let mut maps = vec![("file_amounts", cost::per_cpu_hash(config.max_amounts, size_of::<Amount>(), 8, cpus))];
     if config.latency != Latency::Off {
-        maps.push(("file_latency", entry(config.max_latencies, config.latency_shape().bytes().into())));
+        let histogram = config.latency_shape().bytes() as usize;
+        maps.push(("file_latency", cost::per_cpu_hash(config.max_latencies, size_of::<Amount>(), histogram, cpus)));
+        maps.push(("starts", cost::array(STARTS, size_of::<Start>())));
     }
     Plan { maps, samples_per_workload: SAMPLES }
 }
@@ -139,12 +138,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let collector = FileIo {
         amounts: Entries::open(&object, "file_amounts", platform)?,
         others: Sums::new(),
-        latency: if config.latency == Latency::Off {
-            None
-        } else {
-            let histograms = Histograms::open(&object, "file_latency", config.latency_shape(), platform)?;
-            Some(histograms.sampled(config.latency.weight()))
-        },
+        latency: config.latency.open(&object, "file_latency", config.latency_shape(), platform)?,
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
         object,
     };
@@ -205,15 +199,7 @@ impl FileIo {
 
     /// Exports what the kernel could not put where it belongs.
     fn read_losses(&self, scrape: &mut Scrape) -> Result<(), bpf::Error> {
-        let mut all = Loss::default();
-        for loss in self.losses.get(0)? {
-            all.read += loss.read;
-            all.written += loss.written;
-            all.opens += loss.opens;
-            all.amounts += loss.amounts;
-            all.busy += loss.busy;
-            all.stale += loss.stale;
-        }
+        let all = sum(&self.losses.get(0)?);
         for (metric, bytes) in [(&READ, all.read), (&WRITTEN, all.written)] {
             if bytes > 0 {
                 scrape.record(metric, Subject::Overflow, [""].map(Text::from), bytes);
@@ -223,10 +209,7 @@ impl FileIo {
             scrape.record(&OPENS, Subject::Overflow, [], all.opens);
         }
         scrape.record(&MAP_OVERFLOW, Subject::Node, ["file_amounts".into()], all.amounts);
-        for (reason, events) in [("start_busy", all.busy), ("start_stale", all.stale)] {
-            let values = [DESCRIPTOR.name.into(), reason.into()];
-            scrape.record(&EVENTS_LOST, Subject::Node, values, events);
-        }
+        timing::record_lost(scrape, DESCRIPTOR.name, all.busy, all.stale);
         Ok(())
     }
 }
@@ -249,6 +232,8 @@ fn operation(kind: u32) -> &'static str {
         _ => "",
     }
 }
+
+cell!(Loss: read, written, opens, amounts, busy, stale);
 
 impl Key for Amount {
     fn cgroup(&self) -> u64 {

@@ -4,14 +4,14 @@
 
 use async_trait::async_trait;
 use bpf::abi::memory::{Loss, Work};
-use bpf::{Loader, Object, PerCpuCells, Types};
+use bpf::{Loader, Object, PerCpuCells, Types, cost};
 use model::{Metric, Subject, Text};
 use runtime::own::MAP_OVERFLOW;
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::table::{Cell, Entries, sum};
+use crate::table::{Entries, cell, sum};
 use crate::{account, filter};
 
 static FAULTS: Metric = Metric::counter(
@@ -85,8 +85,11 @@ impl Default for Config {
 
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
-    let entry = |value: usize| u64::from(config.max_workloads) * (112 + (value * cpus) as u64);
-    let maps = vec![("faults", entry(size_of::<Work>())), ("allocations", entry(size_of::<u64>()))];
+    let entries = config.max_workloads;
+    let mut maps = account::maps::<Work>("faults", entries, cpus);
+    if config.allocations {
+        maps.push(("allocations", cost::per_cpu_hash(entries, size_of::<u64>(), size_of::<u64>(), cpus)));
+    }
     Plan { maps, samples_per_workload: if config.allocations { 3 } else { 2 } }
 }
 
@@ -177,25 +180,5 @@ impl Memory {
     }
 }
 
-impl Cell for Work {
-    fn add(&mut self, other: &Self) {
-        self.minor += other.minor;
-        self.major += other.major;
-        self.kills += other.kills;
-    }
-
-    fn reading(&self) -> u64 {
-        self.minor + self.major + self.kills
-    }
-}
-
-impl Cell for Loss {
-    fn add(&mut self, other: &Self) {
-        Cell::add(&mut self.work, &other.work);
-        self.works += other.works;
-    }
-
-    fn reading(&self) -> u64 {
-        self.works
-    }
-}
+cell!(Work: minor, major, kills);
+cell!(Loss: work, works);

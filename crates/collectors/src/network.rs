@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use bpf::abi::network::{DIRECTION_TRANSMIT, Dropped, FAMILY_IPV6, Flow, NetworkLoss, Traffic};
-use bpf::{Error, Loader, Object, PerCpuCells, Types};
+use bpf::{Error, Loader, Object, PerCpuCells, Types, cost};
 use model::{Metric, Subject, Text};
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
@@ -70,11 +70,13 @@ const SAMPLES: usize = 15;
 
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
-    // What a full map takes: an entry's overhead and its value on each CPU.
-    let entry = |entries: u32, value: usize| u64::from(entries) * (112 + (value * cpus) as u64);
-    let mut maps = vec![("flows", entry(config.max_flows, size_of::<Traffic>()))];
+    let mut maps = vec![
+        ("flows", cost::per_cpu_hash(config.max_flows, size_of::<Flow>(), size_of::<Traffic>(), cpus)),
+        // A cgroup and a protocol.
+        ("owners", cost::storage(16, cpus)),
+    ];
     if config.drops {
-        maps.push(("drops", entry(config.max_drops, size_of::<u64>())));
+        maps.push(("drops", cost::per_cpu_hash(config.max_drops, size_of::<Dropped>(), size_of::<u64>(), cpus)));
     }
     Plan { maps, samples_per_workload: SAMPLES }
 }

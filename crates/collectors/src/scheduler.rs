@@ -5,16 +5,17 @@
 use async_trait::async_trait;
 use bpf::abi::histogram::HistShape;
 use bpf::abi::scheduler::{Loss, Work};
-use bpf::{Loader, Object, PerCpuCells, Types};
+use bpf::{Loader, Object, PerCpuCells, Types, cost};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Metric, Subject, Text};
-use runtime::own::MAP_OVERFLOW;
+use runtime::own::{MAP_OVERFLOW, SAMPLE_INTERVAL};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::{Histograms, Scale};
-use crate::table::{Cell, Entries, sum};
+use crate::table::{Entries, cell, sum};
+use crate::timing::{self, Latency};
 use crate::{account, filter};
 
 static RUNTIME: Metric =
@@ -30,7 +31,7 @@ static SWITCHES: Metric = Metric::counter(
 static LATENCY: Metric = Metric::histogram(
     "ebpf_runqueue_latency_ns",
     "{ns}",
-    "Time from being ready to run to running.",
+    "Time from being ready to run to running; where one wait in N is taken, each counts N times.",
     &[],
     NANOSECOND_BOUNDS,
 );
@@ -40,6 +41,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     name: "scheduler",
     summary: "Time on CPU, context switches and waits for a CPU by workload",
     limits: &[
+        timing::LIMIT,
         "A task counts from the moment the collector attaches; only tasks of the agent's own pid namespace and those \
          below it are read while they live, others when they end.",
         "What a task ran since its CPU's last clock tick is taken from the clock, interrupts and stolen time included, \
@@ -49,7 +51,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "A wait that is spread over several CPUs' queues counts from the last one on where two threads share a place \
          (see max_threads).",
     ],
-    metrics: &[&RUNTIME, &SWITCHES, &LATENCY, &MAP_OVERFLOW],
+    metrics: &[&RUNTIME, &SWITCHES, &LATENCY, &MAP_OVERFLOW, &SAMPLE_INTERVAL],
     needs: &[
         Need::Btf,
         account::NEEDS[0],
@@ -68,8 +70,9 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
-    /// Measure how long tasks wait for a CPU: the only part that costs something at each switch.
-    latency: bool,
+    /// Which waits for a CPU are taken: `all`, `off`, or one in N on average (`sample: N`). It is the only part that
+    /// costs something at each switch.
+    latency: Latency,
     /// How finely waits are told apart, 0 to 3: into 2^scale parts of each doubling.
     latency_scale: Scale,
     /// Entries of the map of runtimes and switches: one for each workload.
@@ -85,14 +88,20 @@ struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { latency: true, latency_scale: Scale(0), max_workloads: 2_048, max_latencies: 1_024, max_threads: 16_384 }
+        Self {
+            latency: Latency::Sample(16),
+            latency_scale: Scale(0),
+            max_workloads: 2_048,
+            max_latencies: 1_024,
+            max_threads: 16_384,
+        }
     }
 }
 
 impl Config {
-    /// Gives what the histograms of waits hold: 16 ns to 18 minutes.
+    /// Gives what the histograms of waits hold.
     fn shape(&self) -> HistShape {
-        self.latency_scale.shape(4, 40)
+        self.latency_scale.brief()
     }
 }
 
@@ -101,13 +110,13 @@ const SAMPLES: usize = 19;
 
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
-    let entry = |entries: u32, value: usize| u64::from(entries) * (112 + (value * cpus) as u64);
-    let mut maps = vec![("ran", entry(config.max_workloads, size_of::<Work>()))];
-    if config.latency {
-        maps.push(("waits", entry(config.max_latencies, config.shape().bytes() as usize)));
-        maps.push(("delays", 8 * u64::from(config.max_threads.next_power_of_two())));
+    let mut maps = account::maps::<Work>("ran", config.max_workloads, cpus);
+    if config.latency != Latency::Off {
+        let histogram = config.shape().bytes() as usize;
+        maps.push(("waits", cost::per_cpu_hash(config.max_latencies, size_of::<u64>(), histogram, cpus)));
+        maps.push(("delays", cost::array(config.max_threads.next_power_of_two(), size_of::<u64>())));
     }
-    Plan { maps, samples_per_workload: if config.latency { SAMPLES } else { 3 } }
+    Plan { maps, samples_per_workload: if config.latency == Latency::Off { 3 } else { SAMPLES } }
 }
 
 struct Scheduler {
@@ -119,16 +128,16 @@ struct Scheduler {
 }
 
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
-    let config: Config = setup.section()?;
+    let mut config: Config = setup.section()?;
+    config.latency = config.latency.thinned(setup.platform());
     let types = setup.types()?;
     let platform = setup.platform();
     let (object, refusal) = load(&config, platform, &types)?;
     let collector = Scheduler {
         ran: Entries::open(&object, "ran", platform)?,
-        waits: if config.latency && refusal.is_none() {
-            Some(Histograms::open(&object, "waits", config.shape(), platform)?)
-        } else {
-            None
+        waits: match refusal {
+            Some(_) => None,
+            None => config.latency.open(&object, "waits", config.shape(), platform)?,
         },
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
         object,
@@ -156,11 +165,12 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<(Object, 
         .histogram("waits", config.shape())
         .max_entries("waits", platform.scaled(config.max_latencies))
         .max_entries("delays", threads);
-    let mut object = filter::tune(loader, platform).load(types).map_err(crate::refused)?;
+    let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     account::open(&mut object, types)?;
-    let refusal = if config.latency { object.attach("sched_switch", types).err() } else { None };
-    if refusal.is_some() || !config.latency {
+    let timed = config.latency != Latency::Off;
+    let refusal = if timed { object.attach("sched_switch", types).err() } else { None };
+    if refusal.is_some() || !timed {
         object.attach("sched_switch__end", types).map_err(crate::refused)?;
     }
     Ok((object, refusal))
@@ -204,25 +214,5 @@ impl Scheduler {
     }
 }
 
-impl Cell for Work {
-    fn add(&mut self, other: &Self) {
-        self.runtime += other.runtime;
-        self.voluntary += other.voluntary;
-        self.involuntary += other.involuntary;
-    }
-
-    fn reading(&self) -> u64 {
-        self.runtime + self.voluntary + self.involuntary
-    }
-}
-
-impl Cell for Loss {
-    fn add(&mut self, other: &Self) {
-        Cell::add(&mut self.work, &other.work);
-        self.works += other.works;
-    }
-
-    fn reading(&self) -> u64 {
-        self.works
-    }
-}
+cell!(Work: runtime, voluntary, involuntary);
+cell!(Loss: work, works);

@@ -7,10 +7,11 @@ mod names;
 use std::collections::HashMap;
 
 use async_trait::async_trait;
+use bpf::abi::starts::Start;
 use bpf::abi::syscalls::{
     ABI_COMPAT, ABI_NATIVE, ABI_X32, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss, NR_ALL, NR_LIMIT,
 };
-use bpf::{Loader, Object, PerCpuCells, Types};
+use bpf::{Loader, Object, PerCpuCells, Types, cost};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Metric, Subject, Text};
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW, SAMPLE_INTERVAL};
@@ -18,8 +19,8 @@ use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platfo
 
 use crate::filter;
 use crate::histogram::Histograms;
-use crate::table::{Entries, Key};
-use crate::timing::Latency;
+use crate::table::{Entries, Key, cell, sum};
+use crate::timing::{self, Latency, STARTS};
 use config::Config;
 
 static COUNT: Metric = Metric::counter(
@@ -49,9 +50,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     name: "syscalls",
     summary: "System calls by workload: how many, which failed and why, how long they took",
     limits: &[
-        "Of the calls one in `latency.sample` is timed, chosen at random, and stands for that many: the histogram's count \
-         and sum are estimates, of calls that are rare coarse ones. telesonde_sample_interval tells the number; \
-         `latency: all` with `sample_rate: 100` is exact.",
+        timing::LIMIT,
         "exit and exit_group never return, so they are absent; calls in flight are not counted yet.",
         "What io_uring does without a system call is not seen.",
         "A successful execve into a program of another table (32-bit, 64-bit) is counted in the new one's.",
@@ -76,11 +75,15 @@ const SAMPLES: usize = 66;
 
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
-    // What a full map takes: an entry's overhead and its value on each CPU.
-    let entry = |entries: u32, value: u64| u64::from(entries) * (112 + value * cpus as u64);
-    let mut maps = vec![("calls", entry(config.max_calls, 8)), ("errors", entry(config.max_errors, 8))];
+    let mut maps = vec![
+        ("calls", cost::per_cpu_hash(config.max_calls, size_of::<Call>(), 8, cpus)),
+        ("errors", cost::per_cpu_hash(config.max_errors, size_of::<Failure>(), 8, cpus)),
+        ("listed", cost::array(3 * NR_LIMIT, 4)),
+    ];
     if config.latency != Latency::Off {
-        maps.push(("latency", entry(config.max_latencies, config.latency_shape().bytes().into())));
+        let histogram = config.latency_shape().bytes() as usize;
+        maps.push(("latency", cost::per_cpu_hash(config.max_latencies, size_of::<Call>(), histogram, cpus)));
+        maps.push(("starts", cost::array(STARTS, size_of::<Start>())));
     }
     Plan { maps, samples_per_workload: SAMPLES }
 }
@@ -104,12 +107,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let collector = Syscalls {
         calls: Entries::open(&object, "calls", platform)?,
         errors: Entries::open(&object, "errors", platform)?,
-        latency: if config.latency == Latency::Off {
-            None
-        } else {
-            let histograms = Histograms::open(&object, "latency", config.latency_shape(), platform)?;
-            Some(histograms.sampled(config.latency.weight()))
-        },
+        latency: config.latency.open(&object, "latency", config.latency_shape(), platform)?,
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
         names: names::Names::default(),
         object,
@@ -181,13 +179,7 @@ impl Syscalls {
 
     /// Exports what the kernel could not put where it belongs.
     fn read_losses(&self, scrape: &mut Scrape) -> Result<(), bpf::Error> {
-        let mut all = Loss::default();
-        for loss in self.losses.get(0)? {
-            all.calls += loss.calls;
-            all.errors += loss.errors;
-            all.busy += loss.busy;
-            all.stale += loss.stale;
-        }
+        let all = sum(&self.losses.get(0)?);
         if all.calls > 0 {
             scrape.record(&COUNT, Subject::Overflow, [""].map(Text::from), all.calls);
         }
@@ -197,13 +189,12 @@ impl Syscalls {
         for (map, events) in [("calls", all.calls), ("errors", all.errors)] {
             scrape.record(&MAP_OVERFLOW, Subject::Node, [map.into()], events);
         }
-        for (reason, events) in [("start_busy", all.busy), ("start_stale", all.stale)] {
-            let values = [DESCRIPTOR.name.into(), reason.into()];
-            scrape.record(&EVENTS_LOST, Subject::Node, values, events);
-        }
+        timing::record_lost(scrape, DESCRIPTOR.name, all.busy, all.stale);
         Ok(())
     }
 }
+
+cell!(Loss: calls, errors, busy, stale);
 
 impl Key for Call {
     fn cgroup(&self) -> u64 {

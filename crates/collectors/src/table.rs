@@ -53,6 +53,22 @@ impl Cell for u64 {
     }
 }
 
+/// Makes a struct of sums a [`Cell`]: each of its fields is one.
+macro_rules! cell {
+    ($type:ty: $($field:ident),+) => {
+        impl $crate::table::Cell for $type {
+            fn add(&mut self, other: &Self) {
+                $($crate::table::Cell::add(&mut self.$field, &other.$field);)+
+            }
+
+            fn reading(&self) -> u64 {
+                0 $(+ $crate::table::Cell::reading(&self.$field))+
+            }
+        }
+    };
+}
+pub(crate) use cell;
+
 /// One per-CPU hash map.
 pub struct Entries<K, V> {
     table: PerCpuTable<K, V>,

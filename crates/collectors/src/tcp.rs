@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use bpf::abi::histogram::HistShape;
 use bpf::abi::tcp::{CAUSES, Connections, INBOUND, NETWORK_IPV6, OUTBOUND, Owner, STATES, TcpLoss};
-use bpf::{Loader, Object, PerCpuCells};
+use bpf::{Loader, Object, PerCpuCells, cost};
 use model::metric::{MICROSECOND_BOUNDS, NANOSECOND_BOUNDS};
 use model::{Metric, Subject};
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
@@ -155,12 +156,14 @@ const STATE_NAMES: [&str; 13] = [
 
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
-    // What a full map takes: an entry's overhead and its value, on each CPU but for histograms.
-    let entry = |entries: u32, value: usize| u64::from(entries) * (112 + value) as u64;
+    let key = size_of::<Owner>();
+    let histogram = |shape: HistShape| cost::hash(config.max_latencies, key, shape.bytes() as usize);
     let maps = vec![
-        ("owners", entry(config.max_workloads, size_of::<Connections>() * cpus)),
-        ("connecting", entry(config.max_latencies, config.connecting().bytes() as usize)),
-        ("round_trips", entry(config.max_latencies, config.round_trips().bytes() as usize)),
+        ("owners", cost::per_cpu_hash(config.max_workloads, key, size_of::<Connections>(), cpus)),
+        ("connecting", histogram(config.connecting())),
+        ("round_trips", histogram(config.round_trips())),
+        // What is known of a connection: `struct conn`.
+        ("conns", cost::storage(40, cpus)),
     ];
     Plan { maps, samples_per_workload: SAMPLES }
 }

@@ -1,25 +1,39 @@
-//! Which calls are timed, as configurations say it: the kernel's side is `bpf/lib/starts.bpf.h`.
+//! Which operations are timed, as configurations say it: the kernel's side is `bpf/lib/sample.bpf.h`.
 
 use std::borrow::Cow;
 
-use bpf::Loader;
-use bpf::abi::starts::{TIME_EVERY, TIME_NONE, TIME_SAMPLE};
-use runtime::Platform;
+use bpf::abi::histogram::HistShape;
+use bpf::abi::sample::{TIME_EVERY, TIME_NONE, TIME_SAMPLE};
+use bpf::{Loader, Object};
+use model::Subject;
+use runtime::own::EVENTS_LOST;
+use runtime::{MakeError, Platform, Scrape};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Which calls are timed.
+use crate::histogram::Histograms;
+use crate::table::Key;
+
+/// What a histogram of samples cannot tell.
+pub const LIMIT: &str = "Of the operations one in `latency.sample` is timed, chosen at random, and stands for that many: \
+                         the histogram's count and sum are estimates, of operations that are rare coarse ones. \
+                         telesonde_sample_interval tells the number; `latency: all` with `sample_rate: 100` is exact.";
+
+/// Which operations are timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Latency {
-    /// Every call.
+    /// Every one.
     All,
     /// None.
     Off,
-    /// One call in so many.
+    /// One in so many.
     Sample(u32),
 }
 
-/// The largest N of «one call in N».
+/// Where starts of calls wait for their ends: so many places, of `starts` in `bpf/lib/starts.bpf.h`.
+pub const STARTS: u32 = 16_384;
+
+/// The largest N of «one in N».
 const LARGEST: u32 = 1 << 20;
 
 #[derive(Serialize, Deserialize)]
@@ -92,7 +106,7 @@ impl Latency {
         }
     }
 
-    /// Gives how many calls each call that is timed stands for.
+    /// Gives how many operations each one that is timed stands for.
     pub fn weight(self) -> u32 {
         match self {
             Self::All | Self::Off => 1,
@@ -100,7 +114,24 @@ impl Latency {
         }
     }
 
-    /// Sets the constants of an object that times calls: what is timed is sampled already.
+    /// Opens the histograms of what is timed; none where nothing is.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn open<K: Key>(
+        self,
+        object: &Object,
+        map: &'static str,
+        shape: HistShape,
+        platform: &Platform,
+    ) -> Result<Option<Histograms<K>>, MakeError> {
+        if self == Self::Off {
+            return Ok(None);
+        }
+        Ok(Some(Histograms::open(object, map, shape, platform)?.sampled(self.weight())))
+    }
+
+    /// Sets the constants of an object that times operations: what is timed is sampled already.
     pub fn tune(self, loader: Loader) -> Loader {
         let (timing, span) = match self {
             Self::Off => (TIME_NONE, 1),
@@ -108,6 +139,13 @@ impl Latency {
             Self::Sample(every) => (TIME_SAMPLE, 2 * every - 1),
         };
         loader.sample_histograms(1).constant("timing", &timing).constant("sample_span", &span)
+    }
+}
+
+/// Records the samples whose start found no place, and those whose start was found to be another's.
+pub fn record_lost(scrape: &mut Scrape, collector: &'static str, busy: u64, stale: u64) {
+    for (reason, events) in [("start_busy", busy), ("start_stale", stale)] {
+        scrape.record(&EVENTS_LOST, Subject::Node, [collector.into(), reason.into()], events);
     }
 }
 

@@ -10,7 +10,7 @@ use bench::{Cgroup, Work, builds, facts, is_locked, ready};
 use bpf::abi::cgroup::{CHANGE_MADE, CHANGE_REMOVED, Change};
 use bpf::abi::filter::{COMM_EXCLUDE, COMM_INCLUDE, CommRule, comm, comm_slot};
 use bpf::abi::histogram::{HistShape, Histogram};
-use bpf::abi::starts::{TIME_EVERY, TIME_NONE, TIME_SAMPLE};
+use bpf::abi::sample::{TIME_EVERY, TIME_NONE, TIME_SAMPLE};
 use bpf::abi::syscalls::{ABI_NATIVE, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss, NR_ALL, NR_LIMIT};
 use bpf::{Loader, Object, Types};
 

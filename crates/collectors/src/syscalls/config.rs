@@ -51,7 +51,7 @@ impl Default for Config {
 impl Config {
     /// Gives what the histograms of latencies hold: 16 ns to 18 minutes.
     pub fn latency_shape(&self) -> HistShape {
-        self.latency_scale.shape(4, 40)
+        self.latency_scale.brief()
     }
 }
 
