@@ -160,6 +160,7 @@ fn platform(types: &Types) -> Platform {
         census: Arc::new(NoCgroups),
         btf_path: None,
         types: Mutex::new(Some(types.clone())),
+        gates: bpf::Gates::default(),
         map_scale: 1.0,
         ring_bytes: 256 * 1024,
         perf_bytes: 8192,

@@ -9,6 +9,7 @@
 #include "lib/kernel.h"
 #include "file_io.h"
 #include "lib/filter.bpf.h"
+#include "lib/gate.bpf.h"
 #include "lib/maps.bpf.h"
 #include "lib/histogram.bpf.h"
 #include "lib/task.bpf.h"
@@ -20,19 +21,27 @@
 /* A full map takes 112 B an entry and 8 B for each CPU. */
 MAP(PERCPU_HASH, file_amounts, struct amount, u64, 4096, ON_DEMAND);
 HISTOGRAM(file_latency, struct amount, 1024);
+NEXT(next_sys_enter);
+NEXT(next_sys_exit);
 
-SEC("tp_btf/sys_enter")
-int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
+static __always_inline void entered(struct pt_regs *regs, u32 nr)
 {
-	u32 nr = id, call = file_call(nr);
+	u32 call = file_call(nr);
 	struct task_struct *task;
 
 	if (!call || (timing == TIME_SAMPLE && !is_sampled()))
-		return 0;
+		return;
 	task = CURRENT();
 	call = is_compat(task, regs) ? call >> 4 : call & 15;
 	if (call && call != FILE_OPEN && !is_filtered(task))
 		start_call(task, nr);
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
+{
+	entered(regs, id);
+	HAND_OVER(next_sys_enter);
 	return 0;
 }
 
@@ -56,7 +65,7 @@ static __always_inline void add_amount(u64 cgroup, u32 magic, u32 kind, u64 n)
 }
 
 /* What a call did to the one or two files that its descriptors stand for; `how` is how they are found. */
-static __always_inline int ended(struct pt_regs *regs, long ret, u32 how)
+static __always_inline void ended(struct pt_regs *regs, long ret, u32 how)
 {
 	u32 nr = syscall_number(regs), call = file_call(nr), source = NO_FILE, target = NO_FILE;
 	u64 start = 0, took = 0, cgroup;
@@ -65,16 +74,16 @@ static __always_inline int ended(struct pt_regs *regs, long ret, u32 how)
 	bool compat;
 
 	if (!call)
-		return 0;
+		return;
 	task = CURRENT();
 	compat = is_compat(task, regs);
 	call = compat ? call >> 4 : call & 15;
 	if (is_filtered(task))
-		return 0;
+		return;
 	if (timing != TIME_NONE && call != FILE_OPEN)
 		start = end_call(task, nr);
 	if (!call || (!start && ret < (call == FILE_OPEN ? 0 : 1)))
-		return 0;
+		return;
 	if (start)
 		took = bpf_ktime_get_ns() - start;
 
@@ -89,7 +98,7 @@ static __always_inline int ended(struct pt_regs *regs, long ret, u32 how)
 	else if (call == FILE_COPY)
 		target = file_system(task, argument(regs, compat, 2), how);
 	if (source == NO_FILE && target == NO_FILE)
-		return 0;
+		return;
 
 	cgroup = task_cgroup(task);
 	if (call == FILE_OPEN)
@@ -104,21 +113,24 @@ static __always_inline int ended(struct pt_regs *regs, long ret, u32 how)
 		key = (struct amount){ cgroup, 0, call == FILE_SEND ? FILE_COPY : call };
 		histogram_add(file_latency, &key, took);
 	}
-	return 0;
 }
 
 #ifndef LEGACY
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 {
-	return ended(regs, ret, FIND_DIRECT);
+	ended(regs, ret, FIND_DIRECT);
+	HAND_OVER(next_sys_exit);
+	return 0;
 }
 #endif
 
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit__probe, struct pt_regs *regs, long ret)
 {
-	return ended(regs, ret, FIND_PROBE);
+	ended(regs, ret, FIND_PROBE);
+	HAND_OVER(next_sys_exit);
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -62,6 +62,13 @@ int floor_create(struct bpf_sock *sk)
 	return 1;
 }
 
+/* A second program on a hook. */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit__second)
+{
+	return 0;
+}
+
 /* Finds the owner. */
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit__owner, struct pt_regs *regs, long ret)

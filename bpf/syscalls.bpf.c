@@ -8,6 +8,7 @@
 #include "lib/kernel.h"
 #include "syscalls.h"
 #include "lib/filter.bpf.h"
+#include "lib/gate.bpf.h"
 #include "lib/maps.bpf.h"
 #include "lib/histogram.bpf.h"
 #include "lib/task.bpf.h"
@@ -21,20 +22,27 @@ const volatile u32 time_listed = 0;  /* time per system call what is listed */
 MAP(PERCPU_HASH, calls, struct call, u64, 16384, ON_DEMAND);
 MAP(PERCPU_HASH, errors, struct failure, u64, 8192, ON_DEMAND);
 HISTOGRAM(latency, struct call, 2048);
+NEXT(next_sys_enter);
+NEXT(next_sys_exit);
 /* 24 KiB: marks by table and number, read only where a list is configured. */
 MAP(ARRAY, listed, u32, u32, 3 * NR_LIMIT, 0);
+
+static __always_inline void entered(struct pt_regs *regs, u32 nr)
+{
+	struct task_struct *task;
+
+	if (timing == TIME_SAMPLE && !is_sampled())
+		return;
+	task = CURRENT();
+	if (!is_filtered(task) && !has_no_end(syscall_abi(task, regs, nr), nr))
+		start_call(task, nr);
+}
 
 SEC("tp_btf/sys_enter")
 int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 {
-	struct task_struct *task;
-	u32 nr = id;
-
-	if (timing == TIME_SAMPLE && !is_sampled())
-		return 0;
-	task = CURRENT();
-	if (!is_filtered(task) && !has_no_end(syscall_abi(task, regs, nr), nr))
-		start_call(task, nr);
+	entered(regs, id);
+	HAND_OVER(next_sys_enter);
 	return 0;
 }
 
@@ -61,8 +69,7 @@ static __always_inline void count_error(struct call *call, u32 number)
 		lost->errors += 1;
 }
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
+static __always_inline void ended(struct pt_regs *regs, long ret)
 {
 	struct task_struct *task = CURRENT();
 	u64 start = 0, took = 0;
@@ -71,7 +78,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	u32 mark = 0;
 
 	if (is_filtered(task))
-		return 0;
+		return;
 	call.nr = syscall_number(regs);
 	if (timing != TIME_NONE)
 		start = end_call(task, call.nr);
@@ -87,13 +94,13 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 		call.nr &= ~X32_BIT;
 	}
 	if (ret == 0 && is_fork(call.abi, call.nr))
-		return 0;
+		return;
 	if (call.nr >= NR_LIMIT)
 		call.nr = NR_UNKNOWN;
 	if (count_listed || time_listed)
 		mark = marks(call.abi, call.nr);
 	if (count_listed && !(mark & LISTED_COUNT))
-		return 0;
+		return;
 
 	call.cgroup = task_cgroup(task);
 	if (!count(&calls, &call)) {
@@ -104,13 +111,20 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	if ((u64)ret > (u64)-4096)
 		count_error(&call, -ret);
 	if (!start)
-		return 0;
+		return;
 	/* Each call is in one histogram, so that their sum is right. */
 	if (!time_listed || !(mark & LISTED_TIME)) {
 		call.nr = NR_ALL;
 		call.abi = ABI_NATIVE;
 	}
 	histogram_add(latency, &call, took);
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
+{
+	ended(regs, ret);
+	HAND_OVER(next_sys_exit);
 	return 0;
 }
 

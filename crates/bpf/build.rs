@@ -78,7 +78,7 @@ fn compile(root: &Path, source: &Path, object: &Path, arch: &str) -> Result<(), 
         .map_err(|error| format!("cannot run {clang}, which compiles the eBPF programs: {error}\n{SETUP}"))?;
     if !output.status.success() {
         let log = String::from_utf8_lossy(&output.stderr);
-        if log.contains("bpf/bpf_helpers.h") {
+        if log.contains("'bpf/bpf_helpers.h' file not found") {
             return Err(format!("libbpf's headers are missing: {SETUP}"));
         }
         return Err(format!("{} does not compile:\n{log}", relative.display()));

@@ -117,6 +117,7 @@ pub fn platform(
         census: Arc::clone(workloads) as Arc<dyn model::Census>,
         btf_path: given(&ebpf.btf_path),
         types: std::sync::Mutex::default(),
+        gates: bpf::Gates::default(),
         map_scale,
         ring_bytes: u32::try_from(ebpf.ring_buffer_size).unwrap_or(u32::MAX),
         perf_bytes: ebpf.perf_buffer_size,

@@ -8,6 +8,7 @@ use aya::programs::links::CgroupAttachMode;
 use aya::programs::{BtfTracePoint, CgroupSkbAttachType, Iter, Program, ProgramError, ProgramFd};
 
 use crate::error::{Error, chain, hint, os_error, refusal_hint};
+use crate::gate::{Gates, NEXT};
 use crate::object::Object;
 use crate::types::Types;
 
@@ -27,6 +28,23 @@ impl Object {
         tracepoint.attach().map_err(|error| failed(program, hook, &error))?;
         let fd = duplicate(tracepoint.fd(), program, hook)?;
         self.tally.add_program(program, fd);
+        Ok(())
+    }
+
+    /// Lets a program share the tracepoint that it is named after, up to a `__`, with programs of other objects: it ends
+    /// with `HAND_OVER` of `bpf/lib/gate.bpf.h`.
+    ///
+    /// # Errors
+    /// Fails when there is no such program or tracepoint, and when the kernel refuses it.
+    pub fn attach_behind(&mut self, gates: &Gates, program: &str, types: &Types) -> Result<(), Error> {
+        let hook = program.split("__").next().unwrap_or(program);
+        let Program::BtfTracePoint(tracepoint) = self.program(program)? else { return Err(self.no_such(program)) };
+        let tracepoint: &mut BtfTracePoint = tracepoint;
+        tracepoint.load(hook, types.btf()).map_err(|error| refusal(program, hook, &error))?;
+        let fd = duplicate(tracepoint.fd(), program, hook)?;
+        let (passage, gate) = gates.enter(hook, &fd, self.raw(&format!("{NEXT}{hook}"))?, types)?;
+        self.passages.push(passage);
+        self.tally.add_guest(program, fd, gate);
         Ok(())
     }
 
@@ -91,6 +109,12 @@ impl Object {
                 Err(error) => return Err(failed(program, "iter", &error)),
             }
         }
+    }
+
+    /// Gives a descriptor of a loaded program.
+    pub(crate) fn program_of(&mut self, program: &str) -> Result<std::os::fd::OwnedFd, Error> {
+        let Program::BtfTracePoint(tracepoint) = self.program(program)? else { return Err(self.no_such(program)) };
+        duplicate(tracepoint.fd(), program, program)
     }
 
     fn program(&mut self, program: &str) -> Result<&mut Program, Error> {

@@ -70,7 +70,7 @@ impl Watch {
     pub fn programs(&self) -> Vec<ProgramCost> {
         let Some(tally) = self.0.upgrade() else { return Vec::new() };
         let programs = tally.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        programs.iter().filter_map(|(name, fd)| describe_program(name, fd)).collect()
+        programs.iter().filter_map(describe_program).collect()
     }
 }
 
@@ -89,7 +89,15 @@ struct MapTally {
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     maps: Vec<MapTally>,
-    programs: Mutex<Vec<(String, OwnedFd)>>,
+    programs: Mutex<Vec<ProgramTally>>,
+}
+
+#[derive(Debug)]
+struct ProgramTally {
+    name: String,
+    fd: OwnedFd,
+    /// The program that hands over to it: the kernel skips both or none.
+    gate: Option<OwnedFd>,
 }
 
 impl Tally {
@@ -102,7 +110,15 @@ impl Tally {
     }
 
     pub(crate) fn add_program(&self, name: &str, fd: OwnedFd) {
-        self.programs.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), fd));
+        self.push(ProgramTally { name: name.to_owned(), fd, gate: None });
+    }
+
+    pub(crate) fn add_guest(&self, name: &str, fd: OwnedFd, gate: OwnedFd) {
+        self.push(ProgramTally { name: name.to_owned(), fd, gate: Some(gate) });
+    }
+
+    fn push(&self, program: ProgramTally) {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner).push(program);
     }
 
     /// Gives the counter that whole reads of a map keep.
@@ -194,16 +210,19 @@ fn program_kind(kind: u32) -> &'static str {
     }
 }
 
-fn describe_program(name: &str, fd: &OwnedFd) -> Option<ProgramCost> {
+fn describe_program(program: &ProgramTally) -> Option<ProgramCost> {
     const MISSES_END: usize = 216;
     const VERIFIED_END: usize = 220;
-    let (info, known) = sys::program_info(fd).ok()?;
-    let tag = format!("{:016x}", u64::from_be_bytes(info.tag));
+    let (info, known) = sys::program_info(&program.fd).ok()?;
+    let skipped = match &program.gate {
+        Some(gate) => sys::program_info(gate).ok()?.0.misses,
+        None => info.misses,
+    };
     Some(ProgramCost {
-        name: name.to_owned(),
+        name: program.name.clone(),
         kind: program_kind(info.kind),
-        tag,
-        misses: (known >= MISSES_END).then_some(info.misses),
+        tag: format!("{:016x}", u64::from_be_bytes(info.tag)),
+        misses: (known >= MISSES_END).then_some(skipped),
         verified: (known >= VERIFIED_END).then_some(info.verified),
     })
 }

@@ -11,6 +11,7 @@ use crate::abi::histogram::HistShape;
 use crate::cost::{Tally, Watch};
 use crate::error::{Error, chain, hint, os_error};
 use crate::events::Events;
+use crate::gate::{NEXT, Passage};
 use crate::image::{Image, map_sizes};
 use crate::perf::Perf;
 use crate::probe;
@@ -128,19 +129,24 @@ impl Loader {
             put_in_place(&shared, own.fd().as_fd()).map_err(|error| fail(error.to_string(), ""))?;
         }
         let mut tally = Tally::default();
-        for (name, map) in ebpf.maps().filter(|(name, _)| !name.starts_with('.')) {
+        // What holds no measurements is not shown.
+        let shown = |name: &str| !name.starts_with('.') && !name.starts_with(NEXT);
+        for (name, map) in ebpf.maps().filter(|(name, _)| shown(name)) {
             if let Some(data) = data(map) {
                 let fd = duplicate(data).map_err(|error| fail(error.to_string(), ""))?;
                 tally.add_map(name, &fd).map_err(|error| fail(error.to_string(), ""))?;
             }
         }
-        Ok(Object { name: self.object, ebpf, tally: Arc::new(tally), sample_every: self.sample_every })
+        let (tally, passages) = (Arc::new(tally), Vec::new());
+        Ok(Object { name: self.object, passages, ebpf, tally, sample_every: self.sample_every })
     }
 }
 
 /// A loaded object: its maps, and its programs as far as they are attached. Dropping it detaches everything.
 pub struct Object {
     pub(crate) name: &'static str,
+    /// Given up before the programs are, so that nobody is handed over to them any more.
+    pub(crate) passages: Vec<Passage>,
     pub(crate) ebpf: Ebpf,
     pub(crate) tally: Arc<Tally>,
     sample_every: u32,
@@ -245,7 +251,7 @@ impl Object {
         Watch::new(&self.tally)
     }
 
-    fn raw(&self, map: &str) -> Result<RawMap, Error> {
+    pub(crate) fn raw(&self, map: &str) -> Result<RawMap, Error> {
         let data = self.ebpf.map(map).and_then(data).ok_or_else(|| self.unknown(map))?;
         let fail = |source| Error::Map { map: map.to_owned(), action: "open", source };
         RawMap::new(duplicate(data).map_err(fail)?).map_err(fail)
@@ -269,6 +275,7 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::LruHashMap(data)
         | Map::PerCpuLruHashMap(data)
         | Map::PerfEventArray(data)
+        | Map::ProgramArray(data)
         | Map::RingBuf(data)
         | Map::SkStorage(data)
         | Map::Unsupported(data) => Some(data),

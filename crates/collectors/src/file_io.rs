@@ -157,11 +157,11 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
     let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     // The end first, so that every start finds its end. Only Linux 6.17 follows the table of descriptors by itself.
-    if legacy || object.attach("sys_exit", types).is_err() {
-        object.attach("sys_exit__probe", types).map_err(crate::refused)?;
+    if legacy || object.attach_behind(&platform.gates, "sys_exit", types).is_err() {
+        object.attach_behind(&platform.gates, "sys_exit__probe", types).map_err(crate::refused)?;
     }
     if config.latency != Latency::Off {
-        object.attach("sys_enter", types).map_err(crate::refused)?;
+        object.attach_behind(&platform.gates, "sys_enter", types).map_err(crate::refused)?;
     }
     Ok(object)
 }

@@ -133,9 +133,9 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
     list(config, &object)?;
     filter::fill(platform, &object)?;
     // The end first, so that every start finds its end.
-    object.attach("sys_exit", types).map_err(crate::refused)?;
+    object.attach_behind(&platform.gates, "sys_exit", types).map_err(crate::refused)?;
     if config.latency != Latency::Off {
-        object.attach("sys_enter", types).map_err(crate::refused)?;
+        object.attach_behind(&platform.gates, "sys_enter", types).map_err(crate::refused)?;
     }
     Ok(object)
 }

@@ -30,6 +30,8 @@ pub struct Platform {
     pub btf_path: Option<PathBuf>,
     /// The kernel's types while collectors attach; the manager forgets them afterwards.
     pub types: Mutex<Option<bpf::Types>>,
+    /// The hooks that several collectors share.
+    pub gates: bpf::Gates,
     /// What collectors multiply the entries of their maps with, at most 1, so that all maps together keep within
     /// `limits.map_memory`.
     pub map_scale: f64,

@@ -3,6 +3,7 @@
 
 mod bench;
 mod dns;
+mod gate;
 mod network;
 mod scales;
 

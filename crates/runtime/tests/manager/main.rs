@@ -66,6 +66,7 @@ fn start_with(options: Options, selections: Vec<Selection>, own: Own) -> Result<
         census: Arc::new(NoCgroups),
         btf_path: None,
         types: Mutex::default(),
+        gates: bpf::Gates::default(),
         map_scale: 1.0,
         ring_bytes: 4096,
         perf_bytes: 8192,

@@ -1,0 +1,68 @@
+//! Programs of several objects behind one hook.
+
+use bpf::abi::sample::TIME_NONE;
+use bpf::{Gates, Loader};
+
+use crate::bench::{Cgroup, Work, builds, ready};
+use crate::{call, loader, total};
+
+/// Counts the links of this process to programs on a hook.
+fn links() -> usize {
+    let descriptors = std::fs::read_dir("/proc/self/fdinfo").expect("fdinfo");
+    let texts = descriptors.flatten().filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+    texts.filter(|text| text.contains("link_type:")).count()
+}
+
+/// Other tests attach programs at the same time, so this one runs in a process of its own.
+#[test]
+fn whoever_comes_and_goes_each_counts_every_call() {
+    const ALONE: &str = "TELESONDE_TEST_ALONE";
+    let Some(types) = ready() else { return };
+    if std::env::var_os(ALONE).is_none() {
+        let own = std::env::current_exe().expect("a path");
+        let test = "gate::whoever_comes_and_goes_each_counts_every_call";
+        let run = std::process::Command::new(own).args(["--exact", test]).env(ALONE, "1").output().expect("it runs");
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+        return;
+    }
+    let work = |calls| {
+        let cgroup = Cgroup::make("gate");
+        cgroup.run(Work { getppid: calls, ..Work::default() });
+        call(cgroup.id(), libc::SYS_getppid)
+    };
+    for &name in builds() {
+        let gates = Gates::default();
+        let enter = || {
+            let mut object = loader(name, TIME_NONE).load(&types).expect("the object loads");
+            object.attach_behind(&gates, "sys_exit", &types).expect("sys_exit attaches");
+            object
+        };
+        let (first, second, third) = (enter(), enter(), enter());
+        assert_eq!(links(), 1, "one program sits on the hook");
+        let done = work(700);
+        assert_eq!([&first, &second, &third].map(|object| total(object, done)), [700; 3]);
+        // The one in the middle, the one that runs first, the last one.
+        drop(second);
+        let done = work(800);
+        assert_eq!([&first, &third].map(|object| total(object, done)), [800; 2]);
+        drop(third);
+        let fourth = enter();
+        drop(first);
+        let done = work(900);
+        assert_eq!(total(&fourth, done), 900);
+        assert!(fourth.watch().programs().iter().all(|program| program.misses.unwrap_or(0) == 0));
+        drop(fourth);
+        assert_eq!(links(), 0, "nothing is left on the hook");
+        let again = enter();
+        let done = work(50);
+        assert_eq!(total(&again, done), 50);
+    }
+}
+
+#[test]
+fn a_hook_without_a_gate_is_an_error() {
+    let Some(types) = ready() else { return };
+    let mut object = Loader::new("floor").load(&types).expect("the object loads");
+    let error = object.attach_behind(&Gates::default(), "sched_switch", &types).expect_err("no gate").to_string();
+    assert_eq!(error, "the eBPF object floor has no map next_sched_switch");
+}
