@@ -1,45 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
 /*
- * DNS over UDP and TCP as its clients see it: queries by type, answers by code,
- * how long they took. Hooks: cgroup_skb egress and ingress at the v2 root; other
- * ports leave at once. A query is kept under its socket and id until its answer
- * comes or user space finds that it took too long. Not seen: encrypted DNS.
+ * DNS over UDP and TCP as its clients see it, and its servers by choice: queries
+ * by type, answers by code, how long they took; names by choice. Hooks: cgroup_skb
+ * egress and ingress at the v2 root, where other ports leave at once; for servers'
+ * owners post_bind and iter/task_file. A query is kept under its socket and id until
+ * its answer comes or user space finds that it took too long. Not seen: encrypted DNS.
  */
 #include "lib/kernel.h"
+#include "dns.h"
 #include "lib/filter.bpf.h"
 #include "lib/task.bpf.h"
 #include "lib/packet.bpf.h"
 #include "lib/message.bpf.h"
 #include "lib/stream.bpf.h"
 #include "lib/pending.bpf.h"
-#include "dns.h"
+#include "lib/server.bpf.h"
 
-#define DOMAIN 53
 #define STEPS 1024 /* a segment with more fields, labels and rests of messages than this is left unread */
-
-/* Finds the stream of a segment on its way out; whoever connects owns it. */
-static __always_inline struct stream *own_stream(struct __sk_buff *skb, struct segment *s)
-{
-	bool connects = (s->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-	struct stream *stream;
-
-	if (!connects && s->at >= s->end)
-		return NULL;
-	stream = socket_stream(skb, 0);
-	if (stream && !connects)
-		return stream;
-	if (!stream)
-		stream = socket_stream(skb, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!stream) {
-		LOSE(unread);
-		return NULL;
-	}
-	stream->cgroup = sender_cgroup(CURRENT());
-	stream->filtered = is_filtered_sender(CURRENT(), stream->cgroup);
-	stream->in.known = false;
-	begin(&stream->out, s->sequence);
-	return stream;
-}
 
 static __always_inline bool is_domain(struct __sk_buff *skb, u16 port)
 {
@@ -56,20 +33,27 @@ static __always_inline bool is_domain(struct __sk_buff *skb, u16 port)
 __noinline int stream_step(struct __sk_buff *skb, u32 which)
 {
 	struct stream *stream = socket_stream(skb, 0);
+	struct question q = {};
 	struct message *m;
 	enum found found;
-	u32 code = 0;
+	u32 role;
 
 	if (!stream)
 		return 0;
 	m = &way_of(stream, which)->message;
 	if (m->at >= m->end)
 		return 0;
-	found = read_step(skb, m, &code);
-	if (found == A_QUERY && which == WAY_OUT)
-		ask(skb, stream->cgroup, m->id, code);
-	if (found == A_RESPONSE && which != WAY_OUT)
-		answer(skb, m->id, code);
+	role = stream->role;
+	found = read_step(skb, m, &q.code);
+	if (found == NOTHING)
+		return 1;
+	q.id = m->id;
+	q.at = m->question;
+	q.end = m->left < m->end - m->at ? m->at + m->left : m->end;
+	if (found == A_QUERY && (which == WAY_OUT) == (role == ROLE_CLIENT))
+		ask(skb, stream->cgroup, role, &q, 0);
+	if (found == A_RESPONSE && (which == WAY_OUT) == (role == ROLE_SERVER))
+		answer(skb, role, &q, 0);
 	return 1;
 }
 
@@ -91,63 +75,111 @@ static __always_inline void read_stream(struct __sk_buff *skb, struct stream *st
 	LOSE(unread);
 }
 
+static __always_inline void read_segment_out(struct __sk_buff *skb, struct transport *l4, bool asks)
+{
+	struct stream *stream;
+	struct segment s;
+
+	if (!read_segment(skb, l4, &s))
+		return;
+	stream = asks ? own_stream(skb, &s) : socket_stream(skb, 0);
+	if (stream && !stream->filtered && s.at < s.end)
+		read_stream(skb, stream, &s, WAY_OUT);
+}
+
+static __always_inline void read_segment_in(struct __sk_buff *skb, struct transport *l4, bool answers)
+{
+	struct stream *stream;
+	struct segment s;
+	bool again;
+
+	if (!read_segment(skb, l4, &s) || s.at >= s.end)
+		return;
+	stream = answers ? socket_stream(skb, 0) : served_stream(skb);
+	if (!stream || stream->filtered)
+		return;
+	/* What comes late or twice is read on its own: an answer counts once in any case, a query might not. */
+	again = stream->role == ROLE_CLIENT && is_behind(&stream->in, &s);
+	read_stream(skb, stream, &s, again ? WAY_AGAIN : WAY_IN);
+}
+
 SEC("cgroup_skb/egress")
 int dns_egress(struct __sk_buff *skb)
 {
-	u8 header[HEADER_SIZE];
-	struct stream *stream;
+	struct question q = {};
 	struct transport l4;
-	struct segment s;
+	enum found found;
+	bool asks;
 	u64 cgroup;
-	u32 type;
 
-	if (!find_transport(skb, &l4) || !is_domain(skb, l4.destination))
+	if (!find_transport(skb, &l4))
+		return 1;
+	asks = is_domain(skb, l4.destination);
+	if (!asks && !(servers && l4.source == DOMAIN))
 		return 1;
 	if (l4.protocol == IPPROTO_TCP) {
-		if (!read_segment(skb, &l4, &s))
-			return 1;
-		stream = own_stream(skb, &s);
-		if (stream && !stream->filtered && s.at < s.end)
-			read_stream(skb, stream, &s, WAY_OUT);
+		read_segment_out(skb, &l4, asks);
 		return 1;
 	}
-	l4.at += UDP_SIZE;
-	if (bpf_skb_load_bytes(skb, l4.at, header, sizeof(header)) || tell(header, &type) != A_QUERY)
-		return 1;
-	cgroup = sender_cgroup(CURRENT());
-	if (is_filtered_sender(CURRENT(), cgroup))
-		return 1;
-	if (word(header + 4))
-		type = question_type(skb, l4.at + HEADER_SIZE);
-	ask(skb, cgroup, word(header), type);
+	found = read_datagram(skb, l4.at + UDP_SIZE, &q);
+	if (found == A_QUERY && asks) {
+		cgroup = sender_cgroup(CURRENT());
+		if (!is_filtered_sender(CURRENT(), cgroup))
+			ask(skb, cgroup, ROLE_CLIENT, &q, 0);
+	} else if (found == A_RESPONSE && servers && l4.source == DOMAIN) {
+		own_answer(skb);
+		answer(skb, ROLE_SERVER, &q, l4.destination);
+	}
 	return 1;
 }
 
 SEC("cgroup_skb/ingress")
 int dns_ingress(struct __sk_buff *skb)
 {
-	u8 header[HEADER_SIZE];
-	struct stream *stream;
+	struct question q = {};
+	struct server server;
 	struct transport l4;
-	struct segment s;
-	u32 code;
+	enum found found;
+	bool answers;
 
-	if (!find_transport(skb, &l4) || !is_domain(skb, l4.source))
+	if (!find_transport(skb, &l4))
 		return 1;
-	if (l4.protocol == IPPROTO_UDP) {
-		if (!bpf_skb_load_bytes(skb, l4.at + UDP_SIZE, header, sizeof(header)) &&
-		    tell(header, &code) == A_RESPONSE)
-			answer(skb, word(header), code);
+	answers = is_domain(skb, l4.source);
+	if (!answers && !(servers && l4.destination == DOMAIN))
+		return 1;
+	if (l4.protocol == IPPROTO_TCP) {
+		read_segment_in(skb, &l4, answers);
 		return 1;
 	}
-	if (!read_segment(skb, &l4, &s) || s.at >= s.end)
-		return 1;
-	stream = socket_stream(skb, 0);
-	if (!stream || stream->filtered)
-		return 1;
-	/* What comes late or twice is read on its own: an answer counts once in any case. */
-	read_stream(skb, stream, &s, is_behind(&stream->in, &s) ? WAY_AGAIN : WAY_IN);
+	found = read_datagram(skb, l4.at + UDP_SIZE, &q);
+	if (found == A_RESPONSE && answers) {
+		answer(skb, ROLE_CLIENT, &q, 0);
+	} else if (found == A_QUERY && servers && l4.destination == DOMAIN) {
+		server = server_of(skb);
+		if (!server.filtered)
+			ask(skb, server.cgroup, ROLE_SERVER, &q, l4.source);
+	}
 	return 1;
 }
+
+SEC("cgroup/post_bind4")
+int dns_bind4(struct bpf_sock *sk)
+{
+	return own_bound(sk);
+}
+
+SEC("cgroup/post_bind6")
+int dns_bind6(struct bpf_sock *sk)
+{
+	return own_bound(sk);
+}
+
+#ifndef LEGACY
+SEC("iter/task_file")
+int dns_seed(struct bpf_iter__task_file *ctx)
+{
+	return own_older(ctx);
+}
+#endif
 
 char LICENSE[] SEC("license") = "GPL";

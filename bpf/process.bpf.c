@@ -16,8 +16,6 @@
 
 const volatile u32 kinds = 0; /* a bit for each EVENT_ that is wanted */
 
-const volatile u32 sample_every = 1; /* of events other than OOM kills one in so many is taken */
-
 EVENTS(events, 256 * 1024);
 /* 328 B for each CPU: where an exec is put together before it goes out at its real length. */
 MAP(PERCPU_ARRAY, scratch, u32, union event, 1, 0);
@@ -32,11 +30,6 @@ struct {
 static __always_inline bool is_wanted(u32 kind)
 {
 	return kinds & (1 << kind);
-}
-
-static __always_inline bool is_sampled(void)
-{
-	return sample_every <= 1 || bpf_get_prandom_u32() % sample_every == 0;
 }
 
 static __always_inline void fill(struct event_head *head, struct task_struct *task, u32 kind)

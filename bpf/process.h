@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /* The ABI of process.bpf.c and flood.bpf.c. */
 #pragma once
+#include "event.h"
 
 #define EVENT_EXEC 1
 #define EVENT_EXIT 2
@@ -9,19 +10,7 @@
 #define EVENT_ACCEPTED 5 /* a peer connected */
 #define EVENT_FAILED 6   /* we tried to connect */
 
-#define FAMILY_INET 2
-#define FAMILY_INET6 10
-
 #define EVENT_PATH_BYTES 256
-
-/* Every record begins so. */
-struct event_head {
-	u64 time;   /* nanoseconds of the monotonic clock */
-	u64 cgroup; /* in the primary hierarchy; 0: nobody's */
-	u8 comm[16];
-	u32 pid; /* the process in the first pid namespace; 0: nobody's */
-	u32 kind;
-};
 
 struct exec_event {
 	struct event_head head;

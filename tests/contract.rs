@@ -33,6 +33,7 @@ const OURS: &[&str] = &[
     "reason",
     "resource",
     "revision",
+    "role",
     "share",
     "source",
     "state",

@@ -66,6 +66,9 @@ struct bpf_sock {
 	u32 src_ip6[4];
 	u32 src_port;
 	u32 dst_port; /* in network order, in the first two bytes */
+	u32 dst_ip4;
+	u32 dst_ip6[4];
+	u32 state;
 };
 
 struct __sk_buff {

@@ -6,14 +6,11 @@
  */
 #pragma once
 #include "kernel.h"
+#include "names.bpf.h"
 #include "packet.bpf.h"
 #include "../dns.h"
 
 #define HEADER_SIZE 12
-#define NAME_MAX 255
-#define LABELS_MAX 128 /* the root's included */
-#define LABEL_MAX 63
-#define POINTER 0xc0
 
 enum phase {
 	LENGTH, /* of a message in a stream */
@@ -27,13 +24,22 @@ enum phase {
 struct message {
 	u32 at; /* where to read on in the packet */
 	u32 end;
-	u32 left; /* bytes of the message that are still to come */
+	u32 left;     /* bytes of the message that are still to come */
+	u32 question; /* where it begins in the packet; 0: in an earlier one */
 	u16 id;
 	u16 name; /* bytes of the name so far */
 	u8 phase;
 	u8 label;     /* bytes of the present label that are still to come */
 	u8 have;      /* bytes of the present field that came in earlier segments */
 	u8 field[17]; /* the present field */
+};
+
+/* What is wanted of a message. */
+struct question {
+	u32 at;   /* where its first question begins in the packet; 0: it has none, or not there */
+	u32 end;  /* before which it ends */
+	u32 code; /* the type of a query's question or a response's code */
+	u32 id;
 };
 
 /* What has been found, and its code: the type of a query's question or a response's code. */
@@ -55,25 +61,21 @@ static __always_inline enum found tell(const u8 *header, u32 *code)
 	return header[2] & 0x78 ? NOTHING : A_QUERY;
 }
 
-/* Reads the type of a datagram's first question. */
-static __always_inline u32 question_type(struct __sk_buff *skb, u32 at)
+/* Reads the beginning of a datagram's message. */
+static __always_inline enum found read_datagram(struct __sk_buff *skb, u32 at, struct question *q)
 {
-	u32 begin = at, i;
-	u8 length, type[2];
+	u8 header[HEADER_SIZE];
+	enum found found;
 
-	for (i = 0; i < LABELS_MAX; i++) {
-		if (bpf_skb_load_bytes(skb, at, &length, 1))
-			return TYPE_OTHER;
-		at += 1 + length;
-		if (length == 0 || length >= POINTER)
-			break;
-		if (length > LABEL_MAX || at - begin >= NAME_MAX)
-			return TYPE_OTHER;
-	}
-	/* Nothing follows a pointer but its second byte. */
-	if (length)
-		at += 1 - length;
-	return bpf_skb_load_bytes(skb, at, type, 2) ? TYPE_OTHER : word(type);
+	if (bpf_skb_load_bytes(skb, at, header, sizeof(header)))
+		return NOTHING;
+	found = tell(header, &q->code);
+	q->id = word(header);
+	q->at = word(header + 4) ? at + HEADER_SIZE : 0;
+	q->end = skb->len;
+	if (found == A_QUERY && q->at)
+		q->code = question_type(skb, q->at);
+	return found;
 }
 
 /* Reads a field, or the next byte of one that is cut in two. True: it is whole. */
@@ -103,6 +105,7 @@ static __always_inline enum found read_header(struct message *m, u32 *code)
 
 	m->id = word(m->field);
 	m->name = 0;
+	m->question = word(m->field + 4) ? m->at : 0;
 	m->phase = REST;
 	if (found != A_QUERY || word(m->field + 4) == 0)
 		return found;

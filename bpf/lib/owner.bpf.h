@@ -3,6 +3,7 @@
 #pragma once
 #include "kernel.h"
 #include "filter.bpf.h"
+#include "socket.bpf.h"
 #include "task.bpf.h"
 
 /* The owner of a socket whose packets are not counted. */
@@ -22,13 +23,6 @@ struct {
 	__type(key, int);
 	__type(value, struct owner);
 } owners SEC(".maps");
-
-static __always_inline bool is_inet(struct sock *sk)
-{
-	u16 family = sk->__sk_common.skc_family;
-
-	return family == AF_INET || family == AF_INET6;
-}
 
 static __always_inline struct owner owner_of(struct task_struct *task, u32 protocol)
 {

@@ -8,6 +8,13 @@
 #include "kernel.h"
 #include "maps.bpf.h"
 
+const volatile u32 sample_every = 1; /* one event in so many is taken, where they are sampled */
+
+static __always_inline bool is_sampled(void)
+{
+	return sample_every <= 1 || bpf_get_prandom_u32() % sample_every == 0;
+}
+
 /* Events that found no room. */
 MAP(PERCPU_ARRAY, drops, u32, u64, 1, 0);
 

@@ -6,7 +6,9 @@
  */
 #pragma once
 #include "kernel.h"
+#include "filter.bpf.h"
 #include "message.bpf.h"
+#include "task.bpf.h"
 
 #define TCP_SYN 0x02
 #define TCP_ACK 0x10
@@ -22,15 +24,17 @@ struct way {
 #define WAY_AGAIN 2
 
 struct stream {
-	u64 cgroup; /* of the task that connected */
-	u32 filtered;
-	u32 padding;
+	u64 cgroup; /* of the task that connected, or of the server */
+	u8 comm[16];
+	u32 pid;
+	u16 filtered;
+	u16 role;
 	struct way out;
 	struct way in;
 	struct way again; /* in, what comes late or twice */
 };
 
-/* 160 B for each socket that has connected to port 53, freed with it. */
+/* 184 B for each socket that has connected to port 53, or was accepted there, freed with it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -104,6 +108,43 @@ static __always_inline bool follow(struct way *way, struct segment *s)
 		return false;
 	way->message.at = s->at + known;
 	way->message.end = s->end;
+	way->message.question = 0;
 	way->next = s->sequence + length;
 	return true;
+}
+
+static __always_inline struct stream *new_stream(struct __sk_buff *skb)
+{
+	struct stream *stream = socket_stream(skb, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (!stream) {
+		LOSE(unread);
+		return NULL;
+	}
+	stream->in.known = false;
+	stream->out.known = false;
+	return stream;
+}
+
+/* Finds the stream of a segment on its way out; whoever connects owns it. */
+static __always_inline struct stream *own_stream(struct __sk_buff *skb, struct segment *s)
+{
+	bool connects = (s->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	struct stream *stream;
+
+	if (!connects && s->at >= s->end)
+		return NULL;
+	stream = socket_stream(skb, 0);
+	if (stream && !connects)
+		return stream;
+	stream = new_stream(skb);
+	if (!stream)
+		return NULL;
+	stream->role = ROLE_CLIENT;
+	stream->cgroup = sender_cgroup(CURRENT());
+	stream->filtered = is_filtered_sender(CURRENT(), stream->cgroup);
+	process_comm(CURRENT(), (u64 *)stream->comm);
+	stream->pid = process_id(CURRENT());
+	begin(&stream->out, s->sequence);
+	return stream;
 }

@@ -2,6 +2,9 @@
 
 mod hostile;
 mod message;
+mod named;
+mod reported;
+mod servers;
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use bpf::abi::histogram::HistShape;
-use bpf::abi::{block, cgroup, dns, file_io, filter, memory, network, process, scheduler, starts, syscalls, tcp};
+use bpf::abi::{
+    block, cgroup, dns, event, file_io, filter, memory, network, process, scheduler, starts, syscalls, tcp,
+};
 use object::{Object, ObjectSection};
 
 struct Record {
@@ -131,7 +133,7 @@ fn the_mirrors_of_block_fit() {
 fn the_mirrors_of_process_fit() {
     for object in ["process", "process_perf"] {
         let structs = structs(object);
-        mirror!(&structs, "event_head", process::EventHead, time cgroup comm pid kind);
+        mirror!(&structs, "event_head", event::EventHead, time cgroup comm pid kind);
         mirror!(&structs, "exit_event", process::ExitEvent, head started status padding);
         mirror!(
             &structs, "connection_event", process::ConnectionEvent,
@@ -146,12 +148,17 @@ fn the_mirrors_of_process_fit() {
 
 #[test]
 fn the_mirrors_of_dns_fit() {
-    for object in ["dns", "dns_legacy"] {
+    for object in ["dns", "dns_legacy", "dns_perf"] {
         let structs = structs(object);
-        mirror!(&structs, "tally", dns::Tally, cgroup code padding);
-        mirror!(&structs, "asked", dns::Asked, socket id padding);
-        mirror!(&structs, "pending", dns::Pending, time cgroup before);
-        mirror!(&structs, "loss", dns::Loss, queries responses pending unread);
+        mirror!(&structs, "tally", dns::Tally, cgroup code role what);
+        mirror!(&structs, "named", dns::Named, tally name);
+        mirror!(&structs, "asked", dns::Asked, socket peer port id role);
+        mirror!(&structs, "pending", dns::Pending, time cgroup comm pid before);
+        mirror!(&structs, "loss", dns::Loss, queries responses names pending unread);
+        let record = &structs["response_event"];
+        let (question, head) = record.members.split_last().expect("members");
+        assert_eq!(*question, ("question".to_owned(), size_of::<dns::ResponseEvent>()), "it follows the mirror");
+        assert_eq!(head.len(), 7);
     }
 }
 

@@ -11,6 +11,7 @@ mod memory;
 mod network;
 mod period;
 mod process;
+mod reader;
 mod retire;
 mod ring;
 mod scheduler;
@@ -21,7 +22,8 @@ mod tcp;
 mod timing;
 
 /// Turns the records of `bpf/process.h` into events; public for what measures and floods the way that they take.
-pub use process::Decoder as EventDecoder;
+pub type EventDecoder = reader::Clock<process::Decoder>;
+
 use runtime::{Descriptor, MakeError};
 
 /// Every built-in collector, in the order in which `list` shows them.

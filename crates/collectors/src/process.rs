@@ -2,24 +2,20 @@
 //! or fail. It hooks `sched_process_exec`, `sched_process_exit` and `inet_sock_set_state`, and nothing at all while
 //! nobody takes events. What it cannot see stands in its descriptor.
 
-mod config;
+pub(crate) mod config;
 mod decode;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bpf::abi::process::{EVENT_ACCEPTED, EVENT_EXEC, EVENT_EXIT, EVENT_FAILED, EVENT_OOM_KILL, EVENT_OPENED};
-use bpf::{Events, Loader, Object, PerCpuCells, Types};
-use model::{Subject, Text};
+use bpf::{Loader, Object, Types};
 use runtime::bus::EVENTS_EMITTED;
 use runtime::own::EVENTS_LOST;
-use runtime::{
-    CollectError, Collector, Descriptor, Entrance, Ledger, MakeError, Need, Plan, Platform, Scrape, Section, Setup,
-};
-use tokio::sync::{mpsc, oneshot};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 
 use crate::filter;
+use crate::reader::Reader;
 use config::Config;
 pub use decode::Decoder;
 
@@ -51,17 +47,10 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     make,
 };
 
-/// How long a round waits until the events so far have been passed on.
-const FLUSH: Duration = Duration::from_millis(500);
-/// How often events that wait for their workload's names are looked at again.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
 struct Process {
     /// What keeps the programs attached; nothing once the last events are being read.
     object: Option<Object>,
-    drops: PerCpuCells<u64>,
-    ledger: Arc<Ledger>,
-    reader: mpsc::Sender<oneshot::Sender<u64>>,
+    reader: Reader,
 }
 
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
@@ -74,19 +63,10 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     }
     let types = setup.types()?;
     let mut object = load(&config, &platform, &types)?;
-    let runtime = setup.runtime().clone();
-    let events = {
-        let _inside = runtime.enter();
-        object.events("events", platform.perf_bytes).map_err(crate::refused)?
-    };
+    let reader = Reader::start(setup, DESCRIPTOR.name, &mut object, config.limits(), Decoder::default())?;
     attach(&config, &mut object, &types, setup)?;
     setup.watch(object.watch());
-    let drops = object.per_cpu_cells("drops").map_err(crate::refused)?;
-    let entrance = platform.bus.entrance(DESCRIPTOR.name, config.limits());
-    let ledger = entrance.ledger();
-    let (reader, wishes) = mpsc::channel(1);
-    runtime.spawn(Reader { events, wishes, entrance, decoder: Decoder::default() }.run());
-    Ok(Box::new(Process { object: Some(object), drops, ledger, reader }))
+    Ok(Box::new(Process { object: Some(object), reader }))
 }
 
 /// Loads the programs for the way that events take.
@@ -142,75 +122,14 @@ fn seed(object: &mut Object, types: &Types) -> Result<(), bpf::Error> {
 #[async_trait]
 impl Collector for Process {
     async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
-        let broken = self.flush().await?;
-        let drops = self.drops.get(0).map_err(|error| CollectError(error.to_string()))?;
-        self.ledger.record(scrape);
-        for (reason, events) in [("ring_full", drops.iter().sum()), ("unreadable", broken)] {
-            let values = [Text::Static(DESCRIPTOR.name), Text::Static(reason)];
-            scrape.record(&EVENTS_LOST, Subject::Node, values, events);
-        }
-        Ok(())
+        self.reader.record(scrape).await
     }
 
     async fn shutdown(&mut self) {
         // Detached first: what is in the ring then is all there will be.
         self.object = None;
-        if let Err(error) = self.flush().await {
+        if let Err(error) = self.reader.flush().await {
             tracing::warn!("the last events: {error}");
-        }
-    }
-}
-
-impl Process {
-    /// Passes on everything that happened before; gives how many records made no sense.
-    async fn flush(&self) -> Result<u64, CollectError> {
-        let (done, wait) = oneshot::channel();
-        let flushed = async { if self.reader.send(done).await.is_ok() { wait.await.ok() } else { None } };
-        let answer = tokio::time::timeout(FLUSH, flushed).await.ok().flatten();
-        answer.ok_or_else(|| CollectError("nobody reads the events of the kernel any more".to_owned()))
-    }
-}
-
-/// What reads the kernel's events, until the collector is dropped.
-struct Reader {
-    events: Events,
-    wishes: mpsc::Receiver<oneshot::Sender<u64>>,
-    entrance: Entrance,
-    decoder: Decoder,
-}
-
-impl Reader {
-    async fn run(mut self) {
-        let mut waiting = false;
-        loop {
-            let (decoder, entrance) = (&mut self.decoder, &mut self.entrance);
-            tokio::select! {
-                biased;
-                wish = self.wishes.recv() => {
-                    self.decoder.look_at_clock();
-                    while self.events.drain(|record| self.decoder.pass_on(record, &mut self.entrance)) > 0 {
-                        self.entrance.flush();
-                    }
-                    let Some(done) = wish else {
-                        self.entrance.finish();
-                        return;
-                    };
-                    waiting = self.entrance.flush();
-                    // The collector may have stopped waiting.
-                    let _ = done.send(self.decoder.broken());
-                }
-                batch = self.events.batch(|record| decoder.pass_on(record, entrance)) => {
-                    if let Err(error) = batch {
-                        tracing::warn!("the kernel's events: {error}");
-                        return;
-                    }
-                    self.decoder.look_at_clock();
-                    waiting = self.entrance.flush();
-                    // A flood must not keep a thread from everything else.
-                    tokio::task::yield_now().await;
-                }
-                () = tokio::time::sleep(LOOK_AGAIN), if waiting => waiting = self.entrance.flush(),
-            }
         }
     }
 }

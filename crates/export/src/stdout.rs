@@ -64,6 +64,16 @@ struct Own<'r> {
     exit_code: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signal: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transport: Option<&'static str>,
 }
 
 impl<'r> Own<'r> {
@@ -75,6 +85,15 @@ impl<'r> Own<'r> {
             Detail::Exit(Ending::Code(code)) => Self { exit_code: Some(*code), ..Self::default() },
             Detail::Exit(Ending::Signal(signal)) => Self { signal: Some(*signal), ..Self::default() },
             Detail::OomKill => Self::default(),
+            Detail::DnsResponse(response) => Self {
+                dest_ip: Some(response.server),
+                name: response.name.as_deref(),
+                question_type: Some(response.question),
+                response_code: Some(response.code),
+                latency_ns: Some(response.latency),
+                transport: Some(response.transport),
+                ..Self::default()
+            },
             Detail::Connection { change, local, peer } => {
                 let (source, destination) = if *change == Change::Accepted { (peer, local) } else { (local, peer) };
                 let error = match change {

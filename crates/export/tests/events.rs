@@ -11,7 +11,7 @@ use export::events::{Account, Pace};
 use export::otlp::logs::{Identity, Logs};
 use export::otlp::{Options, Signal, retry};
 use export::stdout;
-use model::event::{Address, Change, Coming, Detail, Ending, Event, Feed, Record};
+use model::event::{Address, Change, Coming, Detail, DnsResponse, Ending, Event, Feed, Record};
 use model::{Attributes, Subject};
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::metrics::noop::NoopMeterProvider;
@@ -61,6 +61,14 @@ fn events(workload: &Arc<Attributes>) -> Vec<Arc<Record>> {
         Detail::Exit(Ending::Code(3)),
         Detail::Exit(Ending::Signal(9)),
         Detail::OomKill,
+        Detail::DnsResponse(Box::new(DnsResponse {
+            name: Some("www.test".into()),
+            question: "AAAA",
+            code: "NXDOMAIN",
+            latency: 5_000_000,
+            server: "10.96.0.10".parse().unwrap(),
+            transport: "udp",
+        })),
     ];
     details.into_iter().zip(0..).map(|(detail, number)| record(number, "curl", detail, workload)).collect()
 }
@@ -239,10 +247,10 @@ async fn log_records_have_names_severities_and_attributes() {
     let records = receiver.records();
     let names: Vec<_> = records.iter().map(|log| log.event_name.as_str()).collect();
     let connections = ["connection"; 3];
-    let others = ["process.exec", "process.exec", "process.exit", "process.exit", "oom_kill"];
+    let others = ["process.exec", "process.exec", "process.exit", "process.exit", "oom_kill", "dns.response"];
     assert_eq!(names, [&connections[..], &others[..]].concat());
     let severities: Vec<_> = records.iter().map(|log| log.severity_text.as_str()).collect();
-    assert_eq!(severities, ["INFO", "INFO", "WARN", "INFO", "INFO", "INFO", "WARN", "ERROR"]);
+    assert_eq!(severities, ["INFO", "INFO", "WARN", "INFO", "INFO", "INFO", "WARN", "ERROR", "INFO"]);
     assert!(records.iter().zip(TIME..).all(|(log, time)| log.time_unix_nano == time));
     let failed = flat(records[2].attributes.clone());
     let expected = [
@@ -261,6 +269,10 @@ async fn log_records_have_names_severities_and_attributes() {
     assert_eq!(failed, expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
     assert_eq!(flat(records[3].attributes.clone())["process.executable.path"], "/usr/bin/cu\"rl");
     assert_eq!(flat(records[5].attributes.clone())["process.exit.code"], "3");
+    let dns = flat(records[8].attributes.clone());
+    let keys =
+        ["dns.question.name", "dns.question.type", "dns.response_code", "dns.latency_ns", "network.peer.address"];
+    assert_eq!(keys.map(|key| dns[key].as_str()), ["www.test", "AAAA", "NXDOMAIN", "5000000", "10.96.0.10"]);
 }
 
 #[tokio::test]
@@ -269,8 +281,8 @@ async fn the_account_closes_whatever_the_receiver_says() {
     let (receiver, address) = Receiver::start(&script);
     let batch = events(&set(&[]));
     let accounts = deliver(address, 1 << 20, vec![batch.clone(), batch.clone(), batch.clone()], PACE).await;
-    assert_eq!(accounts, [5 + 8, 3 + 8, 0], "of three batches of eight");
-    assert_eq!(receiver.records().len(), 16);
+    assert_eq!(accounts, [6 + 9, 3 + 9, 0], "of three batches of nine");
+    assert_eq!(receiver.records().len(), 18);
 }
 
 #[tokio::test]
@@ -282,7 +294,7 @@ async fn a_batch_too_large_goes_in_parts_and_in_order() {
     assert!(receiver.requests.lock().unwrap().len() > 1);
     assert!(receiver.records().iter().zip(TIME..).all(|(log, time)| log.time_unix_nano == time));
     assert_eq!(receiver.records().len(), 100);
-    assert_eq!(deliver(address, 10, vec![events(&workload)], PACE).await, [0, 8, 0], "even alone too large");
+    assert_eq!(deliver(address, 10, vec![events(&workload)], PACE).await, [0, 9, 0], "even alone too large");
 }
 
 #[tokio::test]
@@ -292,7 +304,7 @@ async fn what_a_dead_receiver_does_not_get_is_counted() {
     drop(dead);
     let pace = Pace { patience: Duration::from_millis(20), ..PACE };
     let batch = events(&set(&[]));
-    assert_eq!(deliver(address, 1 << 20, vec![batch.clone(), batch], pace).await, [0, 0, 16]);
+    assert_eq!(deliver(address, 1 << 20, vec![batch.clone(), batch], pace).await, [0, 0, 18]);
 }
 
 /// A pipe whose reader is gone.
@@ -314,9 +326,9 @@ async fn lines_that_nobody_takes_are_counted() {
     let account = Arc::new(Account::default());
     let end = stdout::start(Batches::new([batch.clone()]), Arc::clone(&account), PACE, None, Broken).unwrap();
     end.await.unwrap();
-    assert_eq!(account.outcomes().map(|(_, events)| events), [0, 0, 8]);
+    assert_eq!(account.outcomes().map(|(_, events)| events), [0, 0, 9]);
     let account = Arc::new(Account::default());
     let end = stdout::start(Batches::new([batch]), Arc::clone(&account), PACE, None, std::io::sink()).unwrap();
     end.await.unwrap();
-    assert_eq!(account.outcomes().map(|(_, events)| events), [8, 0, 0]);
+    assert_eq!(account.outcomes().map(|(_, events)| events), [9, 0, 0]);
 }

@@ -48,6 +48,25 @@ pub enum Detail {
         /// The other end.
         peer: Address,
     },
+    /// A DNS query was answered.
+    DnsResponse(Box<DnsResponse>),
+}
+
+/// What a DNS client asked and got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsResponse {
+    /// The name asked for, where the answer repeats it and can be read.
+    pub name: Option<Box<str>>,
+    /// The question's type.
+    pub question: &'static str,
+    /// The code in the answer's header.
+    pub code: &'static str,
+    /// Nanoseconds from the query to the answer.
+    pub latency: u64,
+    /// The server's address.
+    pub server: IpAddr,
+    /// What carried both: `udp` or `tcp`.
+    pub transport: &'static str,
 }
 
 /// How a process ended.
@@ -90,11 +109,13 @@ pub enum EventKind {
     OomKill,
     /// `connection`.
     Connection,
+    /// `dns.response`.
+    DnsResponse,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Exec, Self::Exit, Self::OomKill, Self::Connection];
+    pub const ALL: [Self; 5] = [Self::Exec, Self::Exit, Self::OomKill, Self::Connection, Self::DnsResponse];
 
     /// Gives the name that sinks write.
     pub fn name(self) -> &'static str {
@@ -103,6 +124,7 @@ impl EventKind {
             Self::Exit => "process.exit",
             Self::OomKill => "oom_kill",
             Self::Connection => "connection",
+            Self::DnsResponse => "dns.response",
         }
     }
 }
@@ -137,15 +159,21 @@ impl Event {
             Detail::Exit(_) => EventKind::Exit,
             Detail::OomKill => EventKind::OomKill,
             Detail::Connection { .. } => EventKind::Connection,
+            Detail::DnsResponse(_) => EventKind::DnsResponse,
         }
     }
 
     /// Says how much the event matters.
     pub fn severity(&self) -> Severity {
-        match self.detail {
+        match &self.detail {
             Detail::Exit(Ending::Signal(_)) | Detail::Connection { change: Change::Failed(_), .. } => Severity::Warn,
             Detail::OomKill => Severity::Error,
-            Detail::Exec { .. } | Detail::Exit(Ending::Code(_)) | Detail::Connection { .. } => Severity::Info,
+            // A name that does not exist is an answer, too.
+            Detail::DnsResponse(response) if !matches!(response.code, "NOERROR" | "NXDOMAIN") => Severity::Warn,
+            Detail::Exec { .. }
+            | Detail::Exit(Ending::Code(_))
+            | Detail::Connection { .. }
+            | Detail::DnsResponse(_) => Severity::Info,
         }
     }
 

@@ -1,9 +1,13 @@
 //! Messages that no resolver would send, and packets that are none.
 
+use std::collections::BTreeSet;
+
 use super::message::{action, answer, query, serve};
-use super::{QUERIES, RESPONSES, agent, by};
+use super::{QUERIES, RESPONSES, by};
+use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::netns::Pair;
+use crate::harness::otlp::Receiver;
 use crate::harness::scrape::Scrape;
 use crate::harness::{live, stimulus};
 
@@ -33,9 +37,19 @@ fn packet(words: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
 #[test]
 fn hostile_packets_are_counted_and_do_no_harm() {
     let _kernel = live!();
-    let agent = agent();
+    let receiver = Receiver::start();
+    let otlp = Some(receiver.address());
+    // Once with little, once with all that there is by choice.
+    for choice in ["", ", servers: true, names: true, max_names: 64, events: {enabled: true, rate: 0}"] {
+        let section = format!("dns: {{enabled: require, timeout: 3s{choice}}}");
+        let wish = Wish { collectors: &[&section], otlp, events: "otlp: test", ..Wish::default() };
+        send_hostile_packets(&Agent::start(wish), !choice.is_empty());
+    }
+}
+
+fn send_hostile_packets(agent: &Agent, by_name: bool) {
     let pair = Pair::new();
-    let cgroup = Cgroup::new("dns-hostile");
+    let cgroup = Cgroup::new(&format!("dns-hostile-{by_name}"));
     let whole = query(7, &["www", "test"], 1);
     let with_name = |name: &[u8]| [&whole[..12], name, &[0, 1, 0, 1]].concat();
     // Queries whose question nobody can read, or of a type that nobody knows.
@@ -99,14 +113,25 @@ fn hostile_packets_are_counted_and_do_no_harm() {
     }
     pair.client.run(|| stimulus::dns(&cgroup, &actions));
     let label = "dns_question_type";
-    let counted = |scrape: &Scrape, kind: &str| scrape.value(QUERIES, &[("cgroup_path", cgroup.path()), (label, kind)]);
-    let scrape =
-        agent.until("the datagrams are counted", |scrape| counted(scrape, "TYPE-other").map(|_| scrape.clone()));
-    assert_eq!(counted(&scrape, "TYPE-other"), Some(f64::from(unreadable)));
-    assert_eq!(counted(&scrape, "A"), Some(f64::from(readable)));
-    assert_eq!(by(&scrape, QUERIES, label, &cgroup).len(), 2, "no labels beyond these");
+    let counted = |scrape: &Scrape, kind: &str| scrape.sum(QUERIES, &[("cgroup_path", cgroup.path()), (label, kind)]);
+    let scrape = agent.until("the datagrams are counted", |scrape| {
+        (counted(scrape, "TYPE-other") >= f64::from(unreadable)).then(|| scrape.clone())
+    });
+    assert_eq!(counted(&scrape, "TYPE-other"), f64::from(unreadable));
+    assert_eq!(counted(&scrape, "A"), f64::from(readable));
+    let kinds: BTreeSet<_> = by(&scrape, QUERIES, label, &cgroup).into_iter().map(|(kind, _)| kind).collect();
+    assert_eq!(kinds.len(), 2, "no types beyond these");
+    let path = [("cgroup_path", cgroup.path())];
+    for sample in scrape.all(QUERIES, &path) {
+        let name = sample.labels.get("dns_question_name");
+        assert!(by_name || name.is_none(), "{sample:?}");
+        // Whatever bytes there were, a label is short and printable.
+        let printable = |name: &String| name.len() <= 1020 && name.bytes().all(|byte| byte.is_ascii_graphic());
+        assert!(name.is_none_or(printable), "{sample:?}");
+    }
+    assert!(scrape.all(QUERIES, &path).count() <= 64 + 2, "no more names than were allowed");
     assert_eq!(by(&scrape, RESPONSES, "dns_response_code", &cgroup), [], "nobody has answered");
     let unread = [("collector", "dns"), ("reason", "tcp_unread")];
     assert!(scrape.value("telesonde_events_lost_total", &unread).unwrap() >= 1.0, "what was not read is said");
-    agent.stop();
+    assert_eq!(scrape.sum("telesonde_bpf_map_overflow_total", &[("map", "dns_queries")]), 0.0);
 }

@@ -2,6 +2,8 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::event::EventHead;
+
 /// `event_head.kind`: a program was started.
 pub const EVENT_EXEC: u32 = 1;
 /// `event_head.kind`: a process ended.
@@ -14,27 +16,6 @@ pub const EVENT_OPENED: u32 = 4;
 pub const EVENT_ACCEPTED: u32 = 5;
 /// `event_head.kind`: a connection to a peer could not be established.
 pub const EVENT_FAILED: u32 = 6;
-
-/// `connection_event.family` of IPv4.
-pub const FAMILY_INET: u16 = 2;
-/// `connection_event.family` of IPv6.
-pub const FAMILY_INET6: u16 = 10;
-
-/// What every record begins with.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct EventHead {
-    /// Nanoseconds of the monotonic clock.
-    pub time: u64,
-    /// The cgroup's id in the primary hierarchy, or 0.
-    pub cgroup: u64,
-    /// The process's command, NUL-terminated.
-    pub comm: [u8; 16],
-    /// The process in the first pid namespace, or 0.
-    pub pid: u32,
-    /// What happened.
-    pub kind: u32,
-}
 
 /// The record of an exec, without the path that follows it.
 #[repr(C)]

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use bpf::Loader;
-use bpf::abi::dns::{Asked, Pending, TYPE_OTHER, Tally};
+use bpf::abi::dns::{Asked, Named, Pending, QUERY, RESPONSE, ROLE_CLIENT, ROLE_SERVER, TYPE_OTHER, Tally};
 use bpf::abi::filter::COMM_EXCLUDE;
 use bpf::abi::histogram::HistShape;
 
@@ -21,9 +21,10 @@ fn queries_and_answers_are_counted_under_their_client() {
     const A: u32 = 1;
     let Some(types) = ready() else { return };
     let root = facts().cgroups.open_root().expect("the version 2 hierarchy");
-    let builds: &[&str] = if facts().is_legacy() { &["dns_legacy"] } else { &["dns", "dns_legacy"] };
+    let builds: &[&str] = if facts().is_legacy() { &["dns_legacy"] } else { &["dns", "dns_perf", "dns_legacy"] };
     // The legacy build reads the current task.
-    for &name in builds.iter().filter(|name| !(is_locked() && name.ends_with("_legacy"))) {
+    let choices = builds.iter().flat_map(|build| [(build, 0_u32), (build, 1)]);
+    for (&name, by_name) in choices.filter(|(name, _)| !(is_locked() && name.ends_with("_legacy"))) {
         let loader = Loader::new(name)
             .constant("hierarchy", &(facts().cgroups.primary as u32))
             .constant("known_types", &[1_u64 << A, 0, 0, 0, 0])
@@ -31,9 +32,13 @@ fn queries_and_answers_are_counted_under_their_client() {
             .constant("own_tgid", &1_u32)
             .constant("comm_filter", &COMM_EXCLUDE)
             .constant("window", &u64::MAX)
+            // All that there is by choice, too.
+            .constant("names", &by_name)
+            .constant("servers", &1_u32)
+            .constant("reports", &1_u32)
             .histogram("dns_latency", SHAPE);
         let mut object = loader.load(&types).expect("the object loads");
-        for program in ["dns_ingress", "dns_egress"] {
+        for program in ["dns_bind4", "dns_bind6", "dns_ingress", "dns_egress"] {
             object.attach_cgroup(program, &root).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         let server = UdpSocket::bind(SERVER).expect("bound");
@@ -53,16 +58,24 @@ fn queries_and_answers_are_counted_under_their_client() {
             }
         }
         let cgroup = own_cgroup();
-        let count = |map: &str, code| {
-            let table = object.table::<Tally, u64>(map).expect("a table");
-            let cells = table.get(&Tally { cgroup, code, padding: 0 }).expect("readable");
+        let count = |map: &str, code, role, what| {
+            let key = Tally { cgroup, code, role, what };
+            let cells = if by_name == 1 {
+                // The root.
+                let table = object.table::<Named, u64>("dns_names").expect("a table");
+                table.get(&Named { tally: key, name: [0; 256] }).expect("readable")
+            } else {
+                object.table::<Tally, u64>(map).expect("a table").get(&key).expect("readable")
+            };
             cells.unwrap_or_default().iter().sum::<u64>()
         };
-        assert_eq!(count("dns_queries", A), u64::from(ALL / 2), "{name}");
-        assert_eq!(count("dns_queries", TYPE_OTHER), u64::from(ALL / 2), "{name}");
-        assert_eq!(count("dns_responses", 3), u64::from(ANSWERED), "{name}");
+        for role in [ROLE_CLIENT, ROLE_SERVER] {
+            assert_eq!(count("dns_queries", A, role, QUERY), u64::from(ALL / 2), "{name}");
+            assert_eq!(count("dns_queries", TYPE_OTHER, role, QUERY), u64::from(ALL / 2), "{name}");
+            assert_eq!(count("dns_responses", 3, role, RESPONSE), u64::from(ANSWERED), "{name}");
+        }
         let pending = object.hash::<Asked, Pending>("dns_pending").expect("a table").entries().expect("readable");
         let ours = pending.iter().filter(|(_, query)| query.cgroup == cgroup).count();
-        assert_eq!(ours, usize::from(ALL - ANSWERED), "{name}");
+        assert_eq!(ours, 2 * usize::from(ALL - ANSWERED), "{name}");
     }
 }

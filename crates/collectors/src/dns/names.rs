@@ -1,6 +1,6 @@
-//! The names of question types and response codes, from the IANA registry of DNS parameters.
+//! The names of question types, response codes (both from the IANA registry of DNS parameters) and roles.
 
-use bpf::abi::dns::{TYPE_OTHER, TYPE_WORDS};
+use bpf::abi::dns::{ROLE_SERVER, TYPE_OTHER, TYPE_WORDS};
 
 /// The types that have series of their own: whatever else is asked for is one more, so that nobody who sends packets
 /// can make labels.
@@ -75,6 +75,11 @@ pub(super) fn question(number: u32) -> &'static str {
 /// Names a response code of a header.
 pub(super) fn response(code: u32) -> &'static str {
     RCODES.get(code as usize).copied().unwrap_or("RCODE-other")
+}
+
+/// Names a role; clients are what is meant where nothing is said.
+pub(super) fn role(role: u32) -> &'static str {
+    if role == u32::from(ROLE_SERVER) { "server" } else { "" }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use model::{Metric, Subject};
 use runtime::{MakeError, Platform, Scrape};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::names;
 use crate::retire::Retirement;
 use crate::table::Entry;
 
@@ -21,8 +22,9 @@ pub(super) struct Unanswered {
     pending: Table<Asked, Pending>,
     /// How long answers are awaited, in nanoseconds.
     window: u64,
-    counts: HashMap<u64, u64>,
-    dead: Retirement<u64>,
+    /// By cgroup and role.
+    counts: HashMap<(u64, u32), u64>,
+    dead: Retirement<(u64, u32)>,
 }
 
 impl Unanswered {
@@ -42,12 +44,12 @@ impl Unanswered {
             let Some(query) = self.pending.take(&key)? else { continue };
             let mut unanswered = query.before;
             if self.is_over(&query, now) {
-                unanswered += u64::from(query.time != 0);
+                unanswered += u32::from(query.time != 0);
             } else {
                 // It was asked again meanwhile.
                 self.pending.insert(&key, &Pending { before: 0, ..query })?;
             }
-            *self.counts.entry(query.cgroup).or_default() += unanswered;
+            *self.counts.entry((query.cgroup, key.role)).or_default() += u64::from(unanswered);
         }
         Ok(())
     }
@@ -60,14 +62,14 @@ impl Unanswered {
     /// Records the count of every workload.
     pub(super) fn record(&mut self, scrape: &mut Scrape, metric: &'static Metric) {
         let Self { counts, dead, .. } = self;
-        for (&cgroup, &count) in counts.iter().filter(|(_, count)| **count > 0) {
-            if !dead.note(cgroup, cgroup, count) {
-                Entry::new(scrape, subject(cgroup), false).count(metric, [], count);
+        for (&(cgroup, role), &count) in counts.iter().filter(|(_, count)| **count > 0) {
+            if !dead.note((cgroup, role), cgroup, count) {
+                Entry::new(scrape, subject(cgroup), false).count(metric, [names::role(role).into()], count);
             }
         }
-        for cgroup in dead.finish() {
-            if let Some(count) = counts.remove(&cgroup) {
-                Entry::new(scrape, subject(cgroup), true).count(metric, [], count);
+        for (cgroup, role) in dead.finish() {
+            if let Some(count) = counts.remove(&(cgroup, role)) {
+                Entry::new(scrape, subject(cgroup), true).count(metric, [names::role(role).into()], count);
             }
         }
     }

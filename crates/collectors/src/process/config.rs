@@ -40,6 +40,13 @@ impl Default for Kind {
     }
 }
 
+impl Kind {
+    /// Gives the limit, if there is one.
+    pub fn limit(&self) -> Option<Limit> {
+        (self.rate > 0).then_some(Limit { rate: self.rate, burst: self.burst })
+    }
+}
+
 impl Config {
     /// Gives the limits of the kinds that have one.
     pub fn limits(&self) -> HashMap<EventKind, Limit> {
@@ -49,7 +56,6 @@ impl Config {
             (EventKind::OomKill, &self.oom_kill),
             (EventKind::Connection, &self.connection),
         ];
-        let limited = kinds.into_iter().filter(|(_, kind)| kind.rate > 0);
-        limited.map(|(name, kind)| (name, Limit { rate: kind.rate, burst: kind.burst })).collect()
+        kinds.into_iter().filter_map(|(name, kind)| Some((name, kind.limit()?))).collect()
     }
 }

@@ -1,16 +1,17 @@
 //! From the kernel's records to events.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use bpf::abi::event::EventHead;
 use bpf::abi::process::{
-    ConnectionEvent, EVENT_ACCEPTED, EVENT_EXEC, EVENT_EXIT, EVENT_FAILED, EVENT_OOM_KILL, EVENT_OPENED, EventHead,
-    ExecEvent, ExitEvent, FAMILY_INET, FAMILY_INET6,
+    ConnectionEvent, EVENT_ACCEPTED, EVENT_EXEC, EVENT_EXIT, EVENT_FAILED, EVENT_OOM_KILL, EVENT_OPENED, ExecEvent,
+    ExitEvent,
 };
 use model::Subject;
 use model::event::{Address, Change, Detail, Ending, Event};
-use runtime::Entrance;
 use zerocopy::FromBytes;
+
+use crate::reader::{Decode, Left, ip};
 
 /// So many endings are remembered: a second report of one comes at once or not at all.
 const ENDINGS: usize = 64;
@@ -21,51 +22,21 @@ const ETIMEDOUT: u16 = 110;
 const ECONNREFUSED: u16 = 111;
 const EHOSTUNREACH: u16 = 113;
 
-/// Why a record is no event.
-#[derive(Debug, PartialEq)]
-enum Left {
-    /// It makes no sense.
-    Broken,
-    /// It says again what one before said.
-    Repeated,
-}
-
 /// Turns records into events.
 #[derive(Debug)]
 pub struct Decoder {
-    offset: i64,
-    broken: u64,
     /// Kind, process and start time of what ended last.
     endings: VecDeque<(u32, u32, u64)>,
 }
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { offset: bpf::clock::unix_offset(), broken: 0, endings: VecDeque::with_capacity(ENDINGS) }
+        Self { endings: VecDeque::with_capacity(ENDINGS) }
     }
 }
 
-impl Decoder {
-    /// Follows the Unix clock, which may be set.
-    pub fn look_at_clock(&mut self) {
-        self.offset = bpf::clock::unix_offset();
-    }
-
-    /// Gives how many records made no sense.
-    pub fn broken(&self) -> u64 {
-        self.broken
-    }
-
-    /// Decodes a record and puts it on the bus.
-    pub fn pass_on(&mut self, record: &[u8], entrance: &mut Entrance) {
-        match self.decode(record) {
-            Ok(event) => entrance.put(event),
-            Err(Left::Repeated) => {}
-            Err(Left::Broken) => self.broken += 1,
-        }
-    }
-
-    fn decode(&mut self, record: &[u8]) -> Result<Event, Left> {
+impl Decode for Decoder {
+    fn decode(&mut self, record: &[u8], offset: i64) -> Result<Event, Left> {
         let head: EventHead = read(record)?;
         let detail = match head.kind {
             EVENT_EXEC => {
@@ -87,10 +58,12 @@ impl Decoder {
             _ => return Err(Left::Broken),
         };
         let subject = if head.cgroup == 0 { Subject::Kernel } else { Subject::Cgroup(head.cgroup) };
-        let time = head.time.saturating_add_signed(self.offset);
+        let time = head.time.saturating_add_signed(offset);
         Ok(Event { time, subject, pid: head.pid, command: head.comm, detail })
     }
+}
 
+impl Decoder {
     /// Says whether two threads that ended at once both reported the end of their process.
     fn is_repeated(&mut self, ending: (u32, u32, u64)) -> bool {
         if self.endings.contains(&ending) {
@@ -127,47 +100,45 @@ fn reason(errno: u16) -> &'static str {
 }
 
 fn connection(kind: u32, event: &ConnectionEvent) -> Option<Detail> {
-    let ip = |bytes: &[u8; 16]| match event.family {
-        FAMILY_INET => Some(IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))),
-        // An IPv4 peer of an IPv6 socket is shown as what it is.
-        FAMILY_INET6 => Some(Ipv6Addr::from(*bytes).to_canonical()),
-        _ => None,
-    };
     let change = match kind {
         EVENT_OPENED => Change::Opened,
         EVENT_ACCEPTED => Change::Accepted,
         _ => Change::Failed(reason(event.error)),
     };
-    let local = Address { ip: ip(&event.local)?, port: event.local_port };
-    let peer = Address { ip: ip(&event.peer)?, port: event.peer_port };
+    let local = Address { ip: ip(event.family, event.local)?, port: event.local_port };
+    let peer = Address { ip: ip(event.family, event.peer)?, port: event.peer_port };
     Some(Detail::Connection { change, local, peer })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::Ipv6Addr;
+
+    use bpf::abi::event::{FAMILY_INET, FAMILY_INET6};
     use zerocopy::IntoBytes;
+
+    use super::*;
 
     fn head(kind: u32) -> EventHead {
         EventHead { time: 5, cgroup: 9, comm: *b"worker\0\0\0\0\0\0\0\0\0\0", pid: 42, kind }
     }
 
     fn detail(decoder: &mut Decoder, record: &[u8]) -> Result<Detail, Left> {
-        decoder.decode(record).map(|event| event.detail)
+        decoder.decode(record, 0).map(|event| event.detail)
     }
 
     #[test]
     fn an_exec_has_its_path() {
-        let mut decoder = Decoder { offset: 100, ..Decoder::default() };
+        let mut decoder = Decoder::default();
         let exec = ExecEvent { head: head(EVENT_EXEC), parent: 7, length: 4 };
         let record = [exec.as_bytes(), b"/bin\0pad"].concat();
-        let event = decoder.decode(&record).expect("an event");
+        let event = decoder.decode(&record, 100).expect("an event");
         assert_eq!((event.time, event.pid, event.subject), (105, 42, Subject::Cgroup(9)));
         assert_eq!(event.command(), "worker");
         assert_eq!(event.detail, Detail::Exec { parent: 7, path: Some("/bin".into()) });
         let bare = ExecEvent { length: 0, ..exec };
         assert_eq!(detail(&mut decoder, bare.as_bytes()), Ok(Detail::Exec { parent: 7, path: None }));
-        assert_eq!(decoder.decode(&record[..record.len() - 9]), Err(Left::Broken), "shorter than its path");
+        assert_eq!(decoder.decode(&record[..record.len() - 9], 0), Err(Left::Broken), "shorter than its path");
     }
 
     #[test]
@@ -203,7 +174,7 @@ mod tests {
             local: address("10.0.0.1", 0),
             peer: address("10.0.0.2", 80),
         };
-        let found = decoder.decode(event.as_bytes()).expect("an event");
+        let found = decoder.decode(event.as_bytes(), 0).expect("an event");
         assert_eq!((found.subject, found.detail), (Subject::Kernel, expected));
 
         let mapped = "::ffff:10.0.0.2".parse::<Ipv6Addr>().expect("an address").octets();
@@ -212,8 +183,8 @@ mod tests {
             panic!("no connection")
         };
         assert_eq!((peer, local.ip.is_ipv6()), (address("10.0.0.2", 80), true));
-        assert_eq!(decoder.decode(ConnectionEvent { family: 1, ..event }.as_bytes()), Err(Left::Broken));
-        assert_eq!(decoder.decode(head(99).as_bytes()), Err(Left::Broken));
-        assert_eq!(decoder.decode(&[1, 2, 3]), Err(Left::Broken));
+        assert_eq!(decoder.decode(ConnectionEvent { family: 1, ..event }.as_bytes(), 0), Err(Left::Broken));
+        assert_eq!(decoder.decode(head(99).as_bytes(), 0), Err(Left::Broken));
+        assert_eq!(decoder.decode(&[1, 2, 3], 0), Err(Left::Broken));
     }
 }

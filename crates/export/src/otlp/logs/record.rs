@@ -57,5 +57,16 @@ fn detail(log: &mut SdkLogRecord, detail: &Detail) {
                 add("error.type", (*reason).into());
             }
         }
+        Detail::DnsResponse(response) => {
+            if let Some(name) = &response.name {
+                add("dns.question.name", name.to_string().into());
+            }
+            add("dns.question.type", response.question.into());
+            add("dns.response_code", response.code.into());
+            add("dns.latency_ns", i64::try_from(response.latency).unwrap_or(i64::MAX).into());
+            add("network.transport", response.transport.into());
+            add("network.type", if response.server.is_ipv6() { "ipv6" } else { "ipv4" }.into());
+            add("network.peer.address", response.server.to_string().into());
+        }
     }
 }
