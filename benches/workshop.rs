@@ -170,6 +170,7 @@ fn platform(types: &Types) -> Platform {
         process_filter: Vec::new(),
         exclude_processes: Vec::new(),
         cgroup_rules: None,
+        executables: None,
         excluded_process: Some(std::process::id()),
         sample_every: 1,
         meters: Own::new().provider(),

@@ -110,7 +110,7 @@ int dns_egress(struct __sk_buff *skb)
 	struct transport l4;
 	enum found found;
 	bool asks;
-	u64 cgroup;
+	u64 owner;
 
 	if (!find_transport(skb, &l4))
 		return 1;
@@ -123,9 +123,9 @@ int dns_egress(struct __sk_buff *skb)
 	}
 	found = read_datagram(skb, l4.at + UDP_SIZE, &q);
 	if (found == A_QUERY && asks) {
-		cgroup = sender_cgroup(CURRENT());
-		if (!is_filtered_sender(CURRENT(), cgroup))
-			ask(skb, cgroup, ROLE_CLIENT, &q, 0);
+		owner = sender_owner(CURRENT());
+		if (!is_filtered_sender(CURRENT(), owner))
+			ask(skb, owner, ROLE_CLIENT, &q, 0);
 	} else if (found == A_RESPONSE && servers && l4.source == DOMAIN) {
 		own_answer(skb);
 		answer(skb, ROLE_SERVER, &q, l4.destination);

@@ -100,7 +100,7 @@ static __always_inline void ended(struct pt_regs *regs, long ret, u32 how)
 	if (source == NO_FILE && target == NO_FILE)
 		return;
 
-	cgroup = task_cgroup(task);
+	cgroup = task_owner(task);
 	if (call == FILE_OPEN)
 		add_amount(cgroup, 0, FILE_OPEN, 1);
 	else if (call != FILE_SYNC && ret > 0) {

@@ -82,7 +82,7 @@ int BPF_PROG(mm_page_alloc, struct page *page, u32 order)
 	if (!in_interrupt(task)) {
 		if (is_filtered(task))
 			return 0;
-		cgroup = task_cgroup(task);
+		cgroup = task_owner(task);
 	}
 	if (add(&allocations, &cgroup, pages))
 		return 0;

@@ -97,7 +97,7 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 {
 	const u64 mask = (1ULL << DELAY_BITS) - 1;
 	u64 queued = next->sched_info.last_queued;
-	u64 pid, waited, total, cgroup, *cell;
+	u64 pid, waited, total, owner, *cell;
 	u32 index;
 
 	end(prev);
@@ -118,9 +118,9 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 	}
 	if (timing == TIME_SAMPLE && !is_sampled())
 		return 0;
-	cgroup = cgroup_of(next);
-	if (!is_filtered_in(next, cgroup))
-		histogram_add(waits, &cgroup, waited);
+	owner = owner_of_task(next);
+	if (!is_filtered_in(next, owner))
+		histogram_add(waits, &owner, waited);
 	return 0;
 }
 

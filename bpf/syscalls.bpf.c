@@ -102,7 +102,7 @@ static __always_inline void ended(struct pt_regs *regs, long ret)
 	if (count_listed && !(mark & LISTED_COUNT))
 		return;
 
-	call.cgroup = task_cgroup(task);
+	call.cgroup = task_owner(task);
 	if (!count(&calls, &call)) {
 		lost = loss();
 		if (lost)

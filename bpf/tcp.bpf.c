@@ -31,7 +31,7 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int from, int to)
 		conn->start = to == TCP_LISTEN ? 0 : bpf_ktime_get_ns();
 		conn->retransmits = tp->total_retrans;
 		task = CURRENT();
-		own(conn, task_cgroup(task), is_filtered(task));
+		own(conn, task_owner(task), is_filtered(task));
 		if (to == TCP_LISTEN)
 			bequeath(conn, sk);
 	} else if (from != TCP_LISTEN || to == TCP_SYN_RECV) {
@@ -153,7 +153,7 @@ int walk(struct bpf_iter__task_file *ctx)
 	struct sock *sk;
 	u32 zero = 0;
 	u32 *round;
-	u64 cgroup;
+	u64 owner;
 
 	if (!task || !file)
 		return 0;
@@ -168,8 +168,8 @@ int walk(struct bpf_iter__task_file *ctx)
 		return 0;
 	if (!(conn->flags & CONN_OWNED)) {
 		move(conn, 0);
-		cgroup = cgroup_of(task);
-		own(conn, cgroup, is_filtered_in(task, cgroup));
+		owner = owner_of_task(task);
+		own(conn, owner, is_filtered_in(task, owner));
 		if (!(conn->flags & CONN_FILTERED))
 			arrive(conn, place_of(conn, sk->__sk_common.skc_state));
 	}

@@ -9,6 +9,7 @@ mod file_io;
 mod filter;
 mod flood;
 mod foreign;
+mod granularity;
 mod hooks;
 mod host;
 mod life;

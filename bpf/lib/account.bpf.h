@@ -22,7 +22,7 @@ const volatile u64 attached = 0; /* of the monotonic clock: tasks that begin lat
 #define TRIES 64
 
 struct account {
-	u64 cgroup; /* where the task was when it was last settled */
+	u64 owner; /* whose the task's work was when it was last settled */
 	u32 busy;
 	u32 padding;
 	struct work done; /* settled */
@@ -113,15 +113,15 @@ static __always_inline void accumulate(struct work *to, const struct work *work)
 			__sync_fetch_and_add(&cell[i], from[i]);
 }
 
-static __always_inline void credit(u64 cgroup, const struct work *did)
+static __always_inline void credit(u64 owner, const struct work *did)
 {
 	static const struct work empty;
-	struct work *cell = bpf_map_lookup_elem(&WORK_MAP, &cgroup);
+	struct work *cell = bpf_map_lookup_elem(&WORK_MAP, &owner);
 	struct loss *lost;
 
 	if (!cell) {
-		bpf_map_update_elem(&WORK_MAP, &cgroup, &empty, BPF_NOEXIST);
-		cell = bpf_map_lookup_elem(&WORK_MAP, &cgroup);
+		bpf_map_update_elem(&WORK_MAP, &owner, &empty, BPF_NOEXIST);
+		cell = bpf_map_lookup_elem(&WORK_MAP, &owner);
 	}
 	if (cell) {
 		accumulate(cell, did);
@@ -134,7 +134,7 @@ static __always_inline void credit(u64 cgroup, const struct work *did)
 	__sync_fetch_and_add(&lost->works, 1);
 }
 
-/* Gives what the task did since it was last settled to the cgroup where it was then. The account is held. */
+/* Gives what the task did since it was last settled to whom it belonged then. The account is held. */
 static __always_inline void settle(struct task_struct *task, struct account *account, bool walking)
 {
 	u64 *done = (u64 *)&account->done, owner;
@@ -154,8 +154,8 @@ static __always_inline void settle(struct task_struct *task, struct account *acc
 		now[i] -= before;
 		any = true;
 	}
-	owner = account->cgroup;
-	account->cgroup = cgroup_of(task);
+	owner = account->owner;
+	account->owner = owner_of_task(task);
 	release(account);
 	if (any && !is_filtered_in(task, owner))
 		credit(owner, &did);
@@ -170,7 +170,7 @@ int BPF_PROG(task_newtask, struct task_struct *task)
 
 	if (account) {
 		account->done = none;
-		account->cgroup = cgroup_of(task);
+		account->owner = owner_of_task(task);
 	}
 	return 0;
 }
@@ -199,6 +199,14 @@ int BPF_PROG(cgroup_attach_task, struct cgroup *cgroup, const char *path, struct
 	return 0;
 }
 
+/* Attached where executables are told apart: from here on the process has another name. */
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(sched_process_exec, struct task_struct *task)
+{
+	settle_now(task);
+	return 0;
+}
+
 /* Nobody else settles a task without sighand, and this runs a grace period after it was taken from the task. */
 SEC("tp_btf/sched_process_free")
 int BPF_PROG(sched_process_free, struct task_struct *task)
@@ -208,7 +216,7 @@ int BPF_PROG(sched_process_free, struct task_struct *task)
 	if (!account && task->start_time < attached)
 		return 0;
 	if (!account) {
-		fresh.cgroup = cgroup_of(task);
+		fresh.owner = owner_of_task(task);
 		account = &fresh;
 	}
 	settle(task, account, false);
@@ -245,7 +253,7 @@ int walk(struct bpf_iter__task *ctx)
 	account = open_account(task);
 	if (!account)
 		return 0;
-	account->cgroup = cgroup_of(task);
+	account->owner = owner_of_task(task);
 	if (task->start_time < attached)
 		read_work(task, &account->done, false);
 	return 0;

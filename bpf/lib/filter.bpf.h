@@ -3,6 +3,7 @@
 #pragma once
 #include "kernel.h"
 #include "../filter.h"
+#include "executables.bpf.h"
 #include "maps.bpf.h"
 #include "rules.bpf.h"
 #include "task.bpf.h"
@@ -48,26 +49,26 @@ static __always_inline bool is_filtered(struct task_struct *task)
 	return comm_filter && is_filtered_by_comm(task);
 }
 
-/* The same of a task that is not the current one, in the cgroup that answers for it. */
-static __always_inline bool is_filtered_in(struct task_struct *task, u64 cgroup)
+/* The same of a task that is not the current one, by the owner that answers for it. */
+static __always_inline bool is_filtered_in(struct task_struct *task, u64 owner)
 {
 	if (own_tgid && (u32)task->tgid == own_tgid)
 		return true;
-	if (cgroup_filter && is_denied(cgroup))
+	if (cgroup_filter && is_denied(cgroup_behind(owner)))
 		return true;
 	return comm_filter && is_filtered_by_comm(task);
 }
 
 /* The same of the current task, in the hooks of packets: older kernels have no helper for its ids there. */
-static __always_inline bool is_filtered_sender(struct task_struct *task, u64 cgroup)
+static __always_inline bool is_filtered_sender(struct task_struct *task, u64 owner)
 {
 #ifdef LEGACY
 	if (own_tgid && (u32)BPF_CORE_READ(task, tgid) == own_tgid)
 		return true;
-	if (cgroup_filter && is_denied(cgroup))
+	if (cgroup_filter && is_denied(cgroup_behind(owner)))
 		return true;
 	return comm_filter && is_filtered_by_comm(task);
 #else
-	return is_filtered_in(task, cgroup);
+	return is_filtered_in(task, owner);
 #endif
 }

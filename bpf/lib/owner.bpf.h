@@ -28,6 +28,6 @@ static __always_inline struct owner owner_of(struct task_struct *task, u32 proto
 {
 	struct owner owner = { .protocol = protocol };
 
-	owner.cgroup = is_filtered(task) ? OWNER_IGNORED : task_cgroup(task);
+	owner.cgroup = is_filtered(task) ? OWNER_IGNORED : task_owner(task);
 	return owner;
 }

@@ -42,15 +42,15 @@ static __always_inline void own_answer(struct __sk_buff *skb)
 {
 	struct task_struct *task = CURRENT();
 	struct bpf_sock *sk = skb->sk;
-	u64 cgroup = sender_cgroup(task);
+	u64 owner = sender_owner(task);
 	struct server *server;
 
 	sk = sk ? bpf_sk_fullsock(sk) : NULL;
 	server = sk ? bpf_sk_storage_get(&owners, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
-	if (!server || server->cgroup == cgroup)
+	if (!server || server->cgroup == owner)
 		return;
-	server->cgroup = cgroup;
-	server->filtered = is_filtered_sender(task, cgroup);
+	server->cgroup = owner;
+	server->filtered = is_filtered_sender(task, owner);
 }
 
 static __always_inline int own_bound(struct bpf_sock *sk)
@@ -59,7 +59,7 @@ static __always_inline int own_bound(struct bpf_sock *sk)
 
 	if (sk->src_port != DOMAIN)
 		return 1;
-	server.cgroup = task_cgroup(CURRENT());
+	server.cgroup = task_owner(CURRENT());
 	server.filtered = is_filtered(CURRENT());
 	bpf_sk_storage_get(&owners, sk, &server, BPF_SK_STORAGE_GET_F_CREATE);
 	return 1;
@@ -81,7 +81,7 @@ static __always_inline int own_older(struct bpf_iter__task_file *ctx)
 	sk = socket ? socket->sk : NULL;
 	if (!sk || !is_inet(sk) || sk->__sk_common.skc_num != DOMAIN)
 		return 0;
-	server.cgroup = task_cgroup(task);
+	server.cgroup = owner_of_task(task);
 	server.filtered = is_filtered(task);
 	bpf_sk_storage_get(&owners, sk, &server, BPF_SK_STORAGE_GET_F_CREATE);
 	return 0;

@@ -141,7 +141,7 @@ static __always_inline struct stream *own_stream(struct __sk_buff *skb, struct s
 	if (!stream)
 		return NULL;
 	stream->role = ROLE_CLIENT;
-	stream->cgroup = sender_cgroup(CURRENT());
+	stream->cgroup = sender_owner(CURRENT());
 	stream->filtered = is_filtered_sender(CURRENT(), stream->cgroup);
 	process_comm(CURRENT(), (u64 *)stream->comm);
 	stream->pid = process_id(CURRENT());

@@ -10,31 +10,43 @@
 
 const volatile u32 hierarchy = HIERARCHY_UNIFIED;
 
+static __always_inline u64 unified_cgroup(struct task_struct *task)
+{
+	struct css_set *set = task->cgroups;
+
+	return set->dfl_cgrp->kn->id;
+}
+
+/* memory_cgrp_id is absent where the controller is: such a host has no v1 memory hierarchy. */
+static __always_inline u64 memory_cgroup(struct task_struct *task)
+{
+	struct css_set *set = task->cgroups;
+
+	return set->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)]->cgroup->kn->id;
+}
+
 /*
  * The inode number of a task's directory in the primary hierarchy. The task is an
  * argument of a hook, so its fields are direct loads on every kernel.
  */
 static __always_inline u64 cgroup_of(struct task_struct *task)
 {
-	struct css_set *set = task->cgroups;
-
-	if (hierarchy == HIERARCHY_UNIFIED)
-		return set->dfl_cgrp->kn->id;
-	/* memory_cgrp_id is absent where the controller is: such a host has no v1 memory hierarchy. */
-	return set->subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)]->cgroup->kn->id;
+	return hierarchy == HIERARCHY_UNIFIED ? unified_cgroup(task) : memory_cgroup(task);
 }
 
-/* The same of the current task. */
+/* The same of the current task, by one hierarchy or the other. */
+#ifdef LEGACY
+#define TASK_UNIFIED(task) bpf_get_current_cgroup_id()
+#define TASK_MEMORY(task) \
+	BPF_CORE_READ(task, cgroups, subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)], cgroup, kn, id)
+#else
+#define TASK_UNIFIED(task) unified_cgroup(task)
+#define TASK_MEMORY(task) memory_cgroup(task)
+#endif
+
 static __always_inline u64 task_cgroup(struct task_struct *task)
 {
-#ifdef LEGACY
-	if (hierarchy == HIERARCHY_UNIFIED)
-		return bpf_get_current_cgroup_id();
-	return BPF_CORE_READ(task, cgroups, subsys[bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id)], cgroup,
-			     kn, id);
-#else
-	return cgroup_of(task);
-#endif
+	return hierarchy == HIERARCHY_UNIFIED ? TASK_UNIFIED(task) : TASK_MEMORY(task);
 }
 
 /* The same in the hooks of packets, where bpf_get_current_cgroup_id() is not to be had. */

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Map, MapData, PerCpuHashMap};
+use aya::maps::{HashMap, Map, MapData, PerCpuHashMap};
 use serde_json::Value;
 
 use super::scrape::{self, Scrape};
@@ -32,6 +32,8 @@ pub struct Wish<'w> {
     pub syscalls: &'w str,
     /// Further keys of `integrations.ebpf`, each a line of YAML.
     pub ebpf: &'w [&'w str],
+    /// The section enrich, in YAML's flow style without the braces; empty for the defaults.
+    pub enrich: &'w str,
     /// Where to push OTLP over HTTP.
     pub otlp: Option<SocketAddr>,
     /// How the endpoint is set beyond that, in YAML's flow style without the braces; empty for a push every second.
@@ -107,8 +109,9 @@ impl Agent {
         let config = format!(
             "integrations:\n  ebpf:\n{ebpf}    collectors:\n      syscalls: {{enabled: require{separator}{}}}\n{collectors}\
              exporters:\n  prometheus: {{listen: \"127.0.0.1:0\", max_age: 0s}}\n  events: {{{events}}}\n{otlp}\
-             health: {{listen: \"127.0.0.1:0\"}}\nadmin: {{socket: \"{}\"}}\n{timeout}",
+             health: {{listen: \"127.0.0.1:0\"}}\nenrich: {{{}}}\nadmin: {{socket: \"{}\"}}\n{timeout}",
             wish.syscalls,
+            wish.enrich,
             directory.join("admin.sock").display(),
         );
         fs::write(directory.join("telesonde.yaml"), config).unwrap();
@@ -193,14 +196,23 @@ impl Agent {
         self.ids("prog_id:")
     }
 
-    /// Gives the cgroup ids that are keys of the map `calls` of the syscalls collector, as the kernel has it.
+    /// Gives the ids of cgroups, or of executables, that are keys of the map `calls` of the syscalls collector, as the kernel has it.
     pub fn counted_cgroups(&self) -> Vec<u64> {
+        let calls = PerCpuHashMap::<_, [u64; 2], u64>::try_from(self.map("calls")).unwrap();
+        calls.keys().flatten().map(|[cgroup, _]| cgroup).collect()
+    }
+
+    /// Gives the ids of the executables of a cgroup, as the kernel has them.
+    pub fn executables(&self, cgroup: u64) -> Vec<u64> {
+        let executables = HashMap::<_, u64, [u64; 3]>::try_from(self.map("executables")).unwrap();
+        executables.iter().flatten().filter(|(_, of)| of[0] == cgroup).map(|(id, _)| id).collect()
+    }
+
+    fn map(&self, name: &str) -> Map {
         let ids = self.ids("map_id:");
         let mut maps = aya::maps::loaded_maps().flatten();
-        let calls = maps.find(|map| ids.contains(&map.id()) && map.name_as_str() == Some("calls")).unwrap();
-        let map = Map::from_map_data(MapData::from_id(calls.id()).unwrap()).unwrap();
-        let calls = PerCpuHashMap::<_, [u64; 2], u64>::try_from(map).unwrap();
-        calls.keys().flatten().map(|[cgroup, _]| cgroup).collect()
+        let found = maps.find(|map| ids.contains(&map.id()) && map.name_as_str() == Some(name)).unwrap();
+        Map::from_map_data(MapData::from_id(found.id()).unwrap()).unwrap()
     }
 
     fn ids(&self, key: &str) -> Vec<u32> {

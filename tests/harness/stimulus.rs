@@ -24,6 +24,18 @@ pub fn start(cgroup: &Cgroup, actions: &[&str]) -> Child {
     command.current_dir(env!("CARGO_TARGET_TMPDIR")).spawn().unwrap()
 }
 
+/// Makes calls within a cgroup as an executable of another name, to the end.
+pub fn run_as(name: &str, cgroup: &Cgroup, actions: &[&str]) -> Value {
+    let directory = super::directory("executable");
+    let link = directory.join(name);
+    std::os::unix::fs::symlink(program(), &link).unwrap();
+    let mut command = Command::new(&link);
+    command.arg(cgroup.directory()).args(actions).stdin(Stdio::null()).stdout(Stdio::piped());
+    let done = finish(command.spawn().unwrap());
+    std::fs::remove_dir_all(&directory).unwrap();
+    done
+}
+
 /// Waits for a program that was started; gives what it says it did.
 pub fn finish(child: Child) -> Value {
     let output = child.wait_with_output().unwrap();

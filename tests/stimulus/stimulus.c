@@ -151,6 +151,20 @@ static void forks(long count)
 	}
 }
 
+// Children, one after another, that make so many calls each.
+static void children(long count, long calls)
+{
+	for (long i = 0; i < count; i++) {
+		pid_t pid = fork();
+		if (pid == 0) {
+			getppids(calls);
+			_exit(0);
+		}
+		if (pid < 0 || waitpid(pid, NULL, 0) != pid)
+			die("fork");
+	}
+}
+
 static void vforks(long count)
 {
 	for (long i = 0; i < count; i++) {
@@ -385,6 +399,8 @@ int main(int argc, char **argv)
 			datagrams(n);
 		else if (!strcmp(action, "fork"))
 			forks(n);
+		else if (!strcmp(action, "children"))
+			children(n, m);
 		else if (!strcmp(action, "vfork"))
 			vforks(n);
 		else if (!strcmp(action, "threads"))

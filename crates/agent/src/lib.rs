@@ -100,8 +100,9 @@ fn tokio_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// Gives the platform that `check` tries collectors on. Without a readable cgroup hierarchy nothing can be tried.
 fn platform(loaded: &config::Loaded, registry: &[&'static Descriptor]) -> Result<Arc<Platform>, Failure> {
     let facts = bpf::probe::Facts::gather();
-    let workloads = wiring::workloads(&loaded.config, &facts)?;
+    let executables = wiring::executables(loaded)?;
+    let workloads = wiring::workloads(&loaded.config, &facts, executables.as_ref())?;
     let resolver = Arc::clone(&workloads) as Arc<dyn model::Resolver>;
     let bus = Arc::new(Bus::new(resolver, events::count(&loaded.config), loaded.config.exporters.events.queue));
-    Ok(wiring::platform(loaded, registry, facts, &workloads, Own::new().provider(), bus))
+    Ok(wiring::platform(loaded, registry, facts, &workloads, executables, Own::new().provider(), bus))
 }

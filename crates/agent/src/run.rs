@@ -44,7 +44,8 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
         tracing::warn!("{warning}");
     }
 
-    let workloads = wiring::workloads(config, &facts)?;
+    let executables = wiring::executables(&loaded)?;
+    let workloads = wiring::workloads(config, &facts, executables.as_ref())?;
     let own = Own::new();
     let meters = own.provider();
     let meter = meters.meter(SCOPE);
@@ -54,7 +55,7 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let bus = Arc::new(Bus::new(Arc::clone(&resolver), events::count(config), config.exporters.events.queue));
     let (stop, stopping) = watch::channel(false);
     let sinks = Sinks::start(config, &options, &bus, &meter, &stopping)?;
-    let platform = wiring::platform(&loaded, registry, facts, &workloads, meters, bus);
+    let platform = wiring::platform(&loaded, registry, facts, &workloads, executables, meters, bus);
     let handle = Handle::current();
     let started =
         tokio::task::block_in_place(|| Manager::start(options, selections, &platform, resolver, own, &handle));

@@ -10,7 +10,7 @@ use export::http::auth::Auth;
 use export::http::tls::TlsOptions;
 use export::{otlp, prometheus};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use runtime::{Buffer, Bus, CgroupRules, Descriptor, Limits, Options, Platform, Selection};
+use runtime::{Buffer, Bus, CgroupRules, Descriptor, Executables, Limits, Options, Platform, Selection};
 
 use crate::cli::Cli;
 use crate::exit::{Exit, Failure};
@@ -61,11 +61,34 @@ pub fn log(config: &Config) -> (Option<tracing::Level>, LogFormat) {
     (level, format)
 }
 
+/// Makes the kernel's table of executables where they are to be told apart.
+///
+/// # Errors
+/// Fails when the kernel refuses to make it.
+pub fn executables(loaded: &Loaded) -> Result<Option<Arc<Executables>>, Failure> {
+    if loaded.config.integrations.ebpf.granularity != config::sections::integrations::Granularity::Process {
+        return Ok(None);
+    }
+    let entries = own_number(loaded, "max_executables").unwrap_or(1);
+    let made = Executables::new(entries).map_err(|error| Failure::new(Exit::Unable, error.to_string()))?;
+    Ok(Some(Arc::new(made)))
+}
+
+/// Gives a number of the section of the collector that looks after cgroups, whether it runs or not.
+fn own_number(loaded: &Loaded, key: &str) -> Option<u32> {
+    let cgroup = loaded.collectors.iter().find(|selection| selection.name == "cgroup")?;
+    u32::try_from(cgroup.section[key].as_u64()?).ok()
+}
+
 /// Starts enrichment on the primary cgroup hierarchy.
 ///
 /// # Errors
 /// Fails when the hierarchy is not mounted or cannot be read.
-pub fn workloads(config: &Config, facts: &Facts) -> Result<Arc<Workloads>, Failure> {
+pub fn workloads(
+    config: &Config,
+    facts: &Facts,
+    executables: Option<&Arc<Executables>>,
+) -> Result<Arc<Workloads>, Failure> {
     use config::sections::integrations::Granularity;
     let Some(mount) = facts.cgroups.mount.clone() else {
         return Err(Failure::new(Exit::Unable, "no cgroup hierarchy is mounted; mount cgroup2 at /sys/fs/cgroup"));
@@ -73,9 +96,9 @@ pub fn workloads(config: &Config, facts: &Facts) -> Result<Arc<Workloads>, Failu
     let settings = Settings {
         granularity: match config.integrations.ebpf.granularity {
             Granularity::Node => enrich::Granularity::Node,
-            // The executable's name is added where a collector tells processes apart; none does yet.
             Granularity::Container | Granularity::Process => enrich::Granularity::Container,
         },
+        executables: executables.map(|executables| Arc::clone(executables) as Arc<dyn model::Executables>),
         drop: config.enrich.attributes.drop.clone(),
         add: config.enrich.attributes.add.clone(),
         container_filter: config.integrations.ebpf.container_filter.clone(),
@@ -91,6 +114,7 @@ pub fn platform(
     registry: &[&'static Descriptor],
     facts: Facts,
     workloads: &Arc<Workloads>,
+    executables: Option<Arc<Executables>>,
     meters: SdkMeterProvider,
     bus: Arc<Bus>,
 ) -> Arc<Platform> {
@@ -111,6 +135,7 @@ pub fn platform(
     let cgroup_rules = cgroup_rules(loaded, workloads);
     Arc::new(Platform {
         cgroup_rules,
+        executables,
         excluded_process: facts.process.filter(|_| !ebpf.include_self),
         sample_every: sample_every(ebpf.sample_rate),
         facts,
@@ -142,7 +167,7 @@ fn cgroup_rules(loaded: &Loaded, workloads: &Workloads) -> Option<CgroupRules> {
     if cgroup.enabled == Enabled::False {
         return None;
     }
-    let entries = cgroup.section["max_rules"].as_u64().and_then(|entries| u32::try_from(entries).ok())?;
+    let entries = own_number(loaded, "max_rules")?;
     let made = CgroupRules::new(workloads, entries);
     made.inspect_err(|error| tracing::warn!("container_filter is applied only after counting: {error}")).ok()
 }

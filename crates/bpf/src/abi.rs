@@ -5,6 +5,7 @@ pub mod block;
 pub mod cgroup;
 pub mod dns;
 pub mod event;
+pub mod executable;
 pub mod file_io;
 pub mod filter;
 pub mod histogram;

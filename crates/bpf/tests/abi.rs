@@ -5,7 +5,7 @@ use std::mem::offset_of;
 
 use bpf::abi::histogram::HistShape;
 use bpf::abi::{
-    block, cgroup, dns, event, file_io, filter, memory, network, process, scheduler, starts, syscalls, tcp,
+    block, cgroup, dns, event, executable, file_io, filter, memory, network, process, scheduler, starts, syscalls, tcp,
 };
 use object::{Object, ObjectSection};
 
@@ -81,6 +81,7 @@ fn the_mirrors_of_syscalls_fit() {
 #[test]
 fn the_mirror_of_filters_fits() {
     mirror!(&structs("syscalls"), "comm_rule", filter::CommRule, comm rule);
+    mirror!(&structs("syscalls"), "executable", executable::Executable, cgroup comm);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! second walk costs (some 100 ns a task and gather) is less than what one would have to know of the other.
 
 use bpf::{Error, Object, Types, cost};
-use runtime::{MakeError, Need};
+use runtime::{MakeError, Need, Platform};
 use rustix::time::{ClockId, clock_gettime};
 
 /// The hooks of a collector that keeps accounts.
@@ -31,10 +31,13 @@ pub fn now() -> u64 {
 ///
 /// # Errors
 /// Fails when the kernel refuses one of them.
-pub fn open(object: &mut Object, types: &Types) -> Result<(), MakeError> {
+pub fn open(object: &mut Object, types: &Types, platform: &Platform) -> Result<(), MakeError> {
     // The end of a task first, its beginning last: whoever has an account is settled.
     for hook in ["sched_process_free", "cgroup_attach_task", "task_newtask"] {
         object.attach(hook, types).map_err(crate::refused)?;
+    }
+    if platform.executables.is_some() {
+        object.attach("sched_process_exec", types).map_err(crate::refused)?;
     }
     object.load_iterator("walk", "task", types).map_err(crate::refused)?;
     settle(object).map_err(crate::refused)

@@ -41,6 +41,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     name: "block",
     summary: "Bytes to and from disks by workload, disk and direction, and how long requests took",
     limits: &[
+        "With `granularity: process`: the kernel charges I/O to cgroups, so these metrics have no process.executable.name.",
         "Disks without requests of their own (dm, md, zram) are not seen; the disks below them are.",
         "Flush, discard and write-zeroes requests transfer no data and are not counted.",
         "I/O of the root cgroup is the workload `kernel`: kernel threads, and buffered writes where the file system or cgroup version does not charge them to who wrote.",

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bpf::abi::cgroup::{CHANGE_MADE, CHANGE_REMOVED, Change};
 use bpf::{Loader, Object, PerCpuCells, Ring};
 use model::{CgroupChange, Subject, Text};
-use runtime::own::EVENTS_LOST;
+use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
          same path exists there, else they are absent; of the memory events there are max and oom_kill.",
         "Throttling is absent without a CPU limit, the memory limit where it is `max`, and pressure where the kernel \
          has none (CONFIG_PSI, psi=1).",
+        "With `granularity: process`: the files are those of a whole workload, so these metrics have no \
+         process.executable.name.",
         "A reading of memory.usage_in_bytes includes what each CPU has charged ahead, at most 64 pages.",
     ],
     metrics: &[
@@ -43,6 +45,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         &files::LIMIT,
         &files::EVENTS,
         &files::PRESSURE,
+        &MAP_OVERFLOW,
         &EVENTS_LOST,
     ],
     needs: &[Need::Btf, Need::Tracepoint("cgroup_mkdir"), Need::Tracepoint("cgroup_rmdir")],
@@ -58,6 +61,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
 /// The section `integrations.ebpf.collectors.cgroup`.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "they are the keys of the configuration")]
 struct Config {
     /// How many files of cgroups are kept open, up to seven for each; never more than half of what the process may
     /// open. Those beyond are opened for each reading, which costs more.
@@ -67,11 +71,15 @@ struct Config {
     /// What does not fit is counted in vain and left out afterwards.
     #[schemars(range(min = 1, max = 4_194_304))]
     max_rules: u32,
+    /// How many executables the kernel tells apart with `granularity: process`, 104 B each; else no map is made. What
+    /// does not fit is its workload's own, without process.executable.name.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    max_executables: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_open_files: 4_096, max_rules: 16_384 }
+        Self { max_open_files: 4_096, max_rules: 16_384, max_executables: 8_192 }
     }
 }
 
@@ -177,6 +185,11 @@ impl Collector for Cgroup {
         scrape.record(&EVENTS_LOST, Subject::Node, values, lost);
         if let Some(rules) = &self.platform.cgroup_rules {
             rules.update(&*self.platform.census);
+        }
+        if let Some(executables) = &self.platform.executables {
+            let lost = executables.tidy(&*self.platform.census);
+            let lost = lost.map_err(|error| CollectError(error.to_string()))?;
+            scrape.record(&MAP_OVERFLOW, Subject::Node, ["executables".into()], lost);
         }
         self.files.read(&*self.platform.census, scrape);
         Ok(())

@@ -6,7 +6,7 @@ use bpf::abi::filter::{COMM_EXCLUDE, COMM_INCLUDE, CommRule, comm, comm_slot};
 use bpf::{Loader, Object};
 use runtime::{MakeError, Platform};
 
-/// Sets the constants of an object that includes the filter, and lets it use the table of cgroups. By `sample_rate`
+/// Sets the constants of an object that includes the filter, and lets it use the tables of cgroups and executables. By `sample_rate`
 /// fewer values go to its histograms.
 pub fn tune(loader: Loader, platform: &Platform) -> Loader {
     let comm_filter = match (platform.process_filter.is_empty(), platform.exclude_processes.is_empty()) {
@@ -21,7 +21,12 @@ pub fn tune(loader: Loader, platform: &Platform) -> Loader {
         .constant("comm_seed", &seed)
         .constant("comm_mask", &mask)
         .max_entries("comms", mask + 1);
-    share(loader.constant("own_tgid", &platform.excluded_process.unwrap_or_default()), platform)
+    let loader = loader.constant("own_tgid", &platform.excluded_process.unwrap_or_default());
+    let loader = match &platform.executables {
+        Some(executables) => executables.share(loader),
+        None => loader.constant("owners_by", &(platform.facts.cgroups.primary as u32)),
+    };
+    share(loader, platform)
 }
 
 /// Lets an object that includes only the table of cgroups use it.

@@ -129,7 +129,7 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
         .max_entries("allocations", if config.allocations { workloads } else { 1 });
     let mut object = filter::tune(loader, platform).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
-    account::open(&mut object, types)?;
+    account::open(&mut object, types, platform)?;
     object.attach("sched_process_exit", types).map_err(crate::refused)?;
     if config.allocations {
         object.attach("mm_page_alloc", types).map_err(crate::refused)?;

@@ -167,7 +167,7 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<(Object, 
         .max_entries("delays", threads);
     let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
-    account::open(&mut object, types)?;
+    account::open(&mut object, types, platform)?;
     let timed = config.latency != Latency::Off;
     let refusal = if timed { object.attach("sched_switch", types).err() } else { None };
     if refusal.is_some() || !timed {

@@ -3,6 +3,7 @@
 use std::hash::Hash;
 use std::sync::Arc;
 
+use bpf::abi::executable::EXECUTABLE;
 use bpf::{Object, PerCpuTable, Plain};
 use model::{Census, Metric, Subject, Text, Value};
 use runtime::{Distribution, MakeError, Platform, Scrape};
@@ -11,15 +12,21 @@ use crate::retire::Retirement;
 
 /// A key with the workload that its entry belongs to.
 pub trait Key: Plain + Copy + Eq + Hash {
-    /// Gives the cgroup's id in the primary hierarchy; 0 is work that no task owns.
+    /// Gives the id of the cgroup in the primary hierarchy, or of an executable within it; 0 is work that no task owns.
     fn cgroup(&self) -> u64;
 
     /// Gives whose entry it is.
     fn subject(&self) -> Subject {
-        match self.cgroup() {
-            0 => Subject::Kernel,
-            cgroup => Subject::Cgroup(cgroup),
-        }
+        subject(self.cgroup())
+    }
+}
+
+/// Says what an owner's id stands for, as programs write it.
+pub fn subject(owner: u64) -> Subject {
+    match owner {
+        0 => Subject::Kernel,
+        executable if executable & EXECUTABLE != 0 => Subject::Executable(executable),
+        cgroup => Subject::Cgroup(cgroup),
     }
 }
 

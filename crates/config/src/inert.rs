@@ -21,11 +21,10 @@ enum When {
     Is(&'static str),
 }
 
-const KEYS: [(&str, When); 10] = [
+const KEYS: [(&str, When); 9] = [
     ("agent.privileges", When::Differs),
     ("integrations.ebpf.programs_path", When::Differs),
     ("integrations.ebpf.pin_path", When::Differs),
-    ("integrations.ebpf.granularity", When::Is("process")),
     ("integrations.ebpf.namespace_filter", When::Differs),
     ("integrations.ebpf.max_stack_depth", When::Written),
     ("enrich.kubernetes.enabled", When::Is("true")),

@@ -20,6 +20,9 @@ const OPTIONAL: &[&str] = &["container.id", "container.image.name", "k8s.pod.uid
 /// The names of containers by which `container_filter` may choose.
 const CONTAINER_NAMES: &[&str] = &["k8s.container.name", "container.name"];
 
+/// The name of an executable within a workload.
+const EXECUTABLE: &str = "process.executable.name";
+
 /// Makes attribute sets by the configuration's rules.
 pub(crate) struct Identities {
     granularity: Granularity,
@@ -222,6 +225,12 @@ impl Identities {
             Some(reason) if self.directory.expects(kind(place)) => (Answer::Unknown(set, reason.as_str()), true),
             _ => (Answer::Known(set), false),
         }
+    }
+
+    /// Gives a workload's set with the name of an executable within it.
+    pub(crate) fn within(&self, workload: &Attributes, executable: &Text) -> Arc<Attributes> {
+        let pairs = workload.pairs().iter().map(|pair| (pair.key.clone(), pair.value.clone()));
+        self.share(pairs.chain([(Text::Static(EXECUTABLE), executable.clone())]).collect())
     }
 
     fn share(&self, mut pairs: Vec<(Text, Text)>) -> Arc<Attributes> {

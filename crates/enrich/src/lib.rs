@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod container;
 mod directory;
 mod error;
+mod executables;
 mod identity;
 mod members;
 mod roots;
@@ -16,6 +17,7 @@ mod stats;
 pub mod unit;
 mod workloads;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use cgroup::Hierarchy;
@@ -36,10 +38,12 @@ pub enum Granularity {
 }
 
 /// What the configuration says of names.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// How finely measurements are told apart.
     pub granularity: Granularity,
+    /// Who knows the executables, where the kernel tells them apart within a workload.
+    pub executables: Option<Arc<dyn model::Executables>>,
     /// The attribute keys to leave out; workloads that then look alike are one.
     pub drop: Vec<String>,
     /// Attributes of containers that are left out unless they stand here: they tell apart what else is one workload.
@@ -64,6 +68,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             granularity: Granularity::default(),
+            executables: None,
             drop: Vec::new(),
             add: Vec::new(),
             container_filter: Vec::new(),

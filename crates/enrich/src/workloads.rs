@@ -11,6 +11,7 @@ use model::{Answer, Census, CgroupChange, Resolver, Root, Rule, Subject};
 use tracing::{debug, warn};
 
 use crate::cache::{Cache, Life, Lookup};
+use crate::executables::Executables;
 use crate::identity::{Identities, Named};
 use crate::roots;
 use crate::source::Sources;
@@ -34,6 +35,7 @@ pub struct Workloads {
 struct Shared {
     hierarchy: Hierarchy,
     identities: Identities,
+    executables: Executables,
     cache: Cache,
     counters: Counters,
     sources: Sources,
@@ -58,6 +60,7 @@ impl Workloads {
     pub fn start(hierarchy: Hierarchy, settings: &Settings) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             identities: Identities::new(settings),
+            executables: Executables::new(settings.executables.clone()),
             cache: Cache::new(settings),
             counters: Counters::default(),
             sources: Sources::default(),
@@ -123,6 +126,7 @@ impl Workloads {
             Subject::Overflow => Answer::Known(Arc::clone(&identities.overflow)),
             Subject::Cgroup(_) if !identities.tells_apart() => Answer::Known(Arc::clone(&identities.empty)),
             Subject::Cgroup(id) => self.shared.cgroup(id, wait),
+            Subject::Executable(id) => self.shared.executable(id, wait),
         };
         let counters = &self.shared.counters;
         match answer {
@@ -153,7 +157,8 @@ impl Census for Workloads {
         }
     }
 
-    fn removed_for(&self, cgroup: u64) -> Option<Duration> {
+    fn removed_for(&self, owner: u64) -> Option<Duration> {
+        let cgroup = self.shared.cgroup_of(owner).unwrap_or(owner);
         match self.shared.cache.life(cgroup) {
             Some((Life::Gone, since)) => Some(since.elapsed()),
             Some(_) => None,
@@ -198,6 +203,18 @@ impl Shared {
             None if self.ask(id) => Answer::Pending,
             Some(Lookup::Sought(_)) | None => self.identities.unknown(id, Reason::NotFound),
         }
+    }
+
+    fn executable(&self, id: u64, wait: bool) -> Answer {
+        match self.cgroup_of(id) {
+            Some(cgroup) => self.executables.name(id, self.cgroup(cgroup, wait), &self.identities),
+            None => self.identities.unknown(id, Reason::NotFound),
+        }
+    }
+
+    /// Gives the cgroup of an executable; nothing where the id is a cgroup's own.
+    fn cgroup_of(&self, owner: u64) -> Option<u64> {
+        self.executables.cgroup(owner, |cgroup| self.cache.life(cgroup).is_some())
     }
 
     fn ask(&self, id: u64) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::attributes::Attributes;
+use crate::attributes::{Attributes, Text};
 
 /// The owner of a measurement, in kernel terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,10 +12,27 @@ pub enum Subject {
     Node,
     /// A cgroup of the primary hierarchy: the inode number of its directory.
     Cgroup(u64),
+    /// An executable within a cgroup, by an id that stands for both: [`Executables`] tells which.
+    Executable(u64),
     /// Work that no task owns (interrupt context, write-back): the workload `kernel`.
     Kernel,
     /// What a full kernel map could not tell apart: the metric's overflow series.
     Overflow,
+}
+
+/// What the id of a [`Subject::Executable`] stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Executable {
+    /// The cgroup.
+    pub cgroup: u64,
+    /// The executable's name, as far as the kernel keeps it.
+    pub name: Text,
+}
+
+/// Knows the executables that the kernel tells apart.
+pub trait Executables: Send + Sync {
+    /// Gives what an id stands for; nothing when it is none of an executable, or of one that is forgotten.
+    fn find(&self, id: u64) -> Option<Executable>;
 }
 
 /// What a [`Resolver`] knows of a subject.
@@ -93,8 +110,9 @@ pub trait Census: Send + Sync {
     /// Takes note of a change.
     fn changed(&self, change: CgroupChange);
 
-    /// Gives the time since a cgroup was removed, or since it was first found missing; nothing while it exists.
-    fn removed_for(&self, cgroup: u64) -> Option<Duration>;
+    /// Gives the time since a cgroup was removed, or since it was first found missing; nothing while it exists. Of an
+    /// executable's id: the same of its cgroup.
+    fn removed_for(&self, owner: u64) -> Option<Duration>;
 
     /// Gives the cgroups that stand for whole workloads and the number of that list; nothing while the list is still
     /// the one that has the number `known`. No list has the number 0.

@@ -3,6 +3,7 @@
 
 pub mod bus;
 pub mod collector;
+mod executables;
 mod gather;
 pub mod health;
 pub mod manager;
@@ -15,6 +16,7 @@ mod worker;
 
 pub use bus::{Bus, Entrance, Ledger, Limit};
 pub use collector::{CollectError, Collector, Descriptor, Distribution, Empty, MakeError, Need, Plan, Scrape, Section};
+pub use executables::Executables;
 pub use health::{State, Status};
 pub use manager::{Manager, Options, Selection, StartError};
 pub use own::Own;

@@ -49,6 +49,8 @@ pub struct Platform {
     pub exclude_processes: Vec<String>,
     /// Which cgroups the kernel counts; nothing where all are, or where user space alone decides.
     pub cgroup_rules: Option<crate::CgroupRules>,
+    /// The kernel's table of executables; nothing where they are not told apart.
+    pub executables: Option<Arc<crate::Executables>>,
     /// The process that is not counted: the agent's own, as the kernel's programs see it.
     pub excluded_process: Option<u32>,
     /// Of operations that are timed and of events one in so many is taken.

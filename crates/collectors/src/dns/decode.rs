@@ -1,12 +1,12 @@
 //! From the kernel's records of answers to events.
 
 use bpf::abi::dns::{EVENT_RESPONSE, ResponseEvent, TYPE_OTHER};
-use model::Subject;
 use model::event::{Detail, DnsResponse, Event};
 use zerocopy::FromBytes;
 
 use super::{names, wire};
 use crate::reader::{Decode, Left, ip};
+use crate::table::subject;
 
 const TCP: u16 = 6;
 
@@ -32,7 +32,7 @@ impl Decode for Decoder {
             transport: if event.protocol == TCP { "tcp" } else { "udp" },
         }));
         let head = event.head;
-        let subject = if head.cgroup == 0 { Subject::Kernel } else { Subject::Cgroup(head.cgroup) };
+        let subject = subject(head.cgroup);
         let time = head.time.saturating_add_signed(offset);
         Ok(Event { time, subject, pid: head.pid, command: head.comm, detail })
     }
@@ -42,6 +42,8 @@ impl Decode for Decoder {
 mod tests {
     use bpf::abi::event::{EventHead, FAMILY_INET};
     use zerocopy::IntoBytes;
+
+    use model::Subject;
 
     use super::*;
 

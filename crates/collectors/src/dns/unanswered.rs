@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bpf::abi::dns::{Asked, Pending};
 use bpf::{Object, Table};
-use model::{Metric, Subject};
+use model::Metric;
 use runtime::{MakeError, Platform, Scrape};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::names;
 use crate::retire::Retirement;
-use crate::table::Entry;
+use crate::table::{Entry, subject};
 
 /// The least pause between two sweeps that nobody asked for.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -89,10 +89,6 @@ pub(super) async fn keep_sweeping(unanswered: Weak<Mutex<Unanswered>>, window: u
 
 pub(super) fn lock(unanswered: &Arc<Mutex<Unanswered>>) -> std::sync::MutexGuard<'_, Unanswered> {
     unanswered.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn subject(cgroup: u64) -> Subject {
-    if cgroup == 0 { Subject::Kernel } else { Subject::Cgroup(cgroup) }
 }
 
 /// Gives the time as programs see it.

@@ -33,7 +33,9 @@ pub struct Ebpf {
     #[serde(with = "crate::duration")]
     #[schemars(schema_with = "crate::duration::second")]
     pub scrape_interval: Duration,
-    /// What one set of series stands for.
+    /// What one set of series stands for. process adds process.executable.name: what ps calls the command of a process'
+    /// first thread, of 15 bytes at most. What ends stays in the sum of its executable. Where the kernel itself counts by
+    /// cgroup (block I/O, files of cgroups) the name is absent.
     pub granularity: Granularity,
     /// The collectors, by name; `collect_NAME` is the short form of NAME.enabled.
     pub collectors: BTreeMap<String, serde_json::Value>,

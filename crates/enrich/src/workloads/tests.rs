@@ -93,6 +93,40 @@ fn other_subjects_need_no_cgroup() {
     assert_eq!(text(&workloads.resolve(Subject::Overflow)), "otel.metric.overflow=true");
 }
 
+/// Executables 100 to 102 of one cgroup.
+struct Three(u64);
+
+impl model::Executables for Three {
+    fn find(&self, id: u64) -> Option<model::Executable> {
+        let name = ["sh", "cat", "cat"].get(usize::try_from(id).ok()?.checked_sub(100)?)?;
+        Some(model::Executable { cgroup: self.0, name: (*name).into() })
+    }
+}
+
+#[test]
+fn an_executable_has_its_name_beside_that_of_its_workload() {
+    let fake = Fake::new("executables");
+    let nginx = fake.make("a.service");
+    let executables = Some(Arc::new(Three(nginx)) as Arc<dyn model::Executables>);
+    let settings = Settings { executables, ..Settings::default() };
+    let workloads = Workloads::start(fake.hierarchy(), &settings).unwrap();
+    let of = |id| workloads.resolve(Subject::Executable(id));
+    assert_eq!(text(&of(100)), "process.executable.name=shsystemd.unit=a.service");
+    let (Answer::Known(one), Answer::Known(two)) = (of(101), of(102)) else { panic!("no names") };
+    assert!(Arc::ptr_eq(&one, &two), "equal sets are one");
+    assert_eq!(text(&of(103)), "cgroup_not_found");
+    assert_eq!(text(&workloads.resolve(Subject::Cgroup(nginx))), "systemd.unit=a.service");
+
+    assert_eq!(workloads.removed_for(100), None);
+    workloads.changed(CgroupChange::Removed { id: nginx });
+    assert!(workloads.removed_for(100).is_some() && workloads.removed_for(nginx).is_some());
+    assert_eq!(text(&of(100)), "process.executable.name=shsystemd.unit=a.service", "it outlives its cgroup");
+
+    let drop = vec!["process.executable.name".to_owned()];
+    let workloads = Workloads::start(fake.hierarchy(), &Settings { drop, ..settings }).unwrap();
+    assert_eq!(text(&workloads.resolve(Subject::Executable(101))), "systemd.unit=a.service");
+}
+
 #[test]
 fn a_missing_mount_is_an_error() {
     let hierarchy = Hierarchy { mount: "/no/such/place".into() };

@@ -75,6 +75,7 @@ fn start_with(options: Options, selections: Vec<Selection>, own: Own) -> Result<
         process_filter: Vec::new(),
         exclude_processes: Vec::new(),
         cgroup_rules: None,
+        executables: None,
         excluded_process: None,
         sample_every: 1,
         meters: own.provider(),
