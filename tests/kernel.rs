@@ -56,7 +56,7 @@ pub const STIMULI: &[Stimulus] = &[
 #[test]
 fn every_collector_sees_what_it_watches() {
     let _kernel = live!();
-    let agent = Agent::start(Wish::default());
+    let agent = Agent::start(Wish { all: true, ..Wish::default() });
     for stimulus in STIMULI {
         let cgroup = Cgroup::new(stimulus.collector);
         // Version 1 charges I/O by a hierarchy of its own.

@@ -21,6 +21,10 @@ pub struct Agent {
     prometheus: SocketAddr,
 }
 
+/// The environment variable with which agents run only the collectors that their tests name: in a guest that is emulated
+/// the kernel takes seconds to verify the programs of all.
+const ALONE: &str = "TELESONDE_TEST_ALONE";
+
 /// What a test wants of its agent beyond the defaults.
 #[derive(Clone, Copy, Default)]
 pub struct Wish<'w> {
@@ -28,6 +32,8 @@ pub struct Wish<'w> {
     pub program: Option<&'w Path>,
     /// The sections of further collectors, each a line of YAML.
     pub collectors: &'w [&'w str],
+    /// Whether all other collectors have to run as well, even where [`ALONE`] is set.
+    pub all: bool,
     /// The section of the syscalls collector, in YAML's flow style without the braces.
     pub syscalls: &'w str,
     /// Further keys of `integrations.ebpf`, each a line of YAML.
@@ -104,7 +110,14 @@ impl Agent {
         };
         let events = if wish.events.is_empty() { "otlp: ''" } else { wish.events };
         let separator = if wish.syscalls.is_empty() { "" } else { ", " };
-        let collectors: String = wish.collectors.iter().map(|line| ["      ", line, "\n"].concat()).collect();
+        let mut collectors: String = wish.collectors.iter().map(|line| ["      ", line, "\n"].concat()).collect();
+        if std::env::var_os(ALONE).is_some() && !wish.all {
+            let is_named = |name: &str| wish.collectors.iter().any(|line| line.split(':').next() == Some(name));
+            let others = collectors::ALL.iter().map(|collector| collector.name);
+            for name in others.filter(|name| !["syscalls", "cgroup"].contains(name) && !is_named(name)) {
+                collectors += &["      ", name, ": {enabled: false}\n"].concat();
+            }
+        }
         let ebpf: String = wish.ebpf.iter().map(|line| ["    ", line, "\n"].concat()).collect();
         let config = format!(
             "integrations:\n  ebpf:\n{ebpf}    collectors:\n      syscalls: {{enabled: require{separator}{}}}\n{collectors}\
@@ -129,6 +142,18 @@ impl Agent {
     pub fn status(&self) -> Option<Value> {
         let (code, body) = scrape::get_unix(&self.directory.join("admin.sock"), "/status").ok()?;
         (code == 200).then(|| serde_json::from_str(&body).unwrap())
+    }
+
+    /// Says whether a collector is degraded for a reason that has these words. It must be so on kernels before a version,
+    /// and on no others.
+    pub fn lacks(&self, collector: &str, words: &str, before: (u32, u32)) -> bool {
+        let status = self.status().unwrap();
+        let integrations = status["integrations"].as_array().unwrap();
+        let state = integrations.iter().find(|one| one["name"] == collector).unwrap().to_string();
+        let lacks = state.contains("degraded") && state.contains(words);
+        let facts = bpf::probe::Facts::gather();
+        assert_eq!(lacks, facts.version < before, "Linux {}: {state}", facts.release);
+        lacks
     }
 
     /// Gives the text of a scrape.

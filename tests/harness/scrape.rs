@@ -18,11 +18,28 @@ pub struct Sample {
     pub value: f64,
 }
 
+/// Compares a number with what was done, of which the kernel may have skipped so much.
+pub fn assert_counted(found: Option<f64>, done: f64, skipped: f64) {
+    let found = found.unwrap_or_default();
+    assert!(done - skipped <= found && found <= done, "{found} of {done}, {skipped} skipped");
+}
+
 /// All samples of a scrape.
 #[derive(Clone, Debug)]
 pub struct Scrape(pub Vec<Sample>);
 
 impl Scrape {
+    /// Gives how many runs of these programs the kernel has skipped: they would have run within themselves on one CPU.
+    /// The programs of system calls may be only from Linux 7.0 on, which preempts them: then counts may be short of
+    /// what was done by as much, and by no more.
+    pub fn skipped(&self, programs: &[&str]) -> f64 {
+        let of = |program: &&str| self.sum("telesonde_bpf_misses_total", &[("program", program)]);
+        let skipped = programs.iter().map(of).sum();
+        let facts = bpf::probe::Facts::gather();
+        assert!(skipped == 0.0 || facts.version >= (7, 0), "Linux {} skipped {programs:?}", facts.release);
+        skipped
+    }
+
     /// Reads the text format 0.0.4.
     pub fn parse(text: &str) -> Self {
         Self(text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(sample).collect())

@@ -61,21 +61,25 @@ pub fn dns(cgroup: &Cgroup, actions: &[String]) -> Value {
     finish(command.spawn().unwrap())
 }
 
-/// Gives the 32-bit program that calls getppid so many times, or why there is none.
-pub fn compat(calls: u32) -> Result<PathBuf, String> {
-    compile_compat("compat.c", &[format!("-DCOUNT={calls}")])
+/// How often the 32-bit programs do what they do.
+pub const COMPAT_CALLS: u32 = 777;
+pub const COMPAT_ROUNDS: u32 = 77;
+
+/// Gives the 32-bit program that calls getppid [`COMPAT_CALLS`] times, or why there is none.
+pub fn compat() -> Result<PathBuf, String> {
+    compile_compat("compat.c", COMPAT_CALLS)
 }
 
-/// Gives the 32-bit program that reads, writes and flushes a new file so many times, or why there is none.
-pub fn compat_files(file: &Path, rounds: u32) -> Result<PathBuf, String> {
-    compile_compat("compat_files.c", &[format!("-DCOUNT={rounds}"), format!("-DPATH=\"{}\"", file.display())])
+/// Gives the 32-bit program that reads, writes and flushes a new file [`COMPAT_ROUNDS`] times, or why there is none.
+pub fn compat_files() -> Result<PathBuf, String> {
+    compile_compat("compat_files.c", COMPAT_ROUNDS)
 }
 
-fn compile_compat(source: &str, defines: &[String]) -> Result<PathBuf, String> {
-    let flags = ["-m32", "-O1", "-nostdlib", "-static", "-fno-stack-protector", "-fuse-ld=bfd"];
-    let flags: Vec<&str> = flags.into_iter().chain(defines.iter().map(String::as_str)).collect();
+fn compile_compat(source: &str, count: u32) -> Result<PathBuf, String> {
+    let count = format!("-DCOUNT={count}");
+    let flags = ["-m32", "-O1", "-nostdlib", "-static", "-fno-stack-protector", "-fuse-ld=bfd", &count];
     let program = compile(source, &flags, &["clang"])?;
-    match Command::new(&program).status() {
+    match Command::new(&program).current_dir(env!("CARGO_TARGET_TMPDIR")).status() {
         Ok(status) if status.success() => Ok(program),
         Ok(status) => Err(format!("a 32-bit program ends with {status}")),
         Err(error) => Err(format!("this kernel runs no 32-bit programs: {error}")),
@@ -130,13 +134,14 @@ fn is_missing(compiler: &str) -> bool {
 #[test]
 fn all_compile() {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stimulus");
-    // Where there is no 32-bit linker, the test that needs the program says so.
-    let _ = compat(777);
+    // Where there is no 32-bit linker, the tests that need these programs say so.
+    let _ = (compat(), compat_files());
     // A guest has no sources.
     for entry in std::fs::read_dir(sources).into_iter().flatten().flatten() {
         let name = entry.file_name().into_string().unwrap();
-        // Other 32-bit programs and BPF ones are compiled by the tests that need them.
-        if !name.starts_with("compat") && !name.ends_with(".bpf.c") {
+        if name.ends_with(".bpf.c") {
+            bpf(&name);
+        } else if !name.starts_with("compat") {
             compile(&name, &["-O1", "-Wall", "-Werror", "-pthread"], &["clang", "cc"]).unwrap();
         }
     }

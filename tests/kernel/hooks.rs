@@ -14,7 +14,7 @@ const OWN: &[&str] = &["pos", "flags", "mnt_id", "ino", "link_id", "prog_tag", "
 #[test]
 fn at_most_two_programs_sit_on_a_hook() {
     let _kernel = live!();
-    let agent = Agent::start(Wish { events: "stdout: true", ..Wish::default() });
+    let agent = Agent::start(Wish { all: true, events: "stdout: true", ..Wish::default() });
     let names: BTreeMap<u32, String> = aya::programs::loaded_programs()
         .flatten()
         .map(|program| (program.id(), program.name_as_str().unwrap_or_default().to_owned()))

@@ -21,6 +21,10 @@ fn pages(scrape: &Scrape, cgroup: &Cgroup) -> f64 {
     scrape.value(ALLOCATIONS, &[("cgroup_path", cgroup.path())]).unwrap_or_default()
 }
 
+fn start() -> Agent {
+    Agent::start(Wish { collectors: &["memory: {enabled: require}"], ..Wish::default() })
+}
+
 #[test]
 fn fresh_pages_are_minor_faults_and_allocations() {
     const PAGES: f64 = 20_000.0;
@@ -29,7 +33,7 @@ fn fresh_pages_are_minor_faults_and_allocations() {
     /// The pages of a new mapping's upper tables, of its administration and of two messages through a pipe.
     const BESIDES: f64 = 64.0;
     let _kernel = live!();
-    let agent = Agent::start(Wish::default());
+    let agent = start();
     let cgroup = Cgroup::new("pages");
     let mut tasks = Tasks::start(&cgroup);
     tasks.ask("pages 10");
@@ -51,7 +55,7 @@ fn fresh_pages_are_minor_faults_and_allocations() {
 fn the_faults_of_brief_tasks_sum_exactly() {
     const CHILDREN: u32 = 2_000;
     let _kernel = live!();
-    let agent = Agent::start(Wish::default());
+    let agent = start();
     let cgroup = Cgroup::new("faults");
     let mut tasks = Tasks::start(&cgroup);
     let (before, first) = tasks.at_rest(|| faults(&agent.scrape(), &cgroup, "minor"));
@@ -70,7 +74,7 @@ fn the_faults_of_brief_tasks_sum_exactly() {
 #[test]
 fn a_kill_belongs_to_the_victim() {
     let _kernel = live!();
-    let agent = Agent::start(Wish::default());
+    let agent = start();
     let (cgroup, other) = (Cgroup::new("oom"), Cgroup::new("calm"));
     let limit = ["memory.limit_in_bytes", "memory.max"].map(|file| cgroup.directory().join(file));
     let Some(limit) = limit.iter().find(|file| file.exists()) else {

@@ -43,6 +43,10 @@ fn seen(scrape: &Scrape, cgroup: &Cgroup) -> Seen {
     }
 }
 
+fn start() -> Agent {
+    Agent::start(Wish { collectors: &["scheduler: {enabled: require}"], ..Wish::default() })
+}
+
 #[test]
 fn time_switches_and_waits_are_the_kernels_own() {
     let _kernel = live!();
@@ -110,7 +114,7 @@ fn waits_are_sampled_and_switches_are_not() {
 #[test]
 fn what_runs_at_the_gather_is_counted_to_the_moment() {
     let _kernel = live!();
-    let agent = Agent::start(Wish::default());
+    let agent = start();
     let cgroup = Cgroup::new("running");
     let mut tasks = Tasks::start(&cgroup);
     let usage = |tasks: &mut Tasks| tasks.ask("usage")["ns"].as_f64().unwrap();
@@ -131,7 +135,7 @@ fn what_runs_at_the_gather_is_counted_to_the_moment() {
 #[test]
 fn what_was_done_before_a_move_stays_where_it_was() {
     let _kernel = live!();
-    let agent = Agent::start(Wish::default());
+    let agent = start();
     let (old, new) = (Cgroup::new("old"), Cgroup::new("new"));
     let mut tasks = Tasks::start(&old);
     let (before, first) = tasks.at_rest(|| seen(&agent.scrape(), &old));
@@ -184,7 +188,7 @@ impl Drop for CpuTime {
 fn thousands_of_brief_tasks_sum_exactly() {
     const CHILDREN: u32 = 3_000;
     let _kernel = live!();
-    let agent = Agent::start(Wish::default());
+    let agent = start();
     let cgroup = Cgroup::new("brief");
     let mut tasks = Tasks::start(&cgroup);
     let time = CpuTime::of(&tasks);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A 32-bit x86 program without a C library: does I/O on a new file, PATH, by i386 numbers, COUNT times each, and exits.
+// A 32-bit x86 program without a C library: does I/O on a new file where it is started, by i386 numbers, COUNT times each, and exits.
 
 #define I386_READ 3
 #define I386_WRITE 4
@@ -9,6 +9,7 @@
 #define I386_FDATASYNC 148
 #define I386_EXIT_GROUP 252
 #define AT_FDCWD -100
+#define PATH "compat-file"
 
 static char data[256];
 

@@ -419,7 +419,10 @@ int main(int argc, char **argv)
 			spinners(n);
 		else if (!strcmp(action, "enter"))
 			enter(value);
-		else if (!strcmp(action, "direct_writes"))
+		else if (!strcmp(action, "chdir")) {
+			if (chdir(value))
+				die(value);
+		} else if (!strcmp(action, "direct_writes"))
 			direct_writes(n);
 		else if (!strcmp(action, "exec"))
 			execs = n;
@@ -429,7 +432,7 @@ int main(int argc, char **argv)
 			fprintf(stderr, "stimulus: no such action: %s\n", action);
 			return 2;
 		}
-		if (strcmp(action, "exec_file"))
+		if (strcmp(action, "exec_file") && strcmp(action, "chdir"))
 			printf(",\"%s\":%ld", action, n);
 	}
 	printf("}\n");

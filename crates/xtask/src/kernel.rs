@@ -5,8 +5,11 @@ mod initramfs;
 mod packages;
 mod table;
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -53,30 +56,122 @@ pub struct Options {
     /// Boot with lockdown=confidentiality.
     #[arg(long)]
     lockdown: bool,
-    /// The guest's CPUs.
-    #[arg(long, default_value_t = 2)]
+    /// The guest's CPUs. With one, its clock does not depend on this machine's load.
+    #[arg(long, default_value_t = 1)]
     cpus: u32,
+    /// Write docs/kernels.md from the results of this and earlier runs.
+    #[arg(long)]
+    record: bool,
     /// Arguments for the test programs, such as a name.
     #[arg(last = true)]
     args: Vec<String>,
 }
 
-/// Runs the suite on each kernel and prints one table; anything that failed makes the exit code 1.
+impl Options {
+    /// Gives what distinguishes a boot from a normal one, empty for that.
+    fn variant(&self) -> String {
+        let mut words = Vec::new();
+        match self.cgroups {
+            Cgroups::V2 => {}
+            Cgroups::Hybrid => words.push("hybrid cgroups".to_owned()),
+            Cgroups::V1 => words.push("cgroups v1".to_owned()),
+        }
+        if self.lockdown {
+            words.push("lockdown".to_owned());
+        }
+        if self.cpus != 1 {
+            words.push(format!("{} CPUs", self.cpus));
+        }
+        words.join(", ")
+    }
+}
+
+/// Runs the suite on each kernel and prints one table. The exit code is 1 for anything that failed, for a test that was
+/// skipped although this machine runs it, for a collector without any test that passed, and for a guest that fell.
 ///
 /// # Errors
-/// Fails when a kernel cannot be had or booted, or when the suite cannot be built.
+/// Fails when a kernel cannot be had, QEMU not be started, or the suite not be built.
 pub fn run(options: &Options) -> Result<ExitCode> {
     setup::kernel()?;
     let programs = programs()?;
-    let mut results = Vec::new();
+    let (mut columns, mut good) = (Vec::new(), true);
     for &release in &options.releases {
         let kernel = packages::kernel(release, &tools::home())?;
         let image = initramfs::pack(&kernel, &programs, options)?;
-        let output = guest::boot(&kernel, &image, options)?;
-        results.push(table::Column::read(&kernel.version, &output));
+        let (output, is_whole) = guest::boot(&kernel, &image, options)?;
+        good &= is_whole;
+        let title = [kernel.version.as_str(), &options.variant()].join(" ").trim().to_owned();
+        keep(&title, &output, options.args.is_empty())?;
+        columns.push(table::Column::read(&title, &output));
     }
-    print!("\n{}", table::render(&results));
-    Ok(ExitCode::from(u8::from(results.iter().any(|column| column.failed() > 0))))
+    print!("\n{}", table::render(&columns));
+    good &= columns.iter().all(|column| column.failed().is_empty());
+    let here = skipped_here(&programs, &columns)?;
+    for column in &columns {
+        for (name, _) in column.skipped().filter(|(name, _)| !here.iter().any(|here| here == name)) {
+            println!("{}: {name} was skipped, but runs on this machine", column.title);
+            good = false;
+        }
+        for collector in column.without_a_pass().into_iter().filter(|_| options.args.is_empty()) {
+            println!("{}: no test of {collector} has passed", column.title);
+            good = false;
+        }
+    }
+    if options.record {
+        record()?;
+    }
+    Ok(ExitCode::from(u8::from(!good)))
+}
+
+/// Keeps a console for [`record`]; part of a suite adds to what is there.
+fn keep(title: &str, output: &str, whole: bool) -> Result<()> {
+    let directory = process::target().join("kernel/consoles");
+    fs::create_dir_all(&directory)?;
+    let path = directory.join(title);
+    let before = if whole { String::new() } else { fs::read_to_string(&path).unwrap_or_default() };
+    fs::write(&path, before + output).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Gives which of the skipped tests are skipped on this machine, too.
+fn skipped_here(programs: &[PathBuf], columns: &[table::Column]) -> Result<Vec<String>> {
+    let names: BTreeSet<&str> = columns.iter().flat_map(table::Column::skipped).map(|(name, _)| name).collect();
+    let suite = programs.last().context("there is no suite")?;
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut command = Command::new(suite);
+    command.args(["--exact", "--show-output"]).args(names);
+    let output = process::output(&mut command).context("what was skipped there fails here")?;
+    let column = table::Column::read("here", &output);
+    Ok(column.skipped().map(|(name, _)| name.to_owned()).collect())
+}
+
+/// Writes docs/kernels.md: normal boots in one table, others in a second one.
+fn record() -> Result<()> {
+    let directory = process::target().join("kernel/consoles");
+    let mut columns = Vec::new();
+    for entry in fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?.flatten() {
+        let title = entry.file_name().to_string_lossy().into_owned();
+        columns.push(table::Column::read(&title, &fs::read_to_string(entry.path())?));
+    }
+    let version = |column: &table::Column| -> Vec<u32> {
+        column.title.split(['.', '-', '+', ' ']).map_while(|part| part.parse().ok()).collect()
+    };
+    columns.sort_by_key(version);
+    let (others, normal): (Vec<_>, Vec<_>) = columns.into_iter().partition(|column| column.title.contains(' '));
+    let mut text = String::from(include_str!("kernel/kernels.md"));
+    for (heading, columns) in [("Normal boots: cgroup v2, one CPU", &normal), ("Other boots", &others)] {
+        let _ = write!(text, "\n## {heading}\n\n{}", table::document(columns));
+        let skipped: BTreeSet<String> = columns
+            .iter()
+            .flat_map(|of| of.skipped().map(|(name, why)| format!("* {}: `{name}`: {why}\n", of.title)))
+            .collect();
+        if !skipped.is_empty() {
+            let _ = write!(text, "\nSkipped:\n\n{}", skipped.into_iter().collect::<String>());
+        }
+    }
+    let path = process::root().join("docs/kernels.md");
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Builds the suite and the agent, and what the tests compile on a machine that has a compiler.
@@ -97,7 +192,7 @@ fn programs() -> Result<Vec<PathBuf>> {
     }
     // The guest has no compiler: what this leaves in the build's directory goes into its file system.
     let suite = programs.last().context("there is no suite")?;
-    process::must(std::process::Command::new(suite).args(["--exact", "harness::stimulus::all_compile"]))?;
+    process::must(Command::new(suite).args(["--exact", "harness::stimulus::all_compile"]))?;
     Ok(programs)
 }
 

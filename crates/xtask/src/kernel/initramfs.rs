@@ -13,9 +13,14 @@ use crate::process;
 
 /// What tests start, as far as it is there; a test without its program reports itself skipped.
 const PROGRAMS: [&str; 12] =
-    ["ip", "mkfs.ext4", "mount", "umount", "losetup", "dnsmasq", "dig", "ethtool", "tc", "bpftool", "ps", "true"];
-/// Modules and what they depend on.
-const MODULES: [&str; 7] = ["veth", "tun", "loop", "ext4", "sch_ingress", "cls_bpf", "dummy"];
+    ["ip", "mkfs.ext4", "mount", "umount", "losetup", "unshare", "dnsmasq", "dig", "tc", "bpftool", "ps", "true"];
+/// Modules, with what they depend on.
+const MODULES: [&str; 9] =
+    ["virtio_pci", "virtio_blk", "ext4", "loop", "veth", "tun", "sch_ingress", "cls_bpf", "dummy"];
+/// The size of the disk on which tests make their files: a tmpfs takes no `O_DIRECT` before Linux 6.6.
+const DISK: &str = "1G";
+/// The longest that a test may run, in the guest's seconds.
+const LONGEST: u32 = 600;
 
 const INIT: &str = r#"#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
@@ -30,10 +35,13 @@ mount -t securityfs securityfs /sys/kernel/security
 mount -t tracefs tracefs /sys/kernel/tracing
 ip link set lo up
 for module in $(cat /modules); do insmod /modules.d/$module; done
+mkdir -p $(cat /disk)
+mount /dev/vda $(cat /disk)
 cgroup() { mkdir -p /sys/fs/cgroup/$1; mount -t cgroup -o $1 $1 /sys/fs/cgroup/$1; }
 case $(cat /cgroups) in
 v2) mount -t cgroup2 cgroup2 /sys/fs/cgroup
-    echo '+memory +cpu +io +pids' > /sys/fs/cgroup/cgroup.subtree_control ;;
+    for controller in memory cpu io pids; do echo +$controller > /sys/fs/cgroup/cgroup.subtree_control; done
+    cat /sys/fs/cgroup/cgroup.controllers ;;
 v1) mount -t tmpfs tmpfs /sys/fs/cgroup; cgroup memory; cgroup blkio; cgroup cpu,cpuacct ;;
 hybrid) mount -t tmpfs tmpfs /sys/fs/cgroup; cgroup memory; cgroup blkio; cgroup cpu,cpuacct
     mkdir /sys/fs/cgroup/unified; mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified ;;
@@ -44,11 +52,19 @@ echo "guest: done, up $(cut -d' ' -f1 /proc/uptime) s"
 poweroff -f
 "#;
 
-/// Packs the guest's file system and gives its image.
+/// What QEMU is given.
+pub struct Image {
+    /// The first file system, in memory.
+    pub archive: PathBuf,
+    /// The disk, mounted where tests make their files; what they compiled is on it.
+    pub disk: PathBuf,
+}
+
+/// Packs the guest's file systems.
 ///
 /// # Errors
 /// Fails when something cannot be copied or packed.
-pub fn pack(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<PathBuf> {
+pub fn pack(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<Image> {
     let dir = process::target().join("kernel");
     let root = dir.join("root");
     let _ = fs::remove_dir_all(&root);
@@ -59,7 +75,11 @@ pub fn pack(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<
     let found = PROGRAMS.iter().filter_map(|name| process::find(name));
     let own = [process::target().join("release/telesonde")];
     let mut files: BTreeSet<PathBuf> = BTreeSet::new();
-    for program in found.chain(programs.iter().cloned()).chain(own).chain(compiled()?) {
+    let compiled = compiled()?;
+    for program in &compiled {
+        files.extend(libraries(program));
+    }
+    for program in found.chain(programs.iter().cloned()).chain(own) {
         files.extend(libraries(&program));
         files.insert(program);
     }
@@ -77,13 +97,16 @@ pub fn pack(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<
         Cgroups::V1 => "v1",
     };
     fs::write(root.join("cgroups"), cgroups)?;
+    fs::write(root.join("disk"), process::target().join("tmp").display().to_string())?;
     fs::write(root.join("suite"), suite(programs, options))?;
     executable(&root.join("init"), INIT)?;
-    let image = dir.join(format!("{}.cpio", kernel.version));
-    archive(&root, &image)?;
+    let image = Image { archive: dir.join(format!("{}.cpio", kernel.version)), disk: dir.join("disk") };
+    archive(&root, &image.archive)?;
+    disk(&compiled, &dir.join("compiled"), &image.disk)?;
     Ok(image)
 }
 
+/// Gives the script that runs the tests, each as a process of its own: where the kernel falls, all before it is known.
 fn suite(programs: &[PathBuf], options: &Options) -> String {
     let quoted: Vec<String> = options.args.iter().map(|arg| format!("'{}'", arg.replace('\'', ""))).collect();
     let lines = programs.iter().map(|program| {
@@ -91,7 +114,12 @@ fn suite(programs: &[PathBuf], options: &Options) -> String {
         let is_suite = program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("tests-"));
         // Its other tests read the sources, which the guest does not have.
         let args = if quoted.is_empty() && is_suite { "kernel::".to_owned() } else { quoted.join(" ") };
-        format!("cd {directory} && TELESONDE_REQUIRE_BPF=1 {} --show-output {args}\n", program.display())
+        let program = program.display();
+        format!(
+            "cd {directory}\nfor test in $({program} --list --format terse {args} | sed -n 's/: test$//p'); do\n\
+             TELESONDE_REQUIRE_BPF=1 TELESONDE_TEST_ALONE=1 timeout {LONGEST} {program} --exact $test --show-output || \
+             echo \"guest: $test ended with $?\"\ndone\n"
+        )
     });
     lines.collect()
 }
@@ -115,7 +143,8 @@ fn busybox(root: &Path) -> Result<()> {
 fn compiled() -> Result<Vec<PathBuf>> {
     let directory = process::target().join("tmp");
     let entries = fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
-    Ok(entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect())
+    let is_whole = |path: &PathBuf| path.is_file() && !path.to_string_lossy().contains("/stimulus-");
+    Ok(entries.flatten().map(|entry| entry.path()).filter(is_whole).collect())
 }
 
 /// Gives the libraries that a program is linked with, and its loader.
@@ -176,6 +205,19 @@ fn executable(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
     Ok(())
+}
+
+/// Makes a disk that holds these files.
+fn disk(files: &[PathBuf], directory: &Path, image: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(directory);
+    fs::create_dir_all(directory)?;
+    for file in files {
+        let name = file.file_name().context("a file without a name")?;
+        fs::copy(file, directory.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
+    let _ = fs::remove_file(image);
+    let mut command = Command::new(process::find("mkfs.ext4").context("mkfs.ext4 is missing")?);
+    process::must(command.args(["-q", "-d"]).arg(directory).arg(image).arg(DISK))
 }
 
 fn archive(root: &Path, image: &Path) -> Result<()> {

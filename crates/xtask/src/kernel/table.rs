@@ -1,84 +1,168 @@
-//! The result by collector and kernel.
+//! What tests came to, by collector and kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// What one group of tests came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Cell {
-    passed: u32,
-    skipped: u32,
-    failed: u32,
+/// What one test came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Skipped(String),
+    Failed,
 }
 
-/// One kernel's results by group: the module below `kernel`, or the test program's own tests.
+/// The modules of the tests that are about a collector of another name; the others are about that of their own name,
+/// or about the agent.
+const COLLECTORS: [(&str, &[&str]); 4] = [
+    ("syscalls", &["counts", "quantiles", "limits", "churn"]),
+    ("network", &["network", "foreign"]),
+    ("process", &["process", "flood"]),
+    ("agent", &["all", "filter", "hooks", "host", "life", "names", "outage"]),
+];
+
+/// The results of one kernel.
 pub struct Column {
-    kernel: String,
-    cells: BTreeMap<String, Cell>,
-    reasons: BTreeSet<String>,
+    /// The kernel and how it was booted.
+    pub title: String,
+    tests: BTreeMap<String, Outcome>,
+    /// How long each test took on this machine.
+    seconds: BTreeMap<String, f64>,
 }
 
 impl Column {
-    /// Reads the console of a guest.
-    pub fn read(kernel: &str, output: &str) -> Self {
-        let mut column = Self { kernel: kernel.to_owned(), cells: BTreeMap::new(), reasons: BTreeSet::new() };
-        let mut skipped = BTreeSet::new();
+    /// Reads the console of one guest, or of several of the same kind, one after another: a later result counts.
+    pub fn read(title: &str, output: &str) -> Self {
+        let mut column = Self { title: title.to_owned(), tests: BTreeMap::new(), seconds: BTreeMap::new() };
         for line in output.lines() {
             if let Some(reason) = line.trim_start().strip_prefix("SKIPPED ") {
-                skipped.insert(reason.split_once(": ").map_or(reason, |(name, _)| name));
-                column.reasons.insert(reason.to_owned());
-            }
-        }
-        for line in output.lines() {
-            let Some((name, result)) = line.strip_prefix("test ").and_then(|test| test.split_once(" ... ")) else {
-                continue;
-            };
-            let Some(group) = group(name) else { continue };
-            let cell = column.cells.entry(group.to_owned()).or_default();
-            match result.trim() {
-                "ok" if skipped.contains(name) => cell.skipped += 1,
-                "ok" => cell.passed += 1,
-                _ => cell.failed += 1,
+                // A test says so before its end; the harness shows it behind its result.
+                let (name, reason) = reason.split_once(": ").unwrap_or((reason, "no reason given"));
+                column.tests.insert(name.to_owned(), Outcome::Skipped(reason.to_owned()));
+            } else if let Some((name, result)) = line.strip_prefix("test ").and_then(|test| test.split_once(" ... ")) {
+                let outcome = if result.trim() == "ok" { Outcome::Passed } else { Outcome::Failed };
+                column.tests.insert(name.to_owned(), outcome);
+            } else if let Some((name, _)) =
+                line.strip_prefix("guest: ").and_then(|line| line.split_once(" ended with "))
+            {
+                column.tests.insert(name.to_owned(), Outcome::Failed);
+            } else if let Some((name, seconds)) = line.strip_prefix("host: ").and_then(|line| line.split_once(' ')) {
+                column.seconds.insert(name.to_owned(), seconds.parse().unwrap_or_default());
             }
         }
         column
     }
 
-    /// Gives the number of failed tests; no tests at all count as one.
-    pub fn failed(&self) -> u32 {
-        if self.cells.is_empty() { 1 } else { self.cells.values().map(|cell| cell.failed).sum() }
+    /// Gives the tests that failed; a guest without any test counts as one.
+    pub fn failed(&self) -> Vec<&str> {
+        let failed = self.tests.iter().filter(|(_, outcome)| **outcome == Outcome::Failed);
+        let failed: Vec<&str> = failed.map(|(name, _)| name.as_str()).collect();
+        if self.tests.is_empty() { vec!["(no test has run)"] } else { failed }
     }
+
+    /// Gives the tests that were skipped, with the reasons.
+    pub fn skipped(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.tests.iter().filter_map(|(name, outcome)| match outcome {
+            Outcome::Skipped(reason) => Some((name.as_str(), reason.as_str())),
+            _ => None,
+        })
+    }
+
+    /// Gives the collectors of which no test has passed.
+    pub fn without_a_pass(&self) -> Vec<&'static str> {
+        rows().into_iter().filter(|row| self.count(row).0 == 0).collect()
+    }
+
+    /// Gives how many tests of a row passed, were skipped, failed.
+    fn count(&self, row: &str) -> (usize, usize, usize) {
+        let of = |kind: fn(&Outcome) -> bool| {
+            self.tests.iter().filter(|(name, outcome)| group(name) == Some(row) && kind(outcome)).count()
+        };
+        (
+            of(|outcome| *outcome == Outcome::Passed),
+            of(|outcome| matches!(outcome, Outcome::Skipped(_))),
+            of(|outcome| *outcome == Outcome::Failed),
+        )
+    }
+
+    /// Gives how many tests there are, and how long they took together.
+    pub fn totals(&self) -> (usize, f64) {
+        (self.tests.len(), self.seconds.values().sum())
+    }
+
+    fn cell(&self, row: &str) -> String {
+        match self.count(row) {
+            (0, 0, 0) => "untested".to_owned(),
+            (passed, skipped, failed) => format!("{passed}/{skipped}/{failed}"),
+        }
+    }
+}
+
+/// Gives the rows of the table: the collectors, the programs by themselves, the agent as a whole.
+fn rows() -> Vec<&'static str> {
+    let own = ["block", "bpf", "cgroup", "dns", "file_io", "memory", "scheduler", "tcp"];
+    let named = COLLECTORS.iter().map(|(row, _)| *row);
+    named.chain(own).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Gives `tcp` of `kernel::tcp::resets_are_counted`; nothing where the test needs no kernel.
 fn group(test: &str) -> Option<&str> {
-    match test.split_once("::") {
-        Some(("kernel", rest)) => Some(rest.split_once("::").map_or("all", |(group, _)| group)),
-        Some(("harness" | "pipeline" | "registry" | "contract", _)) => None,
-        _ => Some("bpf"),
-    }
+    let module = match test.split_once("::") {
+        Some(("kernel", rest)) => rest.split_once("::").map_or("all", |(group, _)| group),
+        Some(("harness" | "pipeline" | "registry" | "contract", _)) => return None,
+        _ => "bpf",
+    };
+    let row = COLLECTORS.iter().find(|(_, modules)| modules.contains(&module));
+    Some(row.map_or(module, |(row, _)| row))
 }
 
-/// Writes a table: passed / skipped / failed for each group and kernel, and why tests were skipped.
+/// Writes a table for a terminal: passed/skipped/failed for each row and kernel, and why tests were skipped.
 pub fn render(columns: &[Column]) -> String {
-    let groups: BTreeSet<&String> = columns.iter().flat_map(|column| column.cells.keys()).collect();
     let mut text = format!("{:<12}", "TESTS");
     for column in columns {
-        let _ = write!(text, " {:>24}", column.kernel);
+        let _ = write!(text, " {:>24}", column.title);
     }
     text.push_str("   passed/skipped/failed\n");
-    for group in groups {
-        let _ = write!(text, "{group:<12}");
+    for row in rows() {
+        let _ = write!(text, "{row:<12}");
         for column in columns {
-            let cell = column.cells.get(group).cloned().unwrap_or_default();
-            let _ = write!(text, " {:>24}", format!("{}/{}/{}", cell.passed, cell.skipped, cell.failed));
+            let _ = write!(text, " {:>24}", column.cell(row));
         }
         text.push('\n');
     }
     for column in columns {
-        for reason in &column.reasons {
-            let _ = writeln!(text, "{}: SKIPPED {reason}", column.kernel);
+        for (name, reason) in column.skipped() {
+            let _ = writeln!(text, "{}: SKIPPED {name}: {reason}", column.title);
         }
+        for name in column.failed() {
+            let _ = writeln!(text, "{}: FAILED {name}", column.title);
+        }
+    }
+    text
+}
+
+/// Writes the same as a document.
+pub fn document(columns: &[Column]) -> String {
+    let mut text = String::from("| tests |");
+    for column in columns {
+        let _ = write!(text, " {} |", column.title);
+    }
+    text.push_str("\n|---|");
+    text.push_str(&"---|".repeat(columns.len()));
+    text.push('\n');
+    for row in rows() {
+        let _ = write!(text, "| {row} |");
+        for column in columns {
+            let _ = write!(text, " {} |", column.cell(row));
+        }
+        text.push('\n');
+    }
+    for (name, which) in [("tests run", 0), ("minutes", 1)] {
+        let _ = write!(text, "| {name} |");
+        for column in columns {
+            let (tests, seconds) = column.totals();
+            let _ = if which == 0 { write!(text, " {tests} |") } else { write!(text, " {:.0} |", seconds / 60.0) };
+        }
+        text.push('\n');
     }
     text
 }
@@ -89,11 +173,17 @@ mod tests {
 
     #[test]
     fn a_console_becomes_a_column() {
-        let output = "test kernel::tcp::a ... ok\ntest kernel::tcp::b ... ok\nSKIPPED kernel::tcp::b: no TUN\n\
-                      test kernel::dns::c ... FAILED\ntest harness::lines ... ok\ntest calls ... ok\n";
-        let column = Column::read("6.1", output);
-        assert_eq!(column.cells["tcp"], Cell { passed: 1, skipped: 1, failed: 0 });
-        assert_eq!((column.failed(), column.cells.len()), (1, 3));
+        let output = "test kernel::tcp::a ... ok\nhost: kernel::tcp::a 1.5\ntest kernel::tcp::b ... ok\n\
+                      SKIPPED kernel::tcp::b: no TUN\ntest kernel::dns::c ... FAILED\ntest harness::lines ... ok\n\
+                      test calls ... ok\nguest: kernel::counts::d ended with 124\n";
+        let mut column = Column::read("6.1", output);
+        assert_eq!(column.count("tcp"), (1, 1, 0));
+        assert_eq!(column.failed(), ["kernel::counts::d", "kernel::dns::c"]);
+        assert_eq!(column.skipped().collect::<Vec<_>>(), [("kernel::tcp::b", "no TUN")]);
         assert!(render(&[column]).contains("1/1/0"));
+        column = Column::read("6.1", &format!("{output}test kernel::tcp::b ... ok\n"));
+        assert_eq!((column.count("tcp"), column.count("syscalls")), ((2, 0, 0), (0, 0, 1)));
+        assert!(column.without_a_pass().contains(&"block") && !column.without_a_pass().contains(&"tcp"));
+        assert!(document(&[column]).contains("| tcp | 2/0/0 |\n"));
     }
 }
