@@ -181,8 +181,15 @@ impl Bench {
                 if (5..29).contains(&at) { self.number as u32 * (1 + (cgroup + at) as u32 % 50) } else { 0 }
             };
             let counts: [u32; SLOTS] = std::array::from_fn(slot);
-            let distribution =
-                Distribution { sum: self.number * 1_000_003, zero: 0, scale: 0, first: 4, counts: &counts, weight: 1 };
+            let distribution = Distribution {
+                sum: self.number * 1_000_003,
+                unit: 1.0,
+                zero: 0,
+                scale: 0,
+                first: 4,
+                counts: &counts,
+                weight: 1,
+            };
             scrape.record_histogram(&LATENCY, subject, ["".into()], distribution);
         }
         scrape

@@ -4,6 +4,7 @@
 
 mod contract;
 mod harness;
+mod hubble;
 mod kernel;
 mod pipeline;
 mod registry;

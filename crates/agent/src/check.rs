@@ -192,7 +192,7 @@ fn verdict(descriptor: &'static Descriptor, loaded: &Loaded, platform: &Arc<Plat
         return Verdict { name, state: "disabled", why: String::new(), map_bytes: 0, samples: 0 };
     };
     if selection.enabled == Enabled::False {
-        let why = format!("integrations.ebpf.collectors.{name}.enabled is false");
+        let why = format!("{}.enabled is false", config::section_key(name));
         return Verdict { name, state: "disabled", why, map_bytes: 0, samples: 0 };
     }
     let plan = (descriptor.plan)(&selection.section, platform.facts.possible_cpus);

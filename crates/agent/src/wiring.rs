@@ -211,6 +211,7 @@ pub fn selections(loaded: &Loaded, registry: &[&'static Descriptor]) -> Vec<Sele
         let selection = loaded.collectors.iter().find(|selection| selection.name == descriptor.name)?;
         Some(Selection {
             descriptor,
+            key: config::section_key(descriptor.name),
             enabled: selection.enabled != Enabled::False,
             required: selection.enabled == Enabled::Require,
             section: selection.section.clone(),

@@ -5,7 +5,7 @@
 mod config;
 mod decode;
 mod named;
-mod names;
+pub(crate) mod names;
 mod unanswered;
 mod wire;
 

@@ -167,7 +167,7 @@ impl<K: Key> Histograms<K> {
 
 fn distribution(shape: HistShape, sum: &Histogram, weight: u32) -> Distribution<'_> {
     let (scale, first) = (shape.scale as i8, shape.first());
-    Distribution { sum: sum.sum, zero: sum.zero, scale, first, counts: &sum.slots, weight }
+    Distribution { sum: sum.sum, unit: 1.0, zero: sum.zero, scale, first, counts: &sum.slots, weight }
 }
 
 #[cfg(test)]

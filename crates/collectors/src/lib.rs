@@ -7,6 +7,7 @@ mod dns;
 mod file_io;
 mod filter;
 mod histogram;
+mod hubble;
 mod memory;
 mod network;
 mod period;
@@ -38,6 +39,7 @@ pub static ALL: &[&Descriptor] = &[
     &scheduler::DESCRIPTOR,
     &memory::DESCRIPTOR,
     &process::DESCRIPTOR,
+    &hubble::DESCRIPTOR,
 ];
 
 /// Tells what this kernel cannot do from what may work the next time.

@@ -12,7 +12,7 @@ use crate::switch::Enabled;
 pub(crate) const DOCUMENTED: [&str; 8] =
     ["syscalls", "network", "file_io", "scheduler", "memory", "tcp", "dns", "http"];
 
-/// The collector behind the `cilium` block.
+/// The collector behind the `cilium` block, which is off unless somebody switches it on.
 const HUBBLE: &str = "hubble";
 
 /// What the configuration must know of one collector.
@@ -42,6 +42,11 @@ pub struct Selection {
 /// Returns the short form of `collectors.NAME.enabled`.
 pub(crate) fn short_form(name: &str) -> String {
     if name == "tcp" { "collect_tcp_events".to_owned() } else { format!("collect_{name}") }
+}
+
+/// Returns the key of a collector's section.
+pub fn section_key(name: &str) -> String {
+    if name == HUBBLE { "integrations.ebpf.cilium".to_owned() } else { format!("integrations.ebpf.collectors.{name}") }
 }
 
 /// Returns the names of all collectors that have a section or are documented, those of this build first.
@@ -85,12 +90,23 @@ fn agree(long: &Data, short: &Data) -> bool {
 /// Returns the default layer's collectors: all of this build, each with its own defaults.
 pub(crate) fn defaults(sections: &[Section]) -> Node {
     let entries = sections.iter().filter(|section| section.name != HUBBLE).map(|section| {
-        let mut node = Node::from_json(&section.defaults, &Place::Default);
-        node.take("enabled");
-        node.put(&["enabled".to_owned()], Node::new(Place::Default, Data::Bool(true)));
-        Entry { key: section.name.to_owned(), place: Place::Default, value: node }
+        let value = default(section, true);
+        Entry { key: section.name.to_owned(), place: Place::Default, value }
     });
     Node::new(Place::Default, Data::Map(entries.collect()))
+}
+
+/// Returns the section behind the `cilium` block.
+pub(crate) fn hubble(sections: &[Section]) -> Option<&Section> {
+    sections.iter().find(|section| section.name == HUBBLE)
+}
+
+/// Returns a section's defaults, switched on or off.
+pub(crate) fn default(section: &Section, enabled: bool) -> Node {
+    let mut node = Node::from_json(&section.defaults, &Place::Default);
+    node.take("enabled");
+    node.put(&["enabled".to_owned()], Node::new(Place::Default, Data::Bool(enabled)));
+    node
 }
 
 /// Reads the merged tree: what is selected, what is refused, and what is asked for but not in this build.
@@ -105,8 +121,8 @@ pub(crate) fn select(
     absent(ebpf, sections, problems, warnings);
     let mut selections = Vec::with_capacity(sections.len());
     for section in sections {
-        let path = if section.name == HUBBLE { "cilium".to_owned() } else { format!("collectors.{}", section.name) };
-        let Some(mut node) = ebpf.find(&path).cloned() else { continue };
+        let path = section_key(section.name);
+        let Some(mut node) = root.find(&path).cloned() else { continue };
         let enabled = match node.take("enabled").map(|node| node.data) {
             Some(Data::Bool(false)) => Enabled::False,
             Some(Data::Text(_)) => Enabled::Require,
@@ -114,7 +130,7 @@ pub(crate) fn select(
         };
         let value = node.json();
         if let Err(reason) = (section.check)(&value) {
-            problems.push(blame(section, &node, &format!("integrations.ebpf.{path}"), reason));
+            problems.push(blame(section, &node, &path, reason));
         }
         let enabled = if running { enabled } else { Enabled::False };
         selections.push(Selection { name: section.name, enabled, section: value });

@@ -132,6 +132,9 @@ fn defaults(layers: &[Layer], sections: &[Section]) -> Node {
         root.put(&Key::of("exporters.otlp").child(name).0, endpoint.clone());
     }
     root.put(&Key::of("integrations.ebpf.collectors").0, collectors::defaults(sections));
+    if let Some(section) = collectors::hubble(sections) {
+        root.put(&Key::of("integrations.ebpf.cilium").0, collectors::default(section, false));
+    }
     root
 }
 

@@ -22,10 +22,15 @@ pub fn schema(sections: &[Section]) -> Value {
             .iter()
             .map(|name| {
                 let section = sections.iter().find(|section| section.name == *name);
-                ((*name).to_owned(), section.map_or_else(|| absent(name), own))
+                ((*name).to_owned(), section.map_or_else(|| absent(name), |section| own(section, true)))
             })
             .collect();
         ebpf.insert("collectors".to_owned(), json!({"type": "object", "description": described, "properties": of}));
+        let words = ebpf.get("cilium").and_then(|old| old.get("description")).cloned().unwrap_or_default();
+        let cilium =
+            collectors::hubble(sections).map_or_else(|| json!({"type": "object"}), |section| own(section, false));
+        ebpf.insert("cilium".to_owned(), cilium);
+        ebpf["cilium"]["description"] = words;
         for name in names {
             ebpf.insert(
                 collectors::short_form(name),
@@ -33,13 +38,13 @@ pub fn schema(sections: &[Section]) -> Value {
             );
         }
     }
-    annotate(&mut root, sections);
+    annotate(&mut root);
     close(&mut root);
     root
 }
 
-fn enabled() -> Value {
-    json!({"enum": [true, false, "require"], "default": true,
+fn enabled(default: bool) -> Value {
+    json!({"enum": [true, false, "require"], "default": default,
         "description": "true: if this kernel can; require: an unmet need is fatal."})
 }
 
@@ -49,9 +54,8 @@ fn later(name: &str, sections: &[Section]) -> &'static str {
 }
 
 /// Says in the descriptions which keys have no effect so far.
-fn annotate(root: &mut Value, sections: &[Section]) {
-    let hubble = Some("integrations.ebpf.cilium").filter(|_| !later("hubble", sections).is_empty());
-    for key in inert::silent().chain(hubble) {
+fn annotate(root: &mut Value) {
+    for key in inert::silent() {
         let pointer = format!("/properties/{}/description", key.replace('.', "/properties/"));
         if let Some(Value::String(words)) = root.pointer_mut(&pointer) {
             words.push_str(WITHOUT_EFFECT);
@@ -60,13 +64,13 @@ fn annotate(root: &mut Value, sections: &[Section]) {
 }
 
 fn absent(name: &str) -> Value {
-    json!({"type": "object", "x-absent": true, "properties": {"enabled": enabled()},
+    json!({"type": "object", "x-absent": true, "properties": {"enabled": enabled(true)},
         "description": format!("The collector {name} is not in this version yet.")})
 }
 
-fn own(section: &Section) -> Value {
+fn own(section: &Section, on: bool) -> Value {
     let mut schema = resolved(&section.schema, &section.schema, 0);
-    let mut properties = Map::from_iter([("enabled".to_owned(), enabled())]);
+    let mut properties = Map::from_iter([("enabled".to_owned(), enabled(on))]);
     if let Some(Value::Object(own)) = schema.get_mut("properties").map(Value::take) {
         properties.extend(own.into_iter().filter(|(name, _)| name != "enabled"));
     }

@@ -1,7 +1,6 @@
 //! The typed tree of the configuration: plain structs whose doc comments are the reference's comments.
 
 pub mod agent;
-pub mod cilium;
 pub mod exporters;
 pub mod integrations;
 pub mod otlp;

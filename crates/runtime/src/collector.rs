@@ -116,6 +116,8 @@ pub struct Descriptor {
 pub struct Distribution<'a> {
     /// The wrapping sum of all values.
     pub sum: u64,
+    /// What one of `sum` is in the metric's unit.
+    pub unit: f64,
     /// How often the value was 0, wrapping.
     pub zero: u32,
     /// The resolution: 2^scale buckets a doubling.
@@ -140,6 +142,7 @@ pub(crate) enum Content {
     /// Where the counts lie in [`Scrape::counts`].
     Distribution {
         sum: u64,
+        unit: f64,
         zero: u32,
         scale: i8,
         first: i32,
@@ -169,26 +172,27 @@ pub struct Scrape {
     pub(crate) values: Vec<Text>,
     pub(crate) counts: Vec<u32>,
     pub(crate) fault: Option<String>,
+    pub(crate) degraded: Option<String>,
 }
 
 impl Scrape {
     /// Records a counter's cumulative value or a gauge's present one. An empty attribute value means «without».
-    pub fn record<const N: usize>(
+    pub fn record(
         &mut self,
         metric: &'static Metric,
         subject: Subject,
-        values: [Text; N],
+        values: impl IntoIterator<Item = Text>,
         value: impl Into<Value>,
     ) {
         self.push(metric, subject, values, Content::Number(value.into()), false);
     }
 
     /// Records a gauge that is the mean of `count` values; where series come together, so do the sums and the counts.
-    pub fn record_mean<const N: usize>(
+    pub fn record_mean(
         &mut self,
         metric: &'static Metric,
         subject: Subject,
-        values: [Text; N],
+        values: impl IntoIterator<Item = Text>,
         sum: u64,
         count: u64,
     ) {
@@ -196,22 +200,22 @@ impl Scrape {
     }
 
     /// Records the final value of something whose kernel entry is gone. Should it come back, it begins at 0.
-    pub fn close<const N: usize>(
+    pub fn close(
         &mut self,
         metric: &'static Metric,
         subject: Subject,
-        values: [Text; N],
+        values: impl IntoIterator<Item = Text>,
         value: impl Into<Value>,
     ) {
         self.push(metric, subject, values, Content::Number(value.into()), true);
     }
 
     /// Records a histogram, cumulative since attach.
-    pub fn record_histogram<const N: usize>(
+    pub fn record_histogram(
         &mut self,
         metric: &'static Metric,
         subject: Subject,
-        values: [Text; N],
+        values: impl IntoIterator<Item = Text>,
         distribution: Distribution<'_>,
     ) {
         let content = self.copy(distribution);
@@ -219,15 +223,20 @@ impl Scrape {
     }
 
     /// Records the final state of a histogram whose kernel entry is gone.
-    pub fn close_histogram<const N: usize>(
+    pub fn close_histogram(
         &mut self,
         metric: &'static Metric,
         subject: Subject,
-        values: [Text; N],
+        values: impl IntoIterator<Item = Text>,
         distribution: Distribution<'_>,
     ) {
         let content = self.copy(distribution);
         self.push(metric, subject, values, content, true);
+    }
+
+    /// Says that the collector gives less than it should for now, and why: it is Degraded until a round does not say so.
+    pub fn degrade(&mut self, why: impl Into<String>) {
+        self.degraded = Some(why.into());
     }
 
     /// Gives the number of readings so far.
@@ -245,6 +254,7 @@ impl Scrape {
         self.counts.extend_from_slice(distribution.counts);
         Content::Distribution {
             sum: distribution.sum,
+            unit: distribution.unit,
             zero: distribution.zero,
             scale: distribution.scale,
             first: distribution.first,
@@ -254,20 +264,23 @@ impl Scrape {
         }
     }
 
-    fn push<const N: usize>(
+    fn push(
         &mut self,
         metric: &'static Metric,
         subject: Subject,
-        values: [Text; N],
+        values: impl IntoIterator<Item = Text>,
         content: Content,
         last: bool,
     ) {
-        if N != metric.attributes.len() {
-            self.fault = Some(format!("{} takes {} attribute values, not {N}", metric.name, metric.attributes.len()));
+        let (at, wanted) = (self.values.len(), metric.attributes.len());
+        self.values.extend(values);
+        let given = self.values.len() - at;
+        if given != wanted {
+            self.values.truncate(at);
+            self.fault = Some(format!("{} takes {wanted} attribute values, not {given}", metric.name));
             return;
         }
-        let at = self.values.len() as u32;
-        self.values.extend(values);
+        let at = at as u32;
         self.readings.push(Reading { metric, subject, values: at, content, last });
     }
 
@@ -276,5 +289,6 @@ impl Scrape {
         self.values.clear();
         self.counts.clear();
         self.fault = None;
+        self.degraded = None;
     }
 }

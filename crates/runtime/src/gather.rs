@@ -213,7 +213,11 @@ impl Engine {
         let origin = Origin { collector: at as u16, attached, superseded };
         let merged = self.store.merge(origin, &scrape, moment, &*self.resolver);
         if slot.phase == Phase::Attached {
-            let state = result.and(merged).map_or_else(State::Degraded, |()| slot.state());
+            let state = match (result.and(merged), &scrape.degraded) {
+                (Err(why), _) => State::Degraded(why),
+                (Ok(()), Some(why)) => State::Degraded(why.clone()),
+                (Ok(()), None) => slot.state(),
+            };
             self.shared.health.set(slot.name, state);
         }
         self.shared.health.set_readings(slot.name, scrape.len());

@@ -41,6 +41,8 @@ pub struct Options {
 pub struct Selection {
     /// The collector.
     pub descriptor: &'static Descriptor,
+    /// The key of its section.
+    pub key: String,
     /// Whether it is to run.
     pub enabled: bool,
     /// Whether the agent may run without it.
@@ -53,10 +55,10 @@ pub struct Selection {
 #[derive(Debug, Error)]
 pub enum StartError {
     /// A collector that the configuration calls indispensable does not run.
-    #[error("integrations.ebpf.collectors.{name}.enabled is `require`, but the collector is {state}")]
+    #[error("{key}.enabled is `require`, but the collector is {state}")]
     Required {
-        /// The collector.
-        name: &'static str,
+        /// The key of its section.
+        key: String,
         /// The state it came into instead.
         state: State,
     },
@@ -119,7 +121,11 @@ impl Manager {
             Arc::new(Scope { name, version, schema_url })
         };
         let mut slots = Vec::new();
-        for Selection { descriptor, enabled, required, section } in selections {
+        let mut indispensable = Vec::new();
+        for Selection { descriptor, key, enabled, required, section } in selections {
+            if required {
+                indispensable.push((descriptor.name, key));
+            }
             if !enabled {
                 shared.health.add(descriptor.name, required, State::Disabled);
                 continue;
@@ -146,7 +152,8 @@ impl Manager {
         let lacking = manager.status().into_iter().find(|status| status.required && !status.state.is_attached());
         if let Some(Status { name, state, .. }) = lacking {
             manager.stop();
-            return Err(StartError::Required { name, state });
+            let key = indispensable.into_iter().find(|(known, _)| *known == name).map(|(_, key)| key);
+            return Err(StartError::Required { key: key.unwrap_or_default(), state });
         }
         Ok(manager)
     }

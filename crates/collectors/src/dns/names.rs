@@ -1,5 +1,7 @@
 //! The names of question types, response codes (both from the IANA registry of DNS parameters) and roles.
 
+use std::borrow::Cow;
+
 use bpf::abi::dns::{ROLE_SERVER, TYPE_OTHER, TYPE_WORDS};
 
 /// The types that have series of their own: whatever else is asked for is one more, so that nobody who sends packets
@@ -70,6 +72,16 @@ pub(super) const fn known() -> [u64; TYPE_WORDS] {
 pub(super) fn question(number: u32) -> &'static str {
     let known = TYPES.iter().find(|(known, _)| *known == number && number != TYPE_OTHER);
     known.map_or("TYPE-other", |(_, name)| name)
+}
+
+/// Names a question type that somebody else has named already.
+pub(crate) fn question_named(name: &[u8]) -> &'static str {
+    TYPES.iter().find(|(_, known)| known.as_bytes() == name).map_or("TYPE-other", |(_, known)| known)
+}
+
+/// Names a response code that may be of more than a header's four bits; what is not known keeps its number.
+pub(crate) fn extended_response(code: u32) -> Cow<'static, str> {
+    RCODES.get(code as usize).map_or_else(|| code.to_string().into(), |&name| name.into())
 }
 
 /// Names a response code of a header.

@@ -58,7 +58,6 @@ pub(crate) fn expected(schema: &Value) -> String {
         }
         Some("listen") => return "an address and a port, such as 127.0.0.1:9464".to_owned(),
         Some("url") => return "a URL, such as http://127.0.0.1:4317".to_owned(),
-        Some("host-port") => return "a host and a port, such as hubble-relay.kube-system.svc:4245".to_owned(),
         Some("path") => return "a path that begins with /".to_owned(),
         Some("optional-path") => return "empty or a path that begins with /".to_owned(),
         Some("file") => return "the path of a file".to_owned(),

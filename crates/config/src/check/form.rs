@@ -64,11 +64,6 @@ fn text_form(text: &str, kind: &str, schema: &Value) -> Option<Refusal> {
             shown: text.contains('@').then_some("a URL with user and password"),
             hint: Some(hint),
         }),
-        "host-port" => match text.rsplit_once(':') {
-            _ if text.contains("://") => plain("leave out the scheme".to_owned()),
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => None,
-            _ => plain("the port is missing or is not between 0 and 65535".to_owned()),
-        },
         "path" if !text.starts_with('/') => plain(format!("write /{text}")),
         "optional-path" if !text.is_empty() && !text.starts_with('/') => plain(format!("write /{text}")),
         "file" if text.contains("-----BEGIN") => Some(Refusal {

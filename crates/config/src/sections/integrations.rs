@@ -7,8 +7,6 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::cilium::Cilium;
-
 /// What is collected.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -70,8 +68,8 @@ pub struct Ebpf {
     /// Types of another kernel, or a part of them, are refused: programs attach by the numbers of the kernel's own.
     #[schemars(extend("x-kind" = "file"))]
     pub btf_path: PathBuf,
-    /// Network flows of Cilium, from Hubble.
-    pub cilium: Cilium,
+    /// Network flows of Cilium, from Hubble: the section of the collector hubble.
+    pub cilium: BTreeMap<String, serde_json::Value>,
 }
 
 impl Default for Ebpf {
@@ -94,7 +92,7 @@ impl Default for Ebpf {
             events: EventTransport::default(),
             max_stack_depth: 20,
             btf_path: PathBuf::new(),
-            cilium: Cilium::default(),
+            cilium: BTreeMap::new(),
         }
     }
 }

@@ -39,24 +39,44 @@ pub fn sections() -> Vec<Section> {
             None => Ok(()),
         }
     }
-    vec![Section {
-        name: "syscalls",
-        defaults: json!({"syscalls": [], "latency": {"sample": 16}, "latency_by_syscall": []}),
-        schema: json!({
-            "type": "object",
-            "description": "System calls.",
-            "properties": {
-                "syscalls": {"type": "array", "items": {"type": "string"}, "description": "Only these; empty for all."},
-                "latency": {"$ref": "#/$defs/Latency", "description": "Which calls are timed."},
-                "latency_by_syscall": {"type": "array", "items": {"type": "string"}, "description": "Timed one by one."}
-            },
-            "$defs": {"Latency": {"oneOf": [
-                {"type": "string", "enum": ["all", "off"]},
-                {"type": "object", "required": ["sample"], "properties": {"sample": {"type": "integer", "minimum": 1, "maximum": 65536}}}
-            ]}}
-        }),
-        check: judge,
-    }]
+    let defaults = json!({
+        "mode": "auto", "hubble_address": "hubble-relay.kube-system.svc:4245", "hubble_node_address": "", "hubble_tls_enabled": false,
+        "hubble_tls_cert": "", "hubble_tls_key": "", "hubble_tls_ca": "", "collect_flows": true,
+        "collect_l7_flows": true, "collect_drops": true, "collect_policies": true, "collect_services": true,
+        "kubernetes_enabled": true, "watch_namespaces": [], "exclude_namespaces": [], "flow_buffer_size": 4096,
+        "flow_sample_rate": 1, "max_flows_per_second": 10000, "aggregation_window": "10s"
+    });
+    let of = |value: &Value| match value {
+        Value::Bool(_) => json!({"type": "boolean", "description": "."}),
+        Value::Number(_) => json!({"type": "integer", "description": "."}),
+        Value::Array(_) => json!({"type": "array", "items": {"type": "string"}, "description": "."}),
+        _ => json!({"type": "string", "description": "."}),
+    };
+    let properties: serde_json::Map<_, _> =
+        defaults.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), of(value))).collect();
+    let schema = json!({"type": "object", "properties": properties});
+    let hubble = Section { name: "hubble", defaults, schema, check: |_| Ok(()) };
+    vec![
+        Section {
+            name: "syscalls",
+            defaults: json!({"syscalls": [], "latency": {"sample": 16}, "latency_by_syscall": []}),
+            schema: json!({
+                "type": "object",
+                "description": "System calls.",
+                "properties": {
+                    "syscalls": {"type": "array", "items": {"type": "string"}, "description": "Only these; empty for all."},
+                    "latency": {"$ref": "#/$defs/Latency", "description": "Which calls are timed."},
+                    "latency_by_syscall": {"type": "array", "items": {"type": "string"}, "description": "Timed one by one."}
+                },
+                "$defs": {"Latency": {"oneOf": [
+                    {"type": "string", "enum": ["all", "off"]},
+                    {"type": "object", "required": ["sample"], "properties": {"sample": {"type": "integer", "minimum": 1, "maximum": 65536}}}
+                ]}}
+            }),
+            check: judge,
+        },
+        hubble,
+    ]
 }
 
 pub fn pairs(env: &[(&str, &str)]) -> Vec<(String, String)> {

@@ -212,6 +212,7 @@ impl Store {
                 let Total::Distribution { scale, first, .. } = entry.total else { return None };
                 Some(Content::Distribution {
                     sum: 0,
+                    unit: 1.0,
                     zero: 0,
                     scale,
                     first,

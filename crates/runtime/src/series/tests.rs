@@ -282,7 +282,7 @@ fn histograms_are_wrapping_differences() {
     let mut bench = Bench::new(100, 1000);
     bench.names.set(1, named("a"));
     let record = |s: &mut Scrape, sum, counts: &[u32]| {
-        let distribution = Distribution { sum, zero: 1, scale: 0, first: 3, counts, weight: 1 };
+        let distribution = Distribution { sum, unit: 1.0, zero: 1, scale: 0, first: 3, counts, weight: 1 };
         s.record_histogram(&TIME, Subject::Cgroup(1), [], distribution);
     };
     bench.gather(|s| record(s, 100, &[u32::MAX, 2]));
@@ -298,7 +298,7 @@ fn a_sample_counts_as_often_as_it_stands_for() {
     let mut bench = Bench::new(100, 1000);
     bench.names.set(1, named("a"));
     let record = |s: &mut Scrape, sum, zero, counts: &[u32]| {
-        let distribution = Distribution { sum, zero, scale: 0, first: 3, counts, weight: 16 };
+        let distribution = Distribution { sum, unit: 1.0, zero, scale: 0, first: 3, counts, weight: 16 };
         s.record_histogram(&TIME, Subject::Cgroup(1), [], distribution);
     };
     bench.gather(|s| record(s, 100, 0, &[u32::MAX - 1, 2]));

@@ -47,7 +47,7 @@ impl Total {
             }
             (
                 Self::Distribution { sum, zero, count, counts, .. },
-                Content::Distribution { sum: s, zero: z, at, len, weight, .. },
+                Content::Distribution { sum: s, unit, zero: z, at, len, weight, .. },
             ) => {
                 let now = &all[*at as usize..(*at + *len) as usize];
                 if !matches!(last, Last::Distribution { .. }) {
@@ -65,7 +65,7 @@ impl Total {
                     grown += delta;
                     *last = now;
                 }
-                *sum += s.wrapping_sub(*last_sum) as f64 * weight as f64;
+                *sum += s.wrapping_sub(*last_sum) as f64 * unit * weight as f64;
                 *zero += zeros;
                 *count += grown;
                 (*last_sum, *last_zero) = (*s, *z);

@@ -53,7 +53,8 @@ fn options() -> Options {
 fn select(descriptor: &'static Descriptor, world: &str, lives: &[(Birth, &[Act])]) -> Selection {
     let lives = lives.iter().map(|&(birth, rounds)| Life { birth, rounds: rounds.to_vec() }).collect();
     let section = serde_json::to_value(Script { world: world.to_owned(), lives }).unwrap();
-    Selection { descriptor, enabled: true, required: false, section }
+    let key = format!("integrations.ebpf.collectors.{}", descriptor.name);
+    Selection { descriptor, key, enabled: true, required: false, section }
 }
 
 fn steady(world: &str) -> Selection {

@@ -1,0 +1,175 @@
+//! Counts the flows that Cilium's Hubble reports, of this node or, through the relay, of the cluster. It owns no kernel
+//! object: what it knows comes over a connection. What it cannot tell stands in its descriptor.
+
+mod aggregate;
+mod config;
+mod connections;
+mod metrics;
+mod names;
+mod peers;
+mod reader;
+mod request;
+mod series;
+mod symbols;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hubble::{Address, Options};
+use model::Metric;
+use runtime::own::SAMPLE_INTERVAL;
+use runtime::{CollectError, Collector, Descriptor, MakeError, Plan, Scrape, Section, Setup};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use aggregate::Aggregator;
+use config::{Config, Mode};
+use reader::{Ledger, Reader};
+
+/// The collector.
+pub static DESCRIPTOR: Descriptor = Descriptor {
+    name: "hubble",
+    summary: "Network flows of Cilium from Hubble: flows, connections, requests, drops and policy verdicts by workload",
+    limits: &[
+        "A flow is an event, not a packet or a connection: Cilium reports most packets of a connection not at all and \
+         others at several points, and what monitor aggregation hides is not seen here either.",
+        "No flow says how many bytes it had: hubble_flow_bytes_total and hubble_drop_bytes_total are absent.",
+        "No flow says which endpoints are ready: hubble_endpoint_count and hubble_endpoint_ready are absent.",
+        "The workload of a pod on another node is not known to Hubble: there its app label stands in (labels.workload).",
+        "Requests of HTTP, gRPC, DNS and Kafka are seen where a policy sends them through Cilium's proxy. Those of gRPC \
+         are known by the content type, the status by grpc-status, where the proxy logs these headers.",
+        "A TCP connection counts where it reaches a pod, or where it leaves the node of its pod for what is none. \
+         One whose beginning or end was not reported has no duration.",
+        "With flow_sample_rate above 1 only connections that reach pods are counted, and durations of connections are absent.",
+        "What happens while the server cannot be reached is not counted: telesonde_hubble_connected tells when.",
+    ],
+    metrics: &METRICS,
+    needs: &[],
+    section: Section {
+        defaults: Section::of::<Config>().defaults,
+        schema: Section::of::<Config>().schema,
+        check: Config::check,
+    },
+    plan: |_, _| Plan::default(),
+    make,
+};
+
+static METRICS: [&Metric; metrics::ALL.len() + 8] = {
+    let mut all: [&Metric; metrics::ALL.len() + 8] = [&metrics::LOST_EVENTS; _];
+    let mut at = 0;
+    while at < metrics::ALL.len() {
+        all[at] = metrics::ALL[at];
+        at += 1;
+    }
+    all[at + 1] = &metrics::CONNECTED;
+    all[at + 2] = &metrics::RECEIVED;
+    all[at + 3] = &metrics::OUTCOMES;
+    all[at + 4] = &metrics::STREAM_ENDS;
+    all[at + 5] = &metrics::NODES;
+    all[at + 6] = &metrics::EVICTED;
+    all[at + 7] = &SAMPLE_INTERVAL;
+    all
+};
+
+/// How long the node's own server may take to answer at start-up before the relay is read instead.
+const PROBE: Duration = Duration::from_secs(3);
+/// How many flows, or series, are dealt with before somebody else may have the counters.
+const AT_ONCE: usize = 256;
+
+struct Hubble {
+    counters: Arc<Mutex<Aggregator>>,
+    ledger: Arc<Ledger>,
+    relay: bool,
+    tasks: [AbortHandle; 2],
+}
+
+fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
+    let config: Config = setup.section()?;
+    if !config.wants_something() {
+        return Err(MakeError::Idle("nothing is collected: every collect_ key of cilium is false".to_owned()));
+    }
+    let wrong = |error| MakeError::Failed(format!("integrations.ebpf.cilium.{error}"));
+    let relay = match config.mode {
+        Mode::Node => false,
+        Mode::Relay => true,
+        Mode::Auto => !is_local(&config, setup.runtime()).map_err(wrong)?,
+    };
+    if relay && config.kubernetes_enabled && in_kubernetes() {
+        return Err(MakeError::Unsupported(
+            "every agent of the cluster would count what the relay says: set integrations.ebpf.cilium.mode: node, or, \
+             for a single agent, kubernetes_enabled: false"
+                .to_owned(),
+        ));
+    }
+    let address = config.address(relay).map_err(wrong)?;
+    let options = Options { tls: config.tls(&address), ..Options::new(address, request::request(&config)) };
+    let ledger = Arc::new(Ledger::default());
+    let (mut reader, flows) = Reader::new(&config, options.address.to_string(), Arc::clone(&ledger));
+    let counters = Arc::new(Mutex::new(Aggregator::new(config, relay)));
+    let runtime = setup.runtime();
+    let reading = runtime.spawn(async move { hubble::follow(options, &mut reader).await });
+    let counting = runtime.spawn(count(flows, Arc::clone(&counters), Arc::clone(&ledger)));
+    let tasks = [reading.abort_handle(), counting.abort_handle()];
+    Ok(Box::new(Hubble { counters, ledger, relay, tasks }))
+}
+
+/// Says whether this node has a Hubble of its own: one whose socket is there, even if it does not answer just now.
+fn is_local(config: &Config, runtime: &Handle) -> Result<bool, String> {
+    let address = config.address(false)?;
+    if let Address::Unix(path) = &address {
+        return Ok(path.exists());
+    }
+    let tls = config.tls(&address);
+    let ask = || runtime.block_on(hubble::status(&address, tls.as_ref(), PROBE));
+    // On a thread of its own: the caller's may belong to the runtime.
+    let answer = std::thread::scope(|scope| scope.spawn(ask).join());
+    let answer = answer.map_err(|_| "hubble_node_address: asking it panicked".to_owned())?;
+    Ok(answer.inspect_err(|failure| tracing::info!("this node has no Hubble: {failure}")).is_ok())
+}
+
+fn in_kubernetes() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
+/// Counts flows as they are handed on.
+async fn count(mut flows: mpsc::Receiver<Bytes>, counters: Arc<Mutex<Aggregator>>, ledger: Arc<Ledger>) {
+    let mut batch = Vec::with_capacity(AT_ONCE);
+    while flows.recv_many(&mut batch, AT_ONCE).await > 0 {
+        let mut counters = lock(&counters);
+        counters.tick();
+        for message in batch.drain(..) {
+            ledger.note(counters.take(&message));
+        }
+    }
+}
+
+fn lock(counters: &Mutex<Aggregator>) -> MutexGuard<'_, Aggregator> {
+    counters.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl Collector for Hubble {
+    async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
+        if self.tasks.iter().any(AbortHandle::is_finished) {
+            return Err(CollectError("nobody reads flows any more".to_owned()));
+        }
+        self.ledger.record(scrape, self.relay);
+        // In portions, so that flows need not wait for all of them.
+        while lock(&self.counters).record(scrape, AT_ONCE) {
+            std::thread::yield_now();
+        }
+        let mut counters = lock(&self.counters);
+        counters.tick();
+        counters.finish(scrape);
+        Ok(())
+    }
+}
+
+impl Drop for Hubble {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}

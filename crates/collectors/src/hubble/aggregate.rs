@@ -1,0 +1,319 @@
+//! From a flow to counters. The rules: every flow counts once in `hubble_flows_total`; what is dropped counts at the
+//! drop, not at the verdict that says so, too; responses are turned round, so that the source is who asked.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use hubble::flow::{Content, Flow, Http, L4, L7, Protocol, Record, Response};
+use runtime::Scrape;
+
+use super::config::Config;
+use super::connections::{Connections, Open};
+use super::metrics::{EVICTED, Of};
+use super::names;
+use super::peers::{Peer, Peers};
+use super::series::{Ends, Series};
+use super::symbols::{NONE, Symbol, Symbols};
+use crate::dns::names as dns;
+
+/// What became of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in the counters.
+    Counted,
+    /// The configuration leaves its namespaces out.
+    Filtered,
+    /// It is no flow, or none that can be read.
+    Malformed,
+}
+
+const TO_HOST: i32 = 2;
+const TO_STACK: i32 = 3;
+const TO_OVERLAY: i32 = 4;
+const TO_NETWORK: i32 = 11;
+const TO_ENDPOINT: i32 = 101;
+const REQUEST: i32 = 1;
+const RESPONSE: i32 = 2;
+/// A connection that is said to have lasted longer has a wrong clock at one end.
+const LONGEST: Duration = Duration::from_hours(24 * 366);
+
+/// All counters of flows.
+#[derive(Debug)]
+pub struct Aggregator {
+    config: Config,
+    /// Whether flows of several nodes come: then each series says of which it is.
+    relay: bool,
+    symbols: Symbols,
+    peers: Peers,
+    series: Series,
+    connections: Connections,
+    begun: Instant,
+    swept: u32,
+}
+
+impl Aggregator {
+    pub fn new(config: Config, relay: bool) -> Self {
+        let connections = Connections::new(config.max_connections, config.connection_idle_timeout.0);
+        Self {
+            peers: Peers::new(&config),
+            series: Series::new(config.max_series, config.flow_sample_rate),
+            symbols: Symbols::default(),
+            connections,
+            config,
+            relay,
+            begun: Instant::now(),
+            swept: 0,
+        }
+    }
+
+    /// Counts the flow of a message.
+    pub fn take(&mut self, message: &[u8]) -> Outcome {
+        let Ok(response) = Response::read(message) else { return Outcome::Malformed };
+        let Content::Flow(flow) = response.content else { return Outcome::Malformed };
+        let found =
+            (self.peers.find(flow.source, &mut self.symbols), self.peers.find(flow.destination, &mut self.symbols));
+        let (Ok(source), Ok(destination)) = found else { return Outcome::Malformed };
+        if self.peers.leaves_out(source, destination) {
+            return Outcome::Filtered;
+        }
+        let name = if flow.node_name.is_empty() { response.node_name } else { flow.node_name };
+        let node = if self.relay { self.symbols.intern(name) } else { NONE };
+        let ends = Ends { node, source: source.set, destination: destination.set };
+        if self.config.collect_flows {
+            self.flow(&flow, ends);
+            if flow.l4.protocol == Protocol::Tcp && flow.event == names::TRACE {
+                self.connection(&flow, name, ends, source, destination);
+            }
+        }
+        match flow.event {
+            names::DROP if self.config.collect_drops => {
+                let reason = self.symbols.word(names::drop_reason(flow.drop_reason));
+                let protocol = self.symbols.word(names::transport(flow.l4.protocol).into());
+                self.series.count(Of::Drops, ends, [reason, protocol], flow.count);
+            }
+            names::POLICY_VERDICT if self.config.collect_policies => {
+                let verdict = self.symbols.word(names::decision(flow.verdict));
+                let direction = self.symbols.word(names::direction(flow.direction));
+                let matched = self.symbols.word(names::policy_match(flow.policy_match));
+                self.series.count(Of::PolicyVerdicts, ends, [verdict, direction], flow.count);
+                self.series.count(Of::PolicyMatches, ends, [matched, verdict], flow.count);
+            }
+            _ => {}
+        }
+        if let Some(l7) = &flow.l7 {
+            self.application(&flow, l7, ends);
+        }
+        Outcome::Counted
+    }
+
+    fn flow(&mut self, flow: &Flow<'_>, ends: Ends) {
+        let protocol = self.symbols.word(names::protocol(flow).into());
+        let verdict = self.symbols.word(names::verdict(flow.verdict));
+        let event = self.symbols.word(names::event(flow.event));
+        self.series.count(Of::Flows, ends, [protocol, verdict, event], flow.count);
+        if flow.l4.protocol == Protocol::Udp {
+            self.series.count(Of::UdpFlows, ends, [], flow.count);
+        }
+    }
+
+    /// Counts the beginning of a connection where it reaches a pod, or where it leaves its node for what is none.
+    fn connection(&mut self, flow: &Flow<'_>, node: &[u8], ends: Ends, source: Peer, destination: Peer) {
+        let (from, to) =
+            ((address(flow.source_ip), flow.l4.source), (address(flow.destination_ip), flow.l4.destination));
+        let ((Some(from), from_port), (Some(to), to_port)) = (from, to) else { return };
+        let (from, to) = ((from, from_port), (to, to_port));
+        let reply = flow.is_reply == Some(true);
+        let (client, server) = if reply { (to, from) } else { (from, to) };
+        let key = self.connections.key(node, client, server);
+        let flags = flow.l4.flags;
+        if flags & (L4::FIN | L4::RST) != 0 {
+            let Some(Open { since, ends }) = self.connections.end(key) else { return };
+            let lasted = flow.time.filter(|_| since != 0).and_then(|time| time.checked_sub(since));
+            if let Some(lasted) = lasted.filter(|lasted| u128::from(*lasted) <= LONGEST.as_nanos()) {
+                self.series.time(Of::TcpDuration, ends, [], lasted);
+            }
+            return;
+        }
+        let begins = flags & (L4::SYN | L4::ACK) == L4::SYN && flow.is_reply == Some(false) && flow.trace_reason <= 1;
+        if !begins {
+            self.connections.seen(key);
+            return;
+        }
+        let sampled = self.config.flow_sample_rate > 1;
+        let here = if destination.pod {
+            flow.point == TO_ENDPOINT
+        } else {
+            // It may be seen at several of these: which is known only where every flow is looked at.
+            source.local && !sampled && matches!(flow.point, TO_HOST | TO_STACK | TO_OVERLAY | TO_NETWORK)
+        };
+        if !here {
+            return;
+        }
+        if sampled {
+            self.series.count(Of::TcpConnections, ends, [], flow.count);
+            return;
+        }
+        let open = Open { since: flow.time.unwrap_or(0), ends };
+        if self.connections.begin(key, open, self.config.aggregation_window.nanos()) {
+            self.series.count(Of::TcpConnections, ends, [], flow.count);
+        }
+    }
+
+    /// Counts what a proxy saw.
+    fn application(&mut self, flow: &Flow<'_>, l7: &L7<'_>, ends: Ends) {
+        let response = l7.kind == RESPONSE;
+        let turned = Ends { node: ends.node, source: ends.destination, destination: ends.source };
+        let ends = if response { turned } else { ends };
+        if l7.kind == REQUEST && self.config.collect_policies {
+            let (matched, verdict) = (self.symbols.word("L7".into()), self.symbols.word(names::decision(flow.verdict)));
+            self.series.count(Of::PolicyMatches, ends, [matched, verdict], flow.count);
+        }
+        let reporter = self.symbols.word(names::reporter(flow.direction).into());
+        match l7.record {
+            Record::Http(http) => {
+                if self.config.collect_l7_flows {
+                    self.http(flow, l7, &http, ends, reporter);
+                }
+                if self.config.collect_services {
+                    self.service(flow, l7, &http, ends, reporter);
+                }
+            }
+            Record::Dns { rcode, types, .. } if self.config.collect_l7_flows => match l7.kind {
+                REQUEST => {
+                    for kind in types.iter() {
+                        let kind = self.symbols.word(dns::question_named(kind).into());
+                        self.series.count(Of::DnsQueries, ends, [kind], flow.count);
+                    }
+                }
+                RESPONSE => {
+                    let rcode = self.symbols.word(dns::extended_response(rcode));
+                    self.series.count(Of::DnsResponses, ends, [rcode], flow.count);
+                }
+                _ => {}
+            },
+            Record::Kafka { key, topic, .. } if self.config.collect_l7_flows && l7.kind == REQUEST => {
+                let own = [self.symbols.intern(key), self.symbols.intern(topic), reporter];
+                self.series.count(Of::KafkaRequests, ends, own, flow.count);
+            }
+            Record::Unknown | Record::Dns { .. } | Record::Kafka { .. } => {}
+        }
+    }
+
+    fn http(&mut self, flow: &Flow<'_>, l7: &L7<'_>, http: &Http<'_>, ends: Ends, reporter: Symbol) {
+        let method = self.symbols.word(names::method(http.method).into());
+        let call = grpc(http).map(|(service, name)| (self.symbols.intern(service), self.symbols.intern(name)));
+        match l7.kind {
+            REQUEST => {
+                let protocol = self.symbols.intern(http.protocol);
+                self.series.count(Of::HttpRequests, ends, [method, protocol, reporter], flow.count);
+                if let Some((service, name)) = call {
+                    self.series.count(Of::GrpcRequests, ends, [service, name, reporter], flow.count);
+                }
+            }
+            RESPONSE => {
+                let code = self.symbols.word(http.code.to_string().into());
+                self.series.count(Of::HttpResponses, ends, [method, code, reporter], flow.count);
+                if l7.latency != 0 {
+                    self.series.time(Of::HttpDuration, ends, [method, reporter], l7.latency);
+                    if let Some((service, name)) = call {
+                        let status = http.header("grpc-status").map_or(NONE, |status| self.symbols.intern(status));
+                        self.series.time(Of::GrpcDuration, ends, [service, name, status, reporter], l7.latency);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn service(&mut self, flow: &Flow<'_>, l7: &L7<'_>, http: &Http<'_>, ends: Ends, reporter: Symbol) {
+        let service = if l7.kind == RESPONSE { flow.source_service } else { flow.destination_service };
+        if service.name.is_empty() {
+            return;
+        }
+        let service = self.symbols.intern(&[service.namespace, b"/", service.name].concat());
+        match l7.kind {
+            REQUEST => self.series.count(Of::ServiceRequests, ends, [service, reporter], flow.count),
+            RESPONSE => {
+                let failed = http.code >= 500 || http.header("grpc-status").is_some_and(|status| status != b"0");
+                if failed {
+                    self.series.count(Of::ServiceErrors, ends, [service, reporter], flow.count);
+                }
+                if l7.latency != 0 {
+                    self.series.time(Of::ServiceDuration, ends, [service, reporter], l7.latency);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes note of the time.
+    pub fn tick(&mut self) {
+        self.series.now = self.begun.elapsed().as_secs() as u32;
+    }
+
+    /// Records at most so many of the series that have changed; says whether there are more.
+    pub fn record(&mut self, scrape: &mut Scrape, most: usize) -> bool {
+        self.series.record(scrape, most, &self.symbols, &self.peers)
+    }
+
+    /// Records what there is but once, and ends what nothing was seen of for long.
+    pub fn finish(&mut self, scrape: &mut Scrape) {
+        self.series.record_overflow(scrape);
+        self.connections.turn(Instant::now());
+        let evicted = self.connections.evicted;
+        for (reason, count) in [("idle", evicted.idle), ("full", evicted.full)] {
+            scrape.record(&EVICTED, model::Subject::Node, [reason.into()], count);
+        }
+        let idle = self.config.series_idle_timeout.0.as_secs() as u32;
+        if self.series.now.saturating_sub(self.swept) >= idle / 4 {
+            self.swept = self.series.now;
+            self.series.expire(idle, scrape, &self.symbols, &self.peers);
+            self.forget();
+        }
+    }
+
+    /// Forgets the texts and labels that no series has any more.
+    fn forget(&mut self) {
+        let (mut symbols, mut sets) = (vec![false; self.symbols.len()], vec![false; self.peers.len()]);
+        self.series.mark(&mut symbols, &mut sets);
+        for Ends { node, source, destination } in self.connections.ends() {
+            symbols[node as usize] = true;
+            sets[source as usize] = true;
+            sets[destination as usize] = true;
+        }
+        let numbers = self.peers.keep(&sets);
+        self.series.renumber(&numbers);
+        self.connections.renumber(&numbers);
+        for set in 0..self.peers.len() as u32 {
+            for symbol in self.peers.set(set) {
+                symbols[symbol as usize] = true;
+            }
+        }
+        self.symbols.keep(&symbols);
+    }
+}
+
+fn address(text: &[u8]) -> Option<IpAddr> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// Gives the service and the method of a request of gRPC.
+fn grpc<'a>(http: &Http<'a>) -> Option<(&'a [u8], &'a [u8])> {
+    if http.method != b"POST" || !http.protocol.starts_with(b"HTTP/2") {
+        return None;
+    }
+    let mut path = http.url;
+    if let Some(at) = path.windows(3).position(|part| part == b"://") {
+        path = &path[at + 3..];
+        path = &path[path.iter().position(|byte| *byte == b'/')?..];
+    }
+    let mut parts = path.strip_prefix(b"/")?.split(|byte| *byte == b'/');
+    let (service, method) = (parts.next()?, parts.next()?);
+    let word = |part: &[u8]| {
+        !part.is_empty() && part.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'))
+    };
+    if parts.next().is_some() || !word(service) || !word(method) {
+        return None;
+    }
+    http.header("content-type")?.starts_with(b"application/grpc").then_some((service, method))
+}

@@ -1,0 +1,113 @@
+//! What is counted of flows, and of the way that they take.
+
+use model::Metric;
+use model::metric::SECOND_BOUNDS;
+
+/// The attributes of both ends, before a metric's own: the values that [`super::series::Ends`] gives, in its order.
+macro_rules! ends {
+    ($($own:literal),*) => {
+        &[
+            "k8s.node.name",
+            "source.namespace",
+            "source.workload",
+            "source.pod",
+            "source.app",
+            "source.identity",
+            "destination.namespace",
+            "destination.workload",
+            "destination.pod",
+            "destination.app",
+            "destination.identity",
+            $($own),*
+        ]
+    };
+}
+
+/// How many attributes say which node and which ends.
+pub const ENDS: usize = ends!().len();
+
+macro_rules! metrics {
+    ($($of:ident $name:ident = $kind:ident($text:literal, $unit:literal, $help:literal, $attributes:expr $(, $bounds:expr)?);)*) => {
+        /// Everything that is counted by the ends of flows.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Of { $($of),* }
+
+        impl Of {
+            /// Everything, in this order.
+            pub const ALL: &[Self] = &[$(Self::$of),*];
+        }
+
+        $(static $name: Metric = Metric::$kind($text, $unit, $help, $attributes $(, $bounds)?);)*
+
+        /// The metrics, in the order of [`Of`].
+        pub static ALL: &[&Metric] = &[$(&$name),*];
+    };
+}
+
+metrics! {
+    Flows FLOWS = counter("hubble_flows_total", "{flow}", "Flows that Hubble reported, each at every point where it was observed.", ends!("protocol", "verdict", "type"));
+    TcpConnections TCP_CONNECTIONS = counter("hubble_tcp_connections_total", "{connection}", "TCP connections whose beginning Hubble reported, each once.", ends!());
+    TcpDuration TCP_DURATION = histogram("hubble_tcp_connection_duration_seconds", "s", "Time from the beginning of a TCP connection to its first FIN or RST.", ends!(), CONNECTION_BOUNDS);
+    UdpFlows UDP_FLOWS = counter("hubble_udp_flows_total", "{flow}", "Flows of UDP that Hubble reported.", ends!());
+    HttpRequests HTTP_REQUESTS = counter("hubble_http_requests_total", "{request}", "HTTP requests, by the end whose proxy saw them.", ends!("http.request.method", "protocol", "reporter"));
+    HttpResponses HTTP_RESPONSES = counter("hubble_http_responses_total", "{response}", "HTTP responses, by the end whose proxy saw them.", ends!("http.request.method", "http.response.status_code", "reporter"));
+    HttpDuration HTTP_DURATION = histogram("hubble_http_request_duration_seconds", "s", "Time from an HTTP request to its response, where the proxy told.", ends!("http.request.method", "reporter"), SECOND_BOUNDS);
+    GrpcRequests GRPC_REQUESTS = counter("hubble_grpc_requests_total", "{request}", "Requests of gRPC, as far as the proxy logged their headers.", ends!("rpc.service", "rpc.method", "reporter"));
+    GrpcDuration GRPC_DURATION = histogram("hubble_grpc_request_duration_seconds", "s", "Time from a request of gRPC to its response, where the proxy told.", ends!("rpc.service", "rpc.method", "rpc.response.status_code", "reporter"), SECOND_BOUNDS);
+    DnsQueries DNS_QUERIES = counter("hubble_dns_queries_total", "{query}", "DNS queries that Cilium's proxy saw, by each type asked for.", ends!("qtype"));
+    DnsResponses DNS_RESPONSES = counter("hubble_dns_responses_total", "{response}", "DNS responses that Cilium's proxy saw.", ends!("rcode"));
+    KafkaRequests KAFKA_REQUESTS = counter("hubble_kafka_requests_total", "{request}", "Requests to Kafka that a proxy saw.", ends!("api_key", "topic", "reporter"));
+    Drops DROPS = counter("hubble_drop_total", "{packet}", "Packets that the data path dropped.", ends!("reason", "protocol"));
+    PolicyVerdicts POLICY_VERDICTS = counter("hubble_policy_verdicts_total", "{verdict}", "What network policies said of new connections.", ends!("verdict", "direction"));
+    PolicyMatches POLICY_MATCHES = counter("hubble_policy_match_total", "{verdict}", "How network policies matched; L7 are requests that a proxy judged.", ends!("match", "verdict"));
+    ServiceRequests SERVICE_REQUESTS = counter("hubble_service_requests_total", "{request}", "HTTP requests to services.", ends!("service", "reporter"));
+    ServiceErrors SERVICE_ERRORS = counter("hubble_service_errors_total", "{response}", "HTTP responses of services with a status of 500 or more, or a gRPC status other than 0.", ends!("service", "reporter"));
+    ServiceDuration SERVICE_DURATION = histogram("hubble_service_request_duration_seconds", "s", "Time from an HTTP request to a service to its response, where the proxy told.", ends!("service", "reporter"), SECOND_BOUNDS);
+}
+
+/// 1 ms (2^-10) to 18 h (2^16), each 16 times the one before.
+const CONNECTION_BOUNDS: &[i8] = &[-10, -6, -2, 2, 6, 10, 14, 16];
+
+impl Of {
+    pub fn metric(self) -> &'static Metric {
+        ALL[self as usize]
+    }
+}
+
+pub static LOST_EVENTS: Metric = Metric::counter(
+    "hubble_lost_events_total",
+    "{event}",
+    "Events that were lost before Hubble could report them, by where.",
+    &["k8s.node.name", "source"],
+);
+
+pub static CONNECTED: Metric =
+    Metric::gauge("telesonde_hubble_connected", "{connection}", "1 while the server answers and flows may come.", &[]);
+
+pub static RECEIVED: Metric =
+    Metric::counter("telesonde_hubble_flows_received", "{flow}", "Flows that came from the server.", &[]);
+
+pub static OUTCOMES: Metric = Metric::counter(
+    "telesonde_hubble_flows",
+    "{flow}",
+    "What became of the flows that came, once each: counted, filtered, sampled_out, or dropped for a reason.",
+    &["outcome", "reason"],
+);
+
+pub static STREAM_ENDS: Metric = Metric::counter(
+    "telesonde_hubble_stream_ends",
+    "{stream}",
+    "Streams of flows that ended or could not begin.",
+    &["reason"],
+);
+
+pub static NODES: Metric =
+    Metric::gauge("telesonde_hubble_nodes", "{node}", "Nodes as the relay last spoke of them.", &["state"]);
+
+pub static EVICTED: Metric = Metric::counter(
+    "telesonde_hubble_connections_evicted",
+    "{connection}",
+    "TCP connections that were forgotten before their end: nothing was seen of them for too long, or there were too many.",
+    &["reason"],
+);

@@ -1,0 +1,187 @@
+//! The ends of flows as labels, by the configured policy. The bytes of one pod's endpoint are the same in every flow
+//! of it: what they mean is worked out once.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use hubble::flow::Endpoint;
+use hubble::wire::Malformed;
+
+use super::config::{Config, Labels, Name};
+use super::symbols::{NONE, Symbol, Symbols};
+
+/// The labels of an end: namespace, workload, pod, app, identity.
+pub type Set = [Symbol; 5];
+
+/// Who an end is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// The number of its labels in [`Peers::set`].
+    pub set: u32,
+    /// Whether it is a pod, here or on another node.
+    pub pod: bool,
+    /// Whether it is an endpoint of the reporting node.
+    pub local: bool,
+    /// What the configuration says of its namespace.
+    pub namespace: Namespace,
+}
+
+/// What the configuration says of a namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Namespace {
+    /// There is none.
+    #[default]
+    None,
+    /// It is watched, or all are.
+    Watched,
+    /// Others are watched.
+    Other,
+    /// It is excluded.
+    Excluded,
+}
+
+/// The most ends that are remembered, and the most bytes of one.
+const MOST: usize = 16_384;
+const LONGEST: usize = 4_096;
+
+/// All ends of flows.
+#[derive(Debug)]
+pub struct Peers {
+    labels: Labels,
+    watch: Vec<Box<[u8]>>,
+    exclude: Vec<Box<[u8]>>,
+    known: HashMap<Box<[u8]>, Peer, RandomState>,
+    sets: Vec<Set>,
+    numbers: HashMap<Set, u32, RandomState>,
+}
+
+impl Peers {
+    pub fn new(config: &Config) -> Self {
+        let bytes = |names: &[String]| names.iter().map(|name| name.as_bytes().into()).collect();
+        Self {
+            labels: config.labels.clone(),
+            watch: bytes(&config.watch_namespaces),
+            exclude: bytes(&config.exclude_namespaces),
+            known: HashMap::default(),
+            sets: vec![Set::default()],
+            numbers: HashMap::from_iter([(Set::default(), 0)]),
+        }
+    }
+
+    /// Gives who an end is.
+    ///
+    /// # Errors
+    /// Fails when the bytes are no protobuf message.
+    pub fn find(&mut self, message: &[u8], symbols: &mut Symbols) -> Result<Peer, Malformed> {
+        if let Some(peer) = self.known.get(message) {
+            return Ok(*peer);
+        }
+        let endpoint = Endpoint::read(message)?;
+        let set = self.labels.of(&endpoint, symbols);
+        let next = self.sets.len() as u32;
+        let number = *self.numbers.entry(set).or_insert(next);
+        if number == next {
+            self.sets.push(set);
+        }
+        let is = |list: &[Box<[u8]>]| list.iter().any(|name| **name == *endpoint.namespace);
+        let namespace = match endpoint.namespace {
+            [] => Namespace::None,
+            _ if is(&self.exclude) => Namespace::Excluded,
+            _ if self.watch.is_empty() || is(&self.watch) => Namespace::Watched,
+            _ => Namespace::Other,
+        };
+        let peer = Peer { set: number, pod: !endpoint.pod.is_empty(), local: endpoint.id != 0, namespace };
+        if message.len() <= LONGEST {
+            if self.known.len() >= MOST {
+                self.known.clear();
+            }
+            self.known.insert(message.into(), peer);
+        }
+        Ok(peer)
+    }
+
+    /// Says whether a flow between two ends is left out: when none of its namespaces is wanted.
+    pub fn leaves_out(&self, source: Peer, destination: Peer) -> bool {
+        let (a, b) = (source.namespace, destination.namespace);
+        let is = |namespace| a == namespace || b == namespace;
+        if is(Namespace::Watched) {
+            return false;
+        }
+        // Where some are watched, what has no namespace is nobody's.
+        !self.watch.is_empty() || is(Namespace::Excluded)
+    }
+
+    /// Gives labels by their number.
+    pub fn set(&self, number: u32) -> Set {
+        self.sets.get(number as usize).copied().unwrap_or_default()
+    }
+
+    /// Gives how many sets of labels there are.
+    pub fn len(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// Forgets everything but the sets with these numbers; gives the new number of each.
+    pub fn keep(&mut self, used: &[bool]) -> Vec<u32> {
+        let mut numbers = vec![0; self.sets.len()];
+        let mut kept = vec![Set::default()];
+        for (old, set) in self.sets.iter().enumerate().skip(1) {
+            if used.get(old) == Some(&true) {
+                numbers[old] = kept.len() as u32;
+                kept.push(*set);
+            }
+        }
+        self.sets = kept;
+        self.numbers = self.sets.iter().enumerate().map(|(number, set)| (*set, number as u32)).collect();
+        self.known.clear();
+        numbers
+    }
+}
+
+impl Labels {
+    fn of(&self, endpoint: &Endpoint<'_>, symbols: &mut Symbols) -> Set {
+        let workload = self.workload.iter().map(|name| name.of(endpoint, symbols)).find(|symbol| *symbol != NONE);
+        let mut when = |wanted: bool, name: Name| if wanted { name.of(endpoint, symbols) } else { NONE };
+        let pod = when(self.pod, Name::Pod);
+        let app = when(self.app, Name::App);
+        let identity = when(self.identity, Name::Identity);
+        [symbols.intern(endpoint.namespace), workload.unwrap_or(NONE), pod, app, identity]
+    }
+}
+
+impl Name {
+    fn of(self, endpoint: &Endpoint<'_>, symbols: &mut Symbols) -> Symbol {
+        match self {
+            Self::Workload => symbols.intern(endpoint.workload),
+            Self::Pod => symbols.intern(endpoint.pod),
+            Self::App => app(endpoint).map_or(NONE, |app| symbols.intern(app)),
+            Self::Reserved => reserved(endpoint).map_or(NONE, |name| symbols.intern(name)),
+            Self::Identity if endpoint.identity == 0 => NONE,
+            Self::Identity => symbols.word(endpoint.identity.to_string().into()),
+        }
+    }
+}
+
+fn app<'a>(endpoint: &Endpoint<'a>) -> Option<&'a [u8]> {
+    const KEYS: [&[u8]; 3] = [b"k8s:app.kubernetes.io/name=", b"k8s:k8s-app=", b"k8s:app="];
+    KEYS.into_iter().find_map(|key| endpoint.labels.iter().find_map(|label| label.strip_prefix(key)))
+}
+
+/// Gives the reserved name of an end. What the API server runs on is a node, too: the API server says more.
+fn reserved<'a>(endpoint: &Endpoint<'a>) -> Option<&'a [u8]> {
+    const API_SERVER: &[u8] = b"reserved:kube-apiserver";
+    let names = || endpoint.labels.iter().filter(|label| label.starts_with(b"reserved:"));
+    names().find(|name| *name == API_SERVER).or_else(|| names().next()).or(match endpoint.identity {
+        1 => Some(b"reserved:host"),
+        2 => Some(b"reserved:world"),
+        3 => Some(b"reserved:unmanaged"),
+        4 => Some(b"reserved:health"),
+        5 => Some(b"reserved:init"),
+        6 => Some(b"reserved:remote-node"),
+        7 => Some(API_SERVER),
+        8 => Some(b"reserved:ingress"),
+        9 => Some(b"reserved:world-ipv4"),
+        10 => Some(b"reserved:world-ipv6"),
+        _ => None,
+    })
+}

@@ -1,0 +1,6 @@
+//! From a server that plays flows to a snapshot: exact counts, and every misbehaviour that a client must survive.
+
+mod counting;
+mod flows;
+mod ledger;
+mod world;
