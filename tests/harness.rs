@@ -1,6 +1,7 @@
 //! What the tests need: a cgroup, a program that makes exact numbers of calls in it, an agent, and readers of its output.
 
 pub mod agent;
+pub mod apiserver;
 pub mod cgroup;
 pub mod disk;
 pub mod line;

@@ -6,5 +6,6 @@ mod contract;
 mod harness;
 mod hubble;
 mod kernel;
+mod kubernetes;
 mod pipeline;
 mod registry;

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bpf::probe::{CgroupMode, Facts, Hierarchy, Memlock};
 use config::{Enabled, Loaded};
+use enrich::State;
 use runtime::{Descriptor, MakeError, Platform, Setup};
 use serde_json::{Value, json};
 
@@ -43,6 +45,9 @@ struct Memory {
     bytes: u64,
 }
 
+/// How long a source of names may take until it has told something.
+const SOURCES: Duration = Duration::from_secs(5);
+
 /// Sizes of other hosts that a fleet may have.
 const OTHER_HOSTS: [usize; 3] = [16, 64, 256];
 
@@ -51,10 +56,12 @@ pub fn check(
     registry: &[&'static Descriptor],
     loaded: &Loaded,
     platform: &Arc<Platform>,
+    names: &enrich::Workloads,
     format: Format,
 ) -> (String, Exit) {
     let facts = &platform.facts;
-    let findings = findings(facts, platform.btf_path.as_deref());
+    let mut findings = findings(facts, platform.btf_path.as_deref());
+    findings.extend(sources(names));
     let workloads = workloads(facts);
     let verdicts: Vec<Verdict> = registry.iter().map(|d| verdict(d, loaded, platform, workloads)).collect();
     let hosts = [facts.possible_cpus].into_iter().chain(OTHER_HOSTS);
@@ -172,6 +179,28 @@ fn findings(facts: &Facts, btf_path: Option<&Path>) -> Vec<Finding> {
     });
     all.push(good("possible CPUs", facts.possible_cpus.to_string()));
     all
+}
+
+/// Says how the sources of names fare, each of which has a while to tell something.
+fn sources(names: &enrich::Workloads) -> Vec<Finding> {
+    let until = Instant::now() + SOURCES;
+    let starting = || names.sources().iter().any(|source| source.state == State::Starting);
+    while starting() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let finding = |source: enrich::Source| {
+        let (found, grade, fix) = match source.state {
+            State::Off(why) => (format!("off: {why}"), Grade::Good, String::new()),
+            State::Running => ("names workloads".to_owned(), Grade::Good, String::new()),
+            State::Starting => {
+                let fix = "look at its log, or run check again".to_owned();
+                (format!("nothing heard within {} s", SOURCES.as_secs()), Grade::Less, fix)
+            }
+            State::Degraded(why) => ("workloads may lack names".to_owned(), Grade::Less, why),
+        };
+        Finding { what: source.name, found, grade, fix }
+    };
+    names.sources().into_iter().map(finding).collect()
 }
 
 fn capabilities(facts: &Facts) -> Finding {

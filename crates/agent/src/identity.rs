@@ -50,6 +50,12 @@ pub fn in_kubernetes() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() || Path::new("/var/lib/kubelet/pods").is_dir()
 }
 
+/// Says whether the agent runs in a pod that may talk to the API.
+pub fn has_service_account() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+        && Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
+}
+
 fn host_id() -> Option<String> {
     ["/etc/machine-id", "/var/lib/dbus/machine-id", "/sys/class/dmi/id/product_uuid"].iter().find_map(|path| {
         let text = std::fs::read_to_string(path).ok()?;

@@ -54,8 +54,8 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
             let loaded = wiring::load(cli, registry)?;
             let runtime = tokio_runtime()?;
             let _inside = runtime.enter();
-            let platform = platform(&loaded, registry)?;
-            let (report, exit) = check::check(registry, &loaded, &platform, *format);
+            let (platform, workloads) = platform(&loaded, registry)?;
+            let (report, exit) = check::check(registry, &loaded, &platform, &workloads, *format);
             print!("{report}");
             return Ok(exit);
         }
@@ -98,11 +98,15 @@ fn tokio_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 }
 
 /// Gives the platform that `check` tries collectors on. Without a readable cgroup hierarchy nothing can be tried.
-fn platform(loaded: &config::Loaded, registry: &[&'static Descriptor]) -> Result<Arc<Platform>, Failure> {
+fn platform(
+    loaded: &config::Loaded,
+    registry: &[&'static Descriptor],
+) -> Result<(Arc<Platform>, Arc<enrich::Workloads>), Failure> {
     let facts = bpf::probe::Facts::gather();
     let executables = wiring::executables(loaded)?;
     let workloads = wiring::workloads(&loaded.config, &facts, executables.as_ref())?;
     let resolver = Arc::clone(&workloads) as Arc<dyn model::Resolver>;
     let bus = Arc::new(Bus::new(resolver, events::count(&loaded.config), loaded.config.exporters.events.queue));
-    Ok(wiring::platform(loaded, registry, facts, &workloads, executables, Own::new().provider(), bus))
+    let platform = wiring::platform(loaded, registry, facts, &workloads, executables, Own::new().provider(), bus);
+    Ok((platform, workloads))
 }

@@ -3,6 +3,13 @@
 use std::io::IsTerminal;
 
 use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// What logs each answer that it cannot use, whole and every time; the source of names says the same once.
+const TALKATIVE: &[&str] = &["kube_client", "kube_core"];
 
 /// The form of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +29,10 @@ pub fn start(level: Level, format: LogFormat) {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
-    let started = if json { log.json().flatten_event(true).try_init() } else { log.try_init() };
+    let silent = TALKATIVE.iter().map(|target| (*target, LevelFilter::OFF));
+    let targets = Targets::new().with_default(level).with_targets(silent);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let all = tracing_subscriber::registry().with(targets);
+    let started = if json { all.with(log.json().flatten_event(true)).try_init() } else { all.with(log).try_init() };
     drop(started);
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bpf::probe::Facts;
-use config::{Config, Enabled, Loaded, Sources};
-use enrich::{Hierarchy, Settings, Workloads};
+use config::{Config, Enabled, Loaded, Sources, Switch};
+use enrich::kubernetes::{KUBERNETES, Kubernetes, parse_selector};
+use enrich::{Hierarchy, Settings, State, Workloads};
 use export::http::auth::Auth;
 use export::http::tls::TlsOptions;
 use export::{otlp, prometheus};
@@ -80,10 +81,10 @@ fn own_number(loaded: &Loaded, key: &str) -> Option<u32> {
     u32::try_from(cgroup.section[key].as_u64()?).ok()
 }
 
-/// Starts enrichment on the primary cgroup hierarchy.
+/// Starts enrichment on the primary cgroup hierarchy, and what tells it of pods.
 ///
 /// # Errors
-/// Fails when the hierarchy is not mounted or cannot be read.
+/// Fails when the hierarchy is not mounted or cannot be read, or when the selector of pods is none.
 pub fn workloads(
     config: &Config,
     facts: &Facts,
@@ -93,6 +94,7 @@ pub fn workloads(
     let Some(mount) = facts.cgroups.mount.clone() else {
         return Err(Failure::new(Exit::Unable, "no cgroup hierarchy is mounted; mount cgroup2 at /sys/fs/cgroup"));
     };
+    let kubernetes = kubernetes(config)?;
     let settings = Settings {
         granularity: match config.integrations.ebpf.granularity {
             Granularity::Node => enrich::Granularity::Node,
@@ -102,10 +104,58 @@ pub fn workloads(
         drop: config.enrich.attributes.drop.clone(),
         add: config.enrich.attributes.add.clone(),
         container_filter: config.integrations.ebpf.container_filter.clone(),
+        filters_pods: filters_pods(config),
+        expects: kubernetes.is_ok().then_some(enrich::Kind::Pods).into_iter().collect(),
         ..Settings::default()
     };
     let started = Workloads::start(Hierarchy { mount }, &settings);
-    started.map(Arc::new).map_err(|error| Failure::new(Exit::Unable, error.to_string()))
+    let workloads = started.map(Arc::new).map_err(|error| Failure::new(Exit::Unable, error.to_string()))?;
+    match kubernetes {
+        Ok(kubernetes) => drop(tokio::spawn(kubernetes.follow(Arc::clone(&workloads)))),
+        Err(why) => workloads.report(KUBERNETES, State::Off(why)),
+    }
+    Ok(workloads)
+}
+
+/// Gives what follows the node's pods, or else why nothing does.
+///
+/// # Errors
+/// Fails when the selector of pods is none.
+fn kubernetes(config: &Config) -> Result<Result<Kubernetes, String>, Failure> {
+    use config::sections::agent::DeploymentMode::{Kubernetes as Cluster, Vm};
+    let (section, ebpf) = (&config.enrich.kubernetes, &config.integrations.ebpf);
+    let selector = parse_selector(&ebpf.pod_selector).map_err(|why| {
+        Failure::new(Exit::Configuration, format!("integrations.ebpf.pod_selector: {why}; write it as for kubectl -l"))
+    })?;
+    let found = given(&section.kubeconfig).is_some() || identity::has_service_account();
+    let why = match (section.enabled, config.agent.deployment_mode) {
+        (Switch::False, _) => Some("enrich.kubernetes.enabled is false"),
+        (Switch::Auto, Vm) => Some("agent.deployment_mode is vm"),
+        (Switch::Auto, mode) if mode != Cluster && !found => {
+            Some("there is no service account of a pod, and enrich.kubernetes.kubeconfig is empty")
+        }
+        _ => None,
+    };
+    if let Some(why) = why {
+        if filters_pods(config) {
+            tracing::warn!("namespace_filter and pod_selector let nothing be observed without names of pods: {why}");
+        }
+        return Ok(Err(why.to_owned()));
+    }
+    Ok(Ok(Kubernetes {
+        // The kubelet registers its node in lower case.
+        node: node_name(config).to_lowercase(),
+        kubeconfig: given(&section.kubeconfig),
+        labels: section.labels.clone(),
+        annotations: section.annotations.clone(),
+        namespaces: ebpf.namespace_filter.clone(),
+        selector,
+    }))
+}
+
+fn filters_pods(config: &Config) -> bool {
+    let ebpf = &config.integrations.ebpf;
+    !ebpf.namespace_filter.is_empty() || !ebpf.pod_selector.trim().is_empty()
 }
 
 /// Gives what all collectors share.
@@ -160,7 +210,7 @@ pub fn platform(
 
 /// Makes the kernel's table of cgroups where some are left out and the collector runs that keeps it current.
 fn cgroup_rules(loaded: &Loaded, workloads: &Workloads) -> Option<CgroupRules> {
-    if loaded.config.integrations.ebpf.container_filter.is_empty() {
+    if loaded.config.integrations.ebpf.container_filter.is_empty() && !filters_pods(&loaded.config) {
         return None;
     }
     let cgroup = loaded.collectors.iter().find(|selection| selection.name == "cgroup")?;
@@ -169,7 +219,7 @@ fn cgroup_rules(loaded: &Loaded, workloads: &Workloads) -> Option<CgroupRules> {
     }
     let entries = own_number(loaded, "max_rules")?;
     let made = CgroupRules::new(workloads, entries);
-    made.inspect_err(|error| tracing::warn!("container_filter is applied only after counting: {error}")).ok()
+    made.inspect_err(|error| tracing::warn!("filters by name are applied only after counting: {error}")).ok()
 }
 
 /// Turns a percentage into «one in so many».

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::error::Warning;
-use crate::node::{Data, Node};
+use crate::node::Node;
 use crate::sections::Config;
 use crate::size;
 
@@ -17,20 +17,13 @@ enum When {
     Written,
     /// When it is not the default.
     Differs,
-    /// When it is this.
-    Is(&'static str),
 }
 
-const KEYS: [(&str, When); 9] = [
+const KEYS: [(&str, When); 4] = [
     ("agent.privileges", When::Differs),
     ("integrations.ebpf.programs_path", When::Differs),
     ("integrations.ebpf.pin_path", When::Differs),
-    ("integrations.ebpf.namespace_filter", When::Differs),
     ("integrations.ebpf.max_stack_depth", When::Written),
-    ("enrich.kubernetes.enabled", When::Is("true")),
-    ("enrich.kubernetes.kubeconfig", When::Differs),
-    ("enrich.kubernetes.labels", When::Differs),
-    ("enrich.kubernetes.annotations", When::Differs),
 ];
 
 /// Tells whether the very mention of a key gives a warning.
@@ -40,7 +33,7 @@ pub(crate) fn is_written_off(key: &str) -> bool {
 
 /// Returns the keys that have no effect whatever their value.
 pub(crate) fn silent() -> impl Iterator<Item = &'static str> {
-    KEYS.into_iter().filter(|(_, when)| !matches!(when, When::Is(_))).map(|(key, _)| key)
+    KEYS.into_iter().map(|(key, _)| key)
 }
 
 /// Adds one warning for each such key that is set.
@@ -53,7 +46,6 @@ pub(crate) fn judge(root: &Node, warnings: &mut Vec<Warning>) {
         let asks = match when {
             When::Written => true,
             When::Differs => differs,
-            When::Is(value) => node.text() == Some(value) || (value == "true" && node.data == Data::Bool(true)),
         };
         if asks {
             let (place, key) = (node.place.clone(), key.to_owned());
@@ -71,19 +63,16 @@ fn same(a: &Value, b: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::Data;
     use crate::place::Place;
 
     #[test]
     fn each_key_exists_and_warns_once_when_it_asks_for_something() {
         let defaults = serde_json::to_value(Config::default()).expect("json");
-        for (key, when) in KEYS {
+        for (key, _) in KEYS {
             let default = defaults.pointer(&format!("/{}", key.replace('.', "/")));
             assert!(default.is_some(), "{key} is no key");
-            let asks = match when {
-                When::Is("true") => Data::Bool(true),
-                When::Is(value) => Data::Text(value.to_owned()),
-                When::Written | When::Differs => Data::Text("something".to_owned()),
-            };
+            let asks = Data::Text("something".to_owned());
             let mut root = Node::empty(Place::Set);
             root.put(&crate::place::Key::of(key).0, Node::new(Place::Set, asks));
             let mut warnings = Vec::new();

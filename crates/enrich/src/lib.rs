@@ -10,6 +10,7 @@ mod directory;
 mod error;
 mod executables;
 mod identity;
+pub mod kubernetes;
 mod members;
 mod roots;
 mod source;

@@ -43,6 +43,8 @@ pub struct Ebpf {
     pub container_filter: Vec<String>,
     /// Only pods of these namespaces are observed; empty for all.
     pub namespace_filter: Vec<String>,
+    /// Only pods with such labels are observed, as `kubectl -l` has it: app=web,tier in (front,back); empty for all.
+    pub pod_selector: String,
     /// Processes with these commands (their first 15 bytes) are not observed.
     pub exclude_processes: Vec<String>,
     /// Whether the agent's own process is observed, too.
@@ -84,6 +86,7 @@ impl Default for Ebpf {
             process_filter: Vec::new(),
             container_filter: Vec::new(),
             namespace_filter: Vec::new(),
+            pod_selector: String::new(),
             exclude_processes: Vec::new(),
             include_self: false,
             sample_rate: 100,

@@ -1,0 +1,297 @@
+//! An API server of Kubernetes, as much of it as an agent may ask for: the pods of a node, listed from the cache and
+//! watched, and the metadata of owners. Whatever else is asked for fails the test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// The node whose pods are asked for.
+pub const NODE: &str = "worker-1";
+
+/// What is answered in place of what was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mood {
+    /// Nothing: connections are closed as soon as they are made.
+    Closed,
+    /// Something else.
+    Answers(u16, &'static str, String),
+}
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    pods: BTreeMap<String, Value>,
+    /// What has happened, as lines of a watch.
+    events: Vec<(u64, Vec<u8>)>,
+    /// What came before is forgotten.
+    oldest: u64,
+    owners: BTreeMap<String, Value>,
+    forbidden: BTreeSet<String>,
+    requests: Vec<String>,
+    mood: Option<Mood>,
+    /// Watches that began before the last cut end.
+    cuts: u64,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+/// A running API server; it ends with the process.
+pub struct ApiServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl ApiServer {
+    /// Listens on a free port.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, shared) = (listener.local_addr().unwrap(), Arc::<Shared>::default());
+        shared.state().version = 1000;
+        let server = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let server = Arc::clone(&server);
+                std::thread::spawn(move || while serve(&stream, &server).is_some() {});
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// Writes a kubeconfig into a directory; gives its path.
+    pub fn kubeconfig(&self, directory: &Path) -> PathBuf {
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+            "clusters": [{"name": "test", "cluster": {"server": format!("http://{}", self.address)}}],
+            "users": [{"name": "agent", "user": {"token": "secret"}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "agent"}}],
+        });
+        let path = directory.join("kubeconfig");
+        fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// Makes or changes a pod.
+    pub fn put(&self, mut pod: Value) {
+        let mut state = self.shared.state();
+        let version = state.next();
+        pod["metadata"]["resourceVersion"] = json!(version.to_string());
+        pod["spec"]["nodeName"] = json!(NODE);
+        let before = state.pods.insert(pod["metadata"]["name"].to_string(), pod.clone());
+        let kind = if before.is_some() { "MODIFIED" } else { "ADDED" };
+        state.happen(version, &json!({"type": kind, "object": pod}).to_string());
+        self.shared.news.notify_all();
+    }
+
+    /// Changes a pod that exists.
+    pub fn change(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let mut pod = self.shared.state().pods[&json!(name).to_string()].clone();
+        change(&mut pod);
+        self.put(pod);
+    }
+
+    /// Deletes a pod.
+    pub fn delete(&self, name: &str) {
+        let mut state = self.shared.state();
+        let version = state.next();
+        let mut pod = state.pods.remove(&json!(name).to_string()).unwrap();
+        pod["metadata"]["resourceVersion"] = json!(version.to_string());
+        state.happen(version, &json!({"type": "DELETED", "object": pod}).to_string());
+        self.shared.news.notify_all();
+    }
+
+    /// Sends a line to all watches, whatever it is.
+    pub fn send(&self, line: &str) {
+        let mut state = self.shared.state();
+        let version = state.next();
+        state.happen(version, line);
+        self.shared.news.notify_all();
+    }
+
+    /// Sends a bookmark: all that has happened so far need not be told again.
+    pub fn bookmark(&self) {
+        let version = self.shared.state().version + 1;
+        let metadata = json!({"resourceVersion": version.to_string(), "creationTimestamp": null});
+        self.send(
+            &json!({"type": "BOOKMARK", "object": {"kind": "Pod", "apiVersion": "v1", "metadata": metadata}})
+                .to_string(),
+        );
+    }
+
+    /// Forgets all that has happened so far.
+    pub fn compact(&self) {
+        let mut state = self.shared.state();
+        state.version += 10;
+        state.oldest = state.version;
+        state.events.clear();
+    }
+
+    /// Ends all watches.
+    pub fn cut(&self) {
+        self.shared.state().cuts += 1;
+        self.shared.news.notify_all();
+    }
+
+    /// Answers in this way from now on, and ends all watches.
+    pub fn be(&self, mood: Option<Mood>) {
+        self.shared.state().mood = mood;
+        self.cut();
+    }
+
+    /// Makes something that owns pods, by the path of its resource.
+    pub fn put_owner(&self, path: &str, owner: Option<(&str, &str, &str)>) {
+        let references = owner.map(|(api, kind, name)| {
+            json!([{"apiVersion": api, "kind": kind, "name": name, "uid": "top", "controller": true}])
+        });
+        let name = path.rsplit('/').next().unwrap();
+        let metadata = json!({"name": name, "namespace": "shop", "uid": path, "ownerReferences": references});
+        self.shared
+            .state()
+            .owners
+            .insert(path.to_owned(), json!({"kind": "PartialObjectMetadata", "metadata": metadata}));
+    }
+
+    /// Denies what is below a path.
+    pub fn forbid(&self, path: &str) {
+        self.shared.state().forbidden.insert(path.to_owned());
+    }
+
+    /// Denies nothing any more.
+    pub fn allow_all(&self) {
+        self.shared.state().forbidden.clear();
+    }
+
+    /// Gives the requests so far that have a part in common with this.
+    pub fn requests(&self, part: &str) -> Vec<String> {
+        self.shared.state().requests.iter().filter(|request| request.contains(part)).cloned().collect()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    fn happen(&mut self, version: u64, line: &str) {
+        self.events.push((version, [line, "\n"].concat().into_bytes()));
+    }
+}
+
+/// Answers one request; nothing when the connection has ended.
+fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
+    if shared.state().mood == Some(Mood::Closed) {
+        return None;
+    }
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    let head = head.replace("%3D", "=").replace("%2F", "/");
+    let mut words = head.split(' ');
+    assert_eq!(words.next(), Some("GET"), "{head}");
+    let (path, query) = words.next().map(|target| target.split_once('?').unwrap_or((target, "")))?;
+    assert!(head.to_ascii_lowercase().contains("authorization: bearer secret"), "{head}");
+    let parameter = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+    let watches = parameter("watch") == Some("true");
+    let mut state = shared.state();
+    state.requests.push(format!("{} {path}?{query}", if watches { "WATCH" } else { "GET" }));
+    if let Some(Mood::Answers(code, content, body)) = state.mood.clone() {
+        drop(state);
+        return answer(stream, code, content, &body);
+    }
+    if state.forbidden.iter().any(|denied| path.starts_with(denied)) {
+        drop(state);
+        let message = format!("{path} is forbidden: User \"agent\" cannot do that");
+        return answer(stream, 403, "application/json", &status(403, "Forbidden", &message).to_string());
+    }
+    if path != "/api/v1/pods" {
+        assert!(head.contains("as=PartialObjectMetadata"), "{head}");
+        let owner = state.owners.get(path).cloned();
+        drop(state);
+        let code = if owner.is_some() { 200 } else { 404 };
+        let body = owner.unwrap_or_else(|| status(404, "NotFound", "no such object"));
+        return answer(stream, code, "application/json", &body.to_string());
+    }
+    assert_eq!(parameter("fieldSelector"), Some(&*format!("spec.nodeName={NODE}")), "{head}");
+    let from = parameter("resourceVersion").unwrap();
+    if !watches {
+        assert_eq!((from, parameter("limit")), ("0", None), "{head}");
+        let items: Vec<&Value> = state.pods.values().collect();
+        let metadata = json!({"resourceVersion": state.version.to_string()});
+        let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items}).to_string();
+        drop(state);
+        return answer(stream, 200, "application/json", &list);
+    }
+    assert_eq!(parameter("allowWatchBookmarks"), Some("true"), "{head}");
+    let (mut next, cuts) = (from.parse::<u64>().unwrap() + 1, state.cuts);
+    stream
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .ok()?;
+    if next <= state.oldest {
+        drop(state);
+        let gone = json!({"type": "ERROR", "object": status(410, "Expired", "too old resource version")});
+        chunk(stream, format!("{gone}\n").as_bytes())?;
+        return chunk(stream, b"");
+    }
+    loop {
+        let due: Vec<u8> =
+            state.events.iter().filter(|(version, _)| *version >= next).flat_map(|(_, line)| line.clone()).collect();
+        (next, state) = (state.version + 1, state);
+        let ended = state.cuts != cuts;
+        if !due.is_empty() {
+            drop(state);
+            chunk(stream, &due)?;
+            state = shared.state();
+        } else if ended {
+            drop(state);
+            chunk(stream, b"")?;
+            return None;
+        } else {
+            let waited = shared.news.wait_timeout(state, Duration::from_millis(100));
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if is_closed(stream) {
+                return None;
+            }
+        }
+    }
+}
+
+fn status(code: u16, reason: &str, message: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message, "code": code})
+}
+
+fn answer(mut stream: &TcpStream, code: u16, content: &str, body: &str) -> Option<()> {
+    let head = format!("HTTP/1.1 {code} X\r\nContent-Type: {content}\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).ok()
+}
+
+fn chunk(mut stream: &TcpStream, bytes: &[u8]) -> Option<()> {
+    write!(stream, "{:x}\r\n", bytes.len()).ok()?;
+    stream.write_all(bytes).and_then(|()| stream.write_all(b"\r\n")).ok()
+}
+
+fn is_closed(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let peeked = stream.peek(&mut [0]);
+    stream.set_nonblocking(false).unwrap();
+    !matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
