@@ -11,6 +11,7 @@
 #include "lib/filter.bpf.h"
 #include "lib/maps.bpf.h"
 #include "lib/task.bpf.h"
+#include "lib/backlog.bpf.h"
 #include "lib/owner.bpf.h"
 #include "lib/traffic.bpf.h"
 #include "lib/wire.bpf.h"
@@ -43,6 +44,10 @@ static __always_inline int count_packet(struct __sk_buff *skb, u8 direction)
 	if (owner) {
 		flow.cgroup = owner->cgroup;
 		flow.transport = owner->protocol;
+#ifndef LEGACY
+		if (direction == DIRECTION_RECEIVE && sk->state == TCP_LISTEN && flow.cgroup != OWNER_IGNORED)
+			judge_segment(skb, sk, flow.cgroup);
+#endif
 	} else {
 		/* A socket of the kernel itself. */
 		sk = bpf_sk_fullsock(sk);

@@ -34,5 +34,6 @@ struct drop {
 struct network_loss {
 	struct traffic traffic; /* counted here because `flows` was full */
 	u64 drops;              /* counted here because `drops` was full */
+	u64 overflows;          /* counted here because `overflows` was full */
 	u64 owners;             /* sockets without a place for their owner */
 };

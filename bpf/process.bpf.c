@@ -139,6 +139,13 @@ static __always_inline u32 change(struct owner *owner, int before, int after)
 	return 0;
 }
 
+static __always_inline u16 error_of(struct sock *sk)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+
+	return sk->sk_err || !tp || tp->segs_out ? sk->sk_err : ERROR_UNSENT;
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, struct sock *sk, int before, int after)
 {
@@ -165,7 +172,7 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int before, int after)
 		__builtin_memcpy(event.head.comm, owner->comm, sizeof(owner->comm));
 	}
 	addresses(&event, sk);
-	event.error = event.head.kind == EVENT_FAILED ? sk->sk_err : 0;
+	event.error = event.head.kind == EVENT_FAILED ? error_of(sk) : 0;
 	emit(ctx, &events, &event, sizeof(event));
 	return 0;
 }

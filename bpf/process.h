@@ -27,6 +27,8 @@ struct exit_event {
 	u32 padding;
 };
 
+#define ERROR_UNSENT 0xffff /* no errno: no segment left */
+
 /* An address of the family INET is in the first four bytes. */
 struct connection_event {
 	struct event_head head;

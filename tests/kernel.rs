@@ -21,6 +21,7 @@ mod outage;
 mod process;
 mod quantiles;
 mod scheduler;
+mod steady;
 mod tcp;
 
 use crate::harness::agent::{Agent, Wish};

@@ -329,6 +329,7 @@ struct sock {
 	struct sock_common __sk_common;
 	u16 sk_protocol;
 	int sk_err;
+	u32 sk_ack_backlog;
 	u32 sk_max_ack_backlog;
 };
 

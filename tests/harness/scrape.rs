@@ -1,6 +1,6 @@
 //! A scrape of the agent: plain HTTP over TCP or a Unix socket, and a reader of the text format.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -60,15 +60,22 @@ impl Scrape {
         found.first().map(|sample| sample.value)
     }
 
-    /// Gives the counters that are less than they were in an earlier scrape.
+    /// Gives the counters, and buckets of histograms, that are less than they were in an earlier scrape.
     pub fn fallen(&self, earlier: &Self) -> Vec<(Sample, f64)> {
-        let counters = |scrape: &'_ Self| scrape.0.clone().into_iter().filter(|sample| sample.name.ends_with("_total"));
+        let grows = |sample: &Sample| sample.name.ends_with("_total") || sample.name.ends_with("_bucket");
+        let counters = |scrape: &'_ Self| scrape.0.clone().into_iter().filter(grows);
         let before: BTreeMap<_, _> = counters(earlier).map(|s| ((s.name, s.labels), s.value)).collect();
         let fallen = counters(self).filter_map(|sample| {
             let before = *before.get(&(sample.name.clone(), sample.labels.clone()))?;
             (sample.value < before).then_some((sample, before))
         });
         fallen.collect()
+    }
+
+    /// Gives the samples that are there more than once.
+    pub fn repeated(&self) -> Vec<Sample> {
+        let mut seen = BTreeSet::new();
+        self.0.iter().filter(|sample| !seen.insert((&sample.name, &sample.labels))).cloned().collect()
     }
 
     /// Gives the sum over all samples with a name and at least these labels.

@@ -76,6 +76,16 @@ fn within(cgroup: &Cgroup, program: &str, arguments: &[&str]) -> Command {
     command
 }
 
+const BIG: &str = concat!(
+    "--txt-record=big.test",
+    ",0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789",
+    ",0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789",
+    ",0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789",
+    ",0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789",
+    ",0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789",
+    ",0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789",
+);
+
 /// Starts dnsmasq on both addresses; it forwards `dead.test` to an address where nobody answers.
 fn dnsmasq(netns: &Netns, cgroup: &Cgroup) -> Server {
     let arguments = [
@@ -91,6 +101,8 @@ fn dnsmasq(netns: &Netns, cgroup: &Cgroup) -> Server {
         "--server=/dead.test/10.99.0.9",
         "--host-record=www.test,192.0.2.1,2001:db8::1",
         "--txt-record=www.test,hello",
+        // Too long for a datagram without EDNS.
+        BIG,
         "--mx-host=www.test,mail.test,10",
         "--srv-host=_http._tcp.test,www.test,80",
     ];
@@ -121,10 +133,14 @@ fn lacking(programs: &[&str]) -> Option<String> {
 
 /// Asks with dig; gives the status that it prints, or nothing when there was no answer.
 fn dig(netns: &Netns, cgroup: &Cgroup, arguments: &[&str]) -> Option<String> {
+    let text = dig_text(netns, cgroup, arguments);
+    Some(text.split_once("status: ")?.1.split_once(',')?.0.to_owned())
+}
+
+fn dig_text(netns: &Netns, cgroup: &Cgroup, arguments: &[&str]) -> String {
     let all = [&["+tries=1", "+timeout=1", "+noall", "+comments"], arguments].concat();
     let output = netns.run(|| within(cgroup, "dig", &all).output().unwrap());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Some(text.split_once("status: ")?.1.split_once(',')?.0.to_owned())
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
@@ -151,6 +167,17 @@ fn a_resolver_and_a_server_on_one_node_count_once() {
             assert_eq!(ask(&[server, transport, "none.test", "TYPE4711"]).as_deref(), Some("NXDOMAIN"));
         }
     }
+    for server in ["@10.99.0.2", "@fd00::2"] {
+        // EDNS makes room for all of it; without, the answer is cut, and asked for again over TCP unless that is barred.
+        for (flags, truncated) in
+            [(&["+bufsize=1232"][..], false), (&["+noedns", "+ignore"], true), (&["+noedns"], false)]
+        {
+            let output = dig_text(&pair.client, &client, &[&[server, "+notcp"], flags, &["big.test", "TXT"]].concat());
+            assert!(output.contains("status: NOERROR"), "{flags:?}: {output}");
+            let flag = output.lines().find(|line| line.starts_with(";; flags:")).unwrap();
+            assert_eq!(flag.contains(" tc"), truncated, "{flags:?}: {output}");
+        }
+    }
     for _ in 0..3 {
         assert_eq!(ask(&["@10.99.0.2", "dead.test", "A"]), None);
     }
@@ -158,8 +185,9 @@ fn a_resolver_and_a_server_on_one_node_count_once() {
     assert_eq!(ask(&["@10.99.0.9", "www.test", "PTR"]), None);
     assert_eq!(dig(&pair.server, &client, &["@10.99.0.1", "www.test", "A"]), None);
 
-    let queries = [("A", 4 * 3 + 4), ("AAAA", 4), ("MX", 4), ("PTR", 1), ("SRV", 4), ("TXT", 4), ("TYPE-other", 4)];
-    let scrape = check(&agent, &client, &queries, &[("NOERROR", 24), ("NXDOMAIN", 8)]);
+    let queries =
+        [("A", 4 * 3 + 4), ("AAAA", 4), ("MX", 4), ("PTR", 1), ("SRV", 4), ("TXT", 4 + 2 * 4), ("TYPE-other", 4)];
+    let scrape = check(&agent, &client, &queries, &[("NOERROR", 24 + 2 * 4), ("NXDOMAIN", 8)]);
     // The server is a client itself where it forwards, and only there.
     let forwarded = by(&scrape, QUERIES, "dns_question_type", &host);
     assert!(matches!(&forwarded[..], [(kind, 1.0..)] if kind == "A"), "{forwarded:?}");

@@ -16,6 +16,8 @@ use crate::harness::{eventually, live, stimulus};
 
 const OPEN: u16 = 7000;
 const NONE: &[u16] = &[];
+/// The ports of those filters that come after us.
+const LATE: &[u16] = &[7003, 7006, 7007, 7008];
 
 /// The server's sockets, and the client's.
 struct Ports {
@@ -33,7 +35,7 @@ impl Ports {
         };
         pair.server.run(|| Self {
             open: bind(Pair::SERVER_V4, OPEN),
-            others: (1..=5).map(|port| bind(Pair::SERVER_V4, OPEN + port)).collect(),
+            others: (1..=8).map(|port| bind(Pair::SERVER_V4, OPEN + port)).collect(),
             client: pair.client.run(|| bind(Pair::CLIENT_V4, 0)),
         })
     }
@@ -70,9 +72,18 @@ fn attach_tc(filters: &mut Ebpf, name: &str, options: TcAttachOptions) {
 #[test]
 fn filters_of_others_drop_what_they_dropped() {
     let _kernel = live!();
+    // All that hooks packets or sockets.
+    let wish = Wish {
+        collectors: &[
+            "network: {enabled: require}",
+            "dns: {enabled: require, servers: true}",
+            "tcp: {enabled: require}",
+        ],
+        ..Wish::default()
+    };
     let pair = Pair::new();
     let ports = Ports::new(&pair);
-    assert_eq!(ports.reached(), [7001, 7002, 7003, 7004, 7005]);
+    assert_eq!(ports.reached(), (7001..=7008).collect::<Vec<_>>());
 
     let mut filters = Ebpf::load_file(stimulus::bpf("foreign.bpf.c")).unwrap();
     let root = Facts::gather().cgroups.open_root().unwrap();
@@ -83,21 +94,27 @@ fn filters_of_others_drop_what_they_dropped() {
         attach_tc(&mut filters, "foreign_tc", TcAttachOptions::Netlink(NlOptions::default()));
         attach_tc(&mut filters, "foreign_tcx", TcAttachOptions::TcxOrder(LinkOrder::default()));
     });
-    assert_eq!(ports.reached(), [7003], "before us");
+    assert_eq!(ports.reached(), LATE, "before us");
 
-    let mut agent = Agent::start(Wish { collectors: &["network: {enabled: require}"], ..Wish::default() });
-    assert_eq!(ports.reached(), [7003], "with us");
+    let mut agent = Agent::start(wish);
+    assert_eq!(ports.reached(), LATE, "with us");
     attach_cgroup(&mut filters, "foreign_late", CgroupSkbAttachType::Egress, &root);
+    attach_cgroup(&mut filters, "foreign_late_ingress", CgroupSkbAttachType::Ingress, &root);
+    pair.client.run(|| {
+        attach_tc(&mut filters, "foreign_late_tc", TcAttachOptions::Netlink(NlOptions::default()));
+        attach_tc(&mut filters, "foreign_late_tcx", TcAttachOptions::TcxOrder(LinkOrder::default()));
+    });
     assert_eq!(ports.reached(), NONE, "behind us");
     agent.signal("KILL");
     agent.wait();
     assert_eq!(ports.reached(), NONE, "after we were killed");
 
-    let agent = Agent::start(Wish { collectors: &["network: {enabled: require}"], ..Wish::default() });
+    let agent = Agent::start(wish);
     assert_eq!(ports.reached(), NONE, "before a second one of us");
     agent.stop();
     assert_eq!(ports.reached(), NONE, "after us");
     drop(filters);
     // The kernel takes a moment to detach what nobody holds any more; a filter of a qdisc stays.
-    eventually("all but the qdisc's filter are gone", || (ports.reached() == [7001, 7002, 7003, 7005]).then_some(()));
+    let all_but_tc = [7001, 7002, 7003, 7005, 7006, 7008];
+    eventually("all but the qdisc's filters are gone", || (ports.reached() == all_but_tc).then_some(()));
 }

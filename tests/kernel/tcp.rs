@@ -1,5 +1,8 @@
 //! TCP connections of known workloads, in network namespaces other than the agent's.
 
+mod causes;
+mod many;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -167,51 +170,6 @@ fn connections_are_counted_from_their_beginning_to_their_end() {
         }
     }
     assert_eq!(agent.scrape().sum("telesonde_events_lost_total", &[("collector", "tcp")]), 0.0);
-    agent.stop();
-}
-
-#[test]
-fn failed_connects_are_counted_by_their_cause() {
-    let _kernel = live!();
-    let agent = start();
-    let pair = Pair::new();
-    for family in ["ipv4", "ipv6"] {
-        pair.client.set(&format!("{family}/neigh/veth/mcast_solicit"), "1");
-    }
-    // A neighbour that does not answer, and one that is not there.
-    for (silent, network) in [("10.99.0.77", "ipv4"), ("fd00::77", "ipv6")] {
-        let neighbour = ["neighbour", "add", silent, "lladdr", "02:00:00:00:00:77", "dev", "veth", "nud", "permanent"];
-        pair.client.ip(&neighbour);
-        let (server, absent) = match network {
-            "ipv4" => (Pair::SERVER_V4, "10.99.0.88"),
-            _ => (Pair::SERVER_V6, "fd00::88"),
-        };
-        let cgroup = Cgroup::new(&format!("tcp-failures-{network}"));
-        let mut client = Peer::start(&cgroup, &pair.client);
-        assert_eq!(client.ask(&format!("connect {server} 9 29")), 0);
-        client.ask(&format!("begin {silent} 9 5"));
-        assert_eq!(agree(&agent, &cgroup, &pair.client), numbers([("syn_sent", 5)]));
-        client.ask("close 5");
-        pair.client.set("ipv4/tcp_syn_retries", "1");
-        client.ask(&format!("connect {silent} 9 7"));
-        pair.client.set("ipv4/tcp_syn_retries", "6");
-        client.ask(&format!("connect {absent} 9 3"));
-        pair.client.set("ipv4/ip_local_port_range", "40000 40000");
-        client.ask(&format!("begin {silent} 9 3"));
-        let expected = [("refused", 29.0), ("aborted", 5.0), ("timeout", 7.0), ("unreachable", 3.0), ("unsent", 2.0)];
-        agent.until("every failure is counted", |scrape| {
-            let found =
-                expected.map(|(cause, _)| (cause, scrape.sum(ERRORS, &[label(&cgroup), ("error_type", cause)])));
-            let within = found.iter().zip(expected).all(|(found, expected)| found.1 <= expected.1);
-            assert!(within, "{found:?}; the kernel skipped {:?}", missed(scrape));
-            (found == expected).then_some(())
-        });
-        let scrape = agent.scrape();
-        assert_eq!(scrape.sum(ERRORS, &[label(&cgroup)]), 46.0);
-        assert_eq!(counts(&scrape, &cgroup, network), [0.0; 4]);
-        assert_eq!(scrape.sum("ebpf_tcp_connect_latency_ns_count", &[label(&cgroup)]), 0.0);
-        pair.client.set("ipv4/ip_local_port_range", "32768 60999");
-    }
     agent.stop();
 }
 

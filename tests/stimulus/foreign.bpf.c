@@ -53,4 +53,22 @@ int foreign_tcx(void *skb)
 	return is_to(skb, 14, 7005) ? 2 : -1;
 }
 
+SEC("cgroup_skb/ingress")
+int foreign_late_ingress(void *skb)
+{
+	return !is_to(skb, 0, 7006);
+}
+
+SEC("classifier")
+int foreign_late_tc(void *skb)
+{
+	return is_to(skb, 14, 7007) ? 2 : -1;
+}
+
+SEC("classifier")
+int foreign_late_tcx(void *skb)
+{
+	return is_to(skb, 14, 7008) ? 2 : -1;
+}
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

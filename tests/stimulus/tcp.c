@@ -5,6 +5,7 @@
 //   accept N                     accepts so many connections
 //   connect ADDRESS PORT N       begins so many connects, waits for their ends; answers how many succeeded
 //   begin ADDRESS PORT N         begins so many connects without waiting
+//   attempt ADDRESS PORT N       connects so many times, one after the other, each to its end; answers how many succeeded
 //   cycle ADDRESS PORT N         connects and closes so many times, one after the other
 //   serve N                      accepts and closes so many times
 //   send BYTES                   sends so many on every connection
@@ -127,6 +128,19 @@ static long finish(long from)
 	return good - from;
 }
 
+static long attempt(const char *text, int port, long count)
+{
+	struct sockaddr_storage address;
+	socklen_t length = parse(text, port, &address);
+	long good = 0;
+	for (long i = 0; i < count; i++) {
+		int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		good += !connect(fd, (void *)&address, length);
+		close(fd);
+	}
+	return good;
+}
+
 static void cycle(const char *text, int port, long count)
 {
 	struct sockaddr_storage address;
@@ -218,6 +232,8 @@ int main(int argc, char **argv)
 				start_listening(address, port, number);
 			else if (!strcmp(word, "cycle"))
 				cycle(address, port, number);
+			else if (!strcmp(word, "attempt"))
+				answer = attempt(address, port, number);
 			else
 				begin(address, port, number);
 			if (!strcmp(word, "connect"))

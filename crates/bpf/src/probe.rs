@@ -142,6 +142,9 @@ const MAPS: [(&str, MapType); 6] = [
     ("cgrp_storage", MapType::CgrpStorage),
 ];
 
+/// The first kernel that needs no `NAME_legacy`.
+const LEGACY_BEFORE: (u32, u32) = (5, 12);
+
 impl Facts {
     /// Looks at the host. What cannot be read counts as absent.
     pub fn gather() -> Self {
@@ -173,13 +176,18 @@ impl Facts {
     /// Says whether this kernel needs the `NAME_legacy` build of an object: before 5.12 tracing programs have no task
     /// storage, no `bpf_get_current_task_btf` and no atomic operation but addition.
     pub fn is_legacy(&self) -> bool {
-        self.version < (5, 12) || !self.has_map("task_storage")
+        self.version < LEGACY_BEFORE || !self.has_map("task_storage")
     }
 
     /// Says whether the kernel has a map type of [`Facts::maps`].
     pub fn has_map(&self, name: &str) -> bool {
         self.maps.iter().any(|&(known, supported)| known == name && supported)
     }
+}
+
+/// Says the same as [`Facts::is_legacy`] of every kernel that nobody has cut down, by its version alone.
+pub fn is_legacy_version() -> bool {
+    version(&rustix::system::uname().release().to_string_lossy()) < LEGACY_BEFORE
 }
 
 /// Lets kernels before 5.11, which charge map memory to `RLIMIT_MEMLOCK`, make maps of any size.

@@ -118,7 +118,7 @@ fn the_mirrors_of_network_fit() {
     mirror!(&structs, "flow", network::Flow, cgroup direction family transport padding);
     mirror!(&structs, "traffic", network::Traffic, bytes packets);
     mirror!(&structs, "drop", network::Dropped, cgroup reason padding);
-    mirror!(&structs, "network_loss", network::NetworkLoss, traffic drops owners);
+    mirror!(&structs, "network_loss", network::NetworkLoss, traffic drops overflows owners);
 }
 
 #[test]

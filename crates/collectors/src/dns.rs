@@ -102,10 +102,14 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     if config.names {
         maps.push(("dns_names", cost::per_cpu_hash(config.max_names, size_of::<Named>(), 8, cpus)));
     }
-    if config.events.enabled {
-        maps.push(("events", u64::from(ring::bytes(ring::DEFAULT))));
-    }
+    let ring = if config.events.enabled { ring::bytes(ring::DEFAULT) } else { unused_ring() };
+    maps.push(("events", ring.into()));
     Plan { maps, samples_per_workload: SAMPLES }
+}
+
+/// Gives the size of a ring that nothing goes through: the object has it in any case.
+fn unused_ring() -> u32 {
+    rustix::param::page_size() as u32
 }
 
 struct Dns {
@@ -189,7 +193,7 @@ fn load(config: &Config, platform: &Platform, types: &Types, reports: bool) -> R
         .max_entries("dns_names", if config.names { platform.scaled(config.max_names) } else { 1 })
         .max_entries("dns_pending", platform.scaled(config.max_pending));
     if !perf {
-        let bytes = if reports { ring::bytes(platform.ring_bytes) } else { rustix::param::page_size() as u32 };
+        let bytes = if reports { ring::bytes(platform.ring_bytes) } else { unused_ring() };
         loader = loader.max_entries("events", bytes);
     }
     let object = filter::tune(loader, platform).load(types).map_err(crate::refused)?;

@@ -37,6 +37,13 @@ static DROPS: Metric = Metric::counter(
     &["reason"],
 );
 
+static OVERFLOWS: Metric = Metric::counter(
+    "ebpf_tcp_listen_overflows",
+    "{connection}",
+    "Segments of new TCP connections that found the accept queue of the listening socket full.",
+    &[],
+);
+
 /// The collector.
 pub static DESCRIPTOR: Descriptor = Descriptor {
     name: "network",
@@ -48,9 +55,10 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "Before Linux 5.12 sockets that are older than the agent belong to the workload kernel.",
         "What another program of the same hook drops has been counted.",
         "The subflows of Multipath TCP belong to the workload kernel.",
+        "Overflows of accept queues are counted by looking at the queue as a segment comes, as the kernel does right after: with several CPUs on one listener they may differ from ListenOverflows by a few. Before Linux 5.12 they are absent.",
         "A drop has an owner only where the packet has a socket. Before Linux 5.17 the kernel gives no reasons and drops are absent.",
     ],
-    metrics: &[&BYTES, &PACKETS, &DROPS, &MAP_OVERFLOW, &EVENTS_LOST],
+    metrics: &[&BYTES, &PACKETS, &DROPS, &OVERFLOWS, &MAP_OVERFLOW, &EVENTS_LOST],
     needs: &[
         Need::Btf,
         Need::Tracepoint("kfree_skb"),
@@ -75,6 +83,9 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
         // A cgroup and a protocol.
         ("owners", cost::storage(16, cpus)),
     ];
+    if !bpf::probe::is_legacy_version() {
+        maps.push(("overflows", cost::per_cpu_hash(config.max_listeners, size_of::<u64>(), size_of::<u64>(), cpus)));
+    }
     if config.drops {
         maps.push(("drops", cost::per_cpu_hash(config.max_drops, size_of::<Dropped>(), size_of::<u64>(), cpus)));
     }
@@ -86,6 +97,7 @@ struct Network {
     _object: Object,
     flows: Entries<Flow, Traffic>,
     drops: Option<(Entries<Dropped, u64>, Reasons)>,
+    overflows: Option<Entries<u64, u64>>,
     losses: PerCpuCells<NetworkLoss>,
 }
 
@@ -95,11 +107,14 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let platform = std::sync::Arc::clone(setup.platform());
     let root = platform.facts.cgroups.open_root().map_err(|error| MakeError::Unsupported(error.to_string()))?;
     let legacy = platform.facts.is_legacy();
-    let loader = Loader::new(if legacy { "network_legacy" } else { "network" })
+    let mut loader = Loader::new(if legacy { "network_legacy" } else { "network" })
         .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
         .constant("loopback", &u32::from(config.loopback))
         .max_entries("flows", platform.scaled(config.max_flows))
         .max_entries("drops", platform.scaled(config.max_drops));
+    if !legacy {
+        loader = loader.max_entries("overflows", platform.scaled(config.max_listeners));
+    }
     let mut object = filter::tune(loader, &platform).load(&types).map_err(crate::refused)?;
     filter::fill(&platform, &object)?;
     let mut lacking = Vec::new();
@@ -114,6 +129,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     }
     if legacy {
         lacking.push("sockets that are older than the agent belong to the workload kernel");
+        lacking.push("overflows of accept queues cannot be seen");
     } else {
         object.load_iterator("network_seed", "task_file", &types).map_err(crate::refused)?;
         object.walk("network_seed", &mut Vec::new()).map_err(crate::refused)?;
@@ -139,6 +155,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     Ok(Box::new(Network {
         flows: Entries::open(&object, "flows", &platform)?,
         drops,
+        overflows: if legacy { None } else { Some(Entries::open(&object, "overflows", &platform)?) },
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
         _object: object,
     }))
@@ -183,6 +200,9 @@ impl Network {
         if let Some((drops, reasons)) = &mut self.drops {
             drops.read(scrape, |drop, total, entry| entry.count(&DROPS, [reasons.name(drop.reason)], *total))?;
         }
+        if let Some(overflows) = &mut self.overflows {
+            overflows.read(scrape, |_, total, entry| entry.count(&OVERFLOWS, [], *total))?;
+        }
         self.read_losses(scrape)
     }
 
@@ -196,7 +216,11 @@ impl Network {
         if all.drops > 0 {
             scrape.record(&DROPS, Subject::Overflow, [""].map(Text::from), all.drops);
         }
-        for (map, events) in [("flows", all.traffic.packets), ("drops", all.drops)] {
+        if all.overflows > 0 {
+            scrape.record(&OVERFLOWS, Subject::Overflow, [], all.overflows);
+        }
+        let maps = [("flows", all.traffic.packets), ("drops", all.drops), ("overflows", all.overflows)];
+        for (map, events) in maps {
             scrape.record(&MAP_OVERFLOW, Subject::Node, [map.into()], events);
         }
         let values = [DESCRIPTOR.name.into(), "socket_owner".into()];
@@ -254,10 +278,11 @@ impl Cell for NetworkLoss {
     fn add(&mut self, other: &Self) {
         self.traffic.add(&other.traffic);
         self.drops += other.drops;
+        self.overflows += other.overflows;
         self.owners += other.owners;
     }
 
     fn reading(&self) -> u64 {
-        self.traffic.packets + self.drops
+        self.traffic.packets + self.drops + self.overflows
     }
 }

@@ -95,11 +95,12 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "TIME_WAIT is absent: the kernel keeps no socket for it. So are orphans that wait for the peer's FIN.",
         "Inbound connections are absent until their handshake is done; a connection counts as accepted from then on.",
         "A connect that finds no route never begins: it is an error of the system call connect.",
+        "A connect that its own side gives up is aborted, even where a router's word made it do so before the kernel gave up.",
         "A socket belongs to the task that connected it or called listen, also when another got it passed (socket activation).",
         "Before Linux 5.12 sockets that are older than the agent and round trips of open connections are absent, and two cgroups that listen on one port of a namespace (SO_REUSEPORT) are taken for the later one.",
         "A connection that is older than the agent belongs to the first task that has it open; without one, to the workload kernel. It counts as inbound where its listener's backlog was not 0.",
         "A change of state that interrupts another one's program on its CPU is skipped by the kernel; telesonde_bpf_misses says how many.",
-        "Overflows of accept queues have no hook: the kernel counts them per network namespace only (ListenOverflows).",
+        "Overflows of accept queues have no hook of their own: the collector network counts them, as it sees the segments.",
     ],
     metrics: &[
         &CONNECTIONS,
@@ -154,17 +155,29 @@ const STATE_NAMES: [&str; 13] = [
     "syn_received",
 ];
 
+/// The bytes of what is known of a connection: `struct conn` of `bpf/lib/conn.bpf.h`.
+const CONN: usize = 40;
+/// Kernels without storage of sockets for these programs have it in hashes of so many entries.
+const LEGACY_CONNS: u32 = 65_536;
+const LEGACY_LISTENERS: u32 = 4_096;
+
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
     let key = size_of::<Owner>();
     let histogram = |shape: HistShape| cost::hash(config.max_latencies, key, shape.bytes() as usize);
-    let maps = vec![
+    let mut maps = vec![
         ("owners", cost::per_cpu_hash(config.max_workloads, key, size_of::<Connections>(), cpus)),
         ("connecting", histogram(config.connecting())),
         ("round_trips", histogram(config.round_trips())),
-        // What is known of a connection: `struct conn`.
-        ("conns", cost::storage(40, cpus)),
     ];
+    if bpf::probe::is_legacy_version() {
+        maps.extend([
+            ("conns", cost::hash(LEGACY_CONNS, 8, CONN)),
+            ("listeners", cost::hash(LEGACY_LISTENERS, 16, CONN)),
+        ]);
+    } else {
+        maps.push(("conns", cost::storage(CONN, cpus)));
+    }
     Plan { maps, samples_per_workload: SAMPLES }
 }
 

@@ -58,6 +58,8 @@ pub struct NetworkLoss {
     pub traffic: Traffic,
     /// Drops counted here because `drops` was full.
     pub drops: u64,
+    /// Overflows of accept queues counted here because `overflows` was full.
+    pub overflows: u64,
     /// Sockets without a place for their owner.
     pub owners: u64,
 }

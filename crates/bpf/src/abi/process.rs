@@ -17,6 +17,9 @@ pub const EVENT_ACCEPTED: u32 = 5;
 /// `event_head.kind`: a connection to a peer could not be established.
 pub const EVENT_FAILED: u32 = 6;
 
+/// `connection_event.error`: no segment left.
+pub const ERROR_UNSENT: u16 = 0xffff;
+
 /// The record of an exec, without the path that follows it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -18,10 +18,13 @@ pub(super) struct Config {
     /// Entries of the map of drops: one for each workload and reason.
     #[schemars(range(min = 1, max = 1_048_576))]
     pub max_drops: u32,
+    /// Entries of the map of full accept queues: one for each workload that has had one.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_listeners: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { loopback: true, drops: true, max_flows: 8_192, max_drops: 2_048 }
+        Self { loopback: true, drops: true, max_flows: 8_192, max_drops: 2_048, max_listeners: 512 }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bpf::abi::event::EventHead;
 use bpf::abi::process::{
-    ConnectionEvent, EVENT_ACCEPTED, EVENT_EXEC, EVENT_EXIT, EVENT_FAILED, EVENT_OOM_KILL, EVENT_OPENED, ExecEvent,
-    ExitEvent,
+    ConnectionEvent, ERROR_UNSENT, EVENT_ACCEPTED, EVENT_EXEC, EVENT_EXIT, EVENT_FAILED, EVENT_OOM_KILL, EVENT_OPENED,
+    ExecEvent, ExitEvent,
 };
 use model::Subject;
 use model::event::{Address, Change, Detail, Ending, Event};
@@ -17,9 +17,12 @@ use crate::reader::{Decode, Left, ip};
 const ENDINGS: usize = 64;
 
 /// `include/uapi/asm-generic/errno.h`, which x86 and arm64 share.
+const ENETDOWN: u16 = 100;
 const ENETUNREACH: u16 = 101;
+const ECONNABORTED: u16 = 103;
 const ETIMEDOUT: u16 = 110;
 const ECONNREFUSED: u16 = 111;
+const EHOSTDOWN: u16 = 112;
 const EHOSTUNREACH: u16 = 113;
 
 /// Turns records into events.
@@ -88,11 +91,12 @@ fn ending(status: u32) -> Ending {
     }
 }
 
-/// Names the errno that a socket failed with.
+/// Names the errno that a socket failed with, as `ebpf_tcp_connect_errors` does.
 fn reason(errno: u16) -> &'static str {
     match errno {
-        0 => "aborted",
-        ENETUNREACH | EHOSTUNREACH => "unreachable",
+        0 | ECONNABORTED => "aborted",
+        ERROR_UNSENT => "unsent",
+        ENETDOWN | ENETUNREACH | EHOSTDOWN | EHOSTUNREACH => "unreachable",
         ETIMEDOUT => "timeout",
         ECONNREFUSED => "refused",
         _ => "_OTHER",

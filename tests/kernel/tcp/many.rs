@@ -1,0 +1,107 @@
+//! Accept queues that overflow, and very many sockets.
+
+use super::{V4, V6, counts, label, numbers};
+use crate::harness::agent::{Agent, Wish};
+use crate::harness::cgroup::Cgroup;
+use crate::harness::line::Line;
+use crate::harness::netns::{Netns, Pair};
+use crate::harness::peer::Peer;
+use crate::harness::{eventually, live};
+use std::time::Duration;
+
+const OVERFLOWS: &str = "ebpf_tcp_listen_overflows_total";
+
+#[test]
+fn full_accept_queues_are_their_listeners() {
+    let _kernel = live!();
+    let agent = Agent::start(Wish { collectors: &["network: {enabled: require}"], ..Wish::default() });
+    for (address, network) in [V4, V6] {
+        // Far enough for all to ask before the first is told: the ends of handshakes find the queue full; and near.
+        let line = Line::new(Duration::from_millis(30));
+        let pair = Pair::new();
+        for (client, server, place) in [(&line.client, &line.server, "far"), (&pair.client, &pair.server, "near")] {
+            let (clients, servers) = (
+                Cgroup::new(&format!("full-client-{place}-{network}")),
+                Cgroup::new(&format!("full-{place}-{network}")),
+            );
+            let (mut connecting, mut listening) = (Peer::start(&clients, client), Peer::start(&servers, server));
+            listening.ask(&format!("listen {address} 7000 3"));
+            connecting.ask(&format!("begin {address} 7000 20"));
+            eventually("the counts agree", || {
+                let scrape = agent.scrape();
+                let kernel = server.snmp("TcpExt", "ListenOverflows") as f64;
+                let counted = scrape.sum(OVERFLOWS, &[label(&servers)]);
+                assert_eq!(scrape.sum(OVERFLOWS, &[label(&clients)]), 0.0);
+                (counted > 10.0 && counted == kernel).then_some(())
+            });
+        }
+    }
+    assert_eq!(agent.scrape().sum("telesonde_bpf_map_overflow_total", &[("map", "overflows")]), 0.0);
+    agent.stop();
+}
+
+/// How long gathers take is said, not asserted: it depends on what else the machine does.
+#[test]
+fn a_hundred_thousand_sockets_are_counted() {
+    // A process may have so many files.
+    const EACH: u32 = 12_500;
+    const PAIRS: u32 = 4;
+    const AT_ONCE: u32 = 2_500;
+    const CONNECTIONS: u32 = PAIRS * EACH;
+    let _kernel = live!();
+    let agent = Agent::start(Wish { collectors: &["tcp: {enabled: require}"], ..Wish::default() });
+    let netns = Netns::new();
+    netns.set("ipv4/ip_local_port_range", "1024 65535");
+    netns.set("core/somaxconn", "4096");
+    let (clients, servers) = (Cgroup::new("many-clients"), Cgroup::new("many-servers"));
+    let before = gathers(&agent);
+    let mut peers = Vec::new();
+    for port in 700..700 + PAIRS {
+        let (mut client, mut server) = (Peer::start(&clients, &netns), Peer::start(&servers, &netns));
+        server.ask(&format!("listen 127.0.0.1 {port} 4096"));
+        for _ in 0..EACH / AT_ONCE {
+            assert_eq!(client.ask(&format!("connect 127.0.0.1 {port} {AT_ONCE}")), u64::from(AT_ONCE));
+            server.ask(&format!("accept {AT_ONCE}"));
+        }
+        peers.push((client, server));
+    }
+    let established = ("established", CONNECTIONS);
+    let all = |cgroup, expected| {
+        agent.until("every socket is counted", |scrape| (super::states(scrape, cgroup) == expected).then_some(()));
+    };
+    all(&clients, numbers([established]));
+    all(&servers, numbers([established, ("listen", PAIRS)]));
+    let with = gathers(&agent);
+    println!("a gather of tcp takes {before:?} ms (least, median) without sockets, {with:?} ms with 100,000");
+    let scrape = agent.scrape();
+    let each = f64::from(CONNECTIONS);
+    assert_eq!(counts(&scrape, &clients, "ipv4"), [each, 0.0, 0.0, 0.0]);
+    assert_eq!(counts(&scrape, &servers, "ipv4"), [0.0, each, 0.0, 0.0]);
+    assert_eq!(scrape.sum("telesonde_events_lost_total", &[("collector", "tcp")]), 0.0);
+    drop(peers);
+    all(&clients, numbers([]));
+    all(&servers, numbers([]));
+    agent.stop();
+}
+
+/// Gives the least and the median time that the collector takes for a round, in milliseconds.
+fn gathers(agent: &Agent) -> (f64, f64) {
+    let mut last = (0.0, 0.0);
+    let mut each = Vec::new();
+    for _ in 0..41 {
+        let scrape = agent.scrape();
+        let part = |part: &str| {
+            let name = format!("telesonde_collection_duration_seconds_{part}");
+            scrape.value(&name, &[("collector", "tcp")]).unwrap_or_default()
+        };
+        let now = (part("sum"), part("count"));
+        if now.1 > last.1 {
+            each.push((now.0 - last.0) / (now.1 - last.1) * 1000.0);
+        }
+        last = now;
+    }
+    // The first is a mean since the start.
+    each.remove(0);
+    each.sort_by(f64::total_cmp);
+    (each[0], each[each.len() / 2])
+}
