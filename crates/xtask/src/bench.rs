@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::process::{self, ByHand};
 use crate::setup;
 
-/// A bench of the root package.
+/// A bench.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Name {
     /// Nanoseconds that the programs add to a system call.
@@ -20,6 +20,8 @@ pub enum Name {
     Events,
     /// What a gather and both expositions cost by number of series.
     Encode,
+    /// Flows a second of one core from Hubble's socket to counters.
+    Hubble,
 }
 
 /// Runs one bench and replaces its part of docs/performance.md.
@@ -28,9 +30,10 @@ pub enum Name {
 /// Fails when the bench cannot be built, fails, or cannot be raised.
 pub fn run(name: Name) -> Result<()> {
     setup::build()?;
+    let package = if matches!(name, Name::Hubble) { "telesonde-collectors" } else { "telesonde" };
     let name = name.to_possible_value().context("a bench has a name")?.get_name().to_owned();
     let mut command = process::cargo()?;
-    command.args(["bench", "--package", "telesonde", "--bench", &name]);
+    command.args(["bench", "--package", package, "--bench", &name]);
     if !process::run_raised(&mut command)? {
         let by_hand = format!("sudo cargo xtask bench {name}");
         return Err(ByHand::new("a bench loads programs into the kernel and needs root", by_hand).into());

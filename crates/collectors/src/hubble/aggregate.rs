@@ -47,6 +47,8 @@ pub struct Aggregator {
     peers: Peers,
     series: Series,
     connections: Connections,
+    /// What a text is put together in.
+    scratch: Vec<u8>,
     begun: Instant,
     swept: u32,
 }
@@ -59,6 +61,7 @@ impl Aggregator {
             series: Series::new(config.max_series, config.flow_sample_rate),
             symbols: Symbols::default(),
             connections,
+            scratch: Vec::new(),
             config,
             relay,
             begun: Instant::now(),
@@ -211,7 +214,7 @@ impl Aggregator {
                 }
             }
             RESPONSE => {
-                let code = self.symbols.word(http.code.to_string().into());
+                let code = self.symbols.number(http.code);
                 self.series.count(Of::HttpResponses, ends, [method, code, reporter], flow.count);
                 if l7.latency != 0 {
                     self.series.time(Of::HttpDuration, ends, [method, reporter], l7.latency);
@@ -230,7 +233,11 @@ impl Aggregator {
         if service.name.is_empty() {
             return;
         }
-        let service = self.symbols.intern(&[service.namespace, b"/", service.name].concat());
+        self.scratch.clear();
+        for part in [service.namespace, b"/", service.name] {
+            self.scratch.extend_from_slice(part);
+        }
+        let service = self.symbols.intern(&self.scratch);
         match l7.kind {
             REQUEST => self.series.count(Of::ServiceRequests, ends, [service, reporter], flow.count),
             RESPONSE => {
@@ -317,3 +324,6 @@ fn grpc<'a>(http: &Http<'a>) -> Option<(&'a [u8], &'a [u8])> {
     }
     http.header("content-type")?.starts_with(b"application/grpc").then_some((service, method))
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,6 +44,19 @@ impl Symbols {
         self.known(&word).unwrap_or_else(|| self.add(Text::from(word)))
     }
 
+    /// Gives the number of a decimal number.
+    pub fn number(&mut self, mut number: u32) -> Symbol {
+        let (mut digits, mut at) = ([b'0'; 10], 10);
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                return self.intern(&digits[at..]);
+            }
+        }
+    }
+
     fn known(&self, text: &str) -> Option<Symbol> {
         if text.is_empty() {
             return Some(NONE);
@@ -124,6 +137,10 @@ mod tests {
         assert_eq!(symbols.text(a).as_str(), "");
         assert_eq!(symbols.intern(b"c"), a);
         assert_eq!((symbols.text(a).as_str(), symbols.word("b".into()), symbols.len()), ("c", b, 3));
+        for number in [0, 7, 200, u32::MAX] {
+            let symbol = symbols.number(number);
+            assert_eq!(symbols.text(symbol).as_str(), number.to_string());
+        }
     }
 
     #[test]
