@@ -1,14 +1,16 @@
 //! Attaches what is measured: nothing, empty programs, steps of ours, or collectors.
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::error::Error;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bpf::abi::histogram::HistShape;
 use bpf::{Loader, Types};
-use model::{Answer, Census, CgroupChange, Resolver, Rule, Subject};
+use model::{Answer, Census, CgroupChange, Peers, Resolver, Rule, Subject};
 use runtime::{CgroupRules, Descriptor, Own, Platform, Setup};
 use serde_json::Value;
 
@@ -33,6 +35,16 @@ impl Resolver for Nobody {
 
     fn resolve(&self, _: Subject) -> Answer {
         Answer::Known(Arc::default())
+    }
+}
+
+impl Peers for Nobody {
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    fn find(&self, _: IpAddr) -> u32 {
+        0
     }
 }
 
@@ -121,8 +133,12 @@ impl Workshop {
                 attached.push(Box::new(object));
             }
             What::Collectors(sections) => {
+                let mut platform = platform(&self.types);
+                platform.sections =
+                    sections.iter().map(|(descriptor, section)| (descriptor.name, section.clone())).collect();
+                let platform = Arc::new(platform);
                 for (descriptor, section) in sections {
-                    attached.push(self.make(descriptor, section.clone(), &self.platform)?);
+                    attached.push(self.make(descriptor, section.clone(), &platform)?);
                 }
             }
             What::Filtered(descriptor, filter) => {
@@ -158,6 +174,9 @@ fn platform(types: &Types) -> Platform {
     Platform {
         facts: bpf::probe::Facts::gather(),
         census: Arc::new(NoCgroups),
+        peers: Arc::new(Nobody),
+        sections: HashMap::new(),
+        shared: Mutex::default(),
         btf_path: None,
         types: Mutex::new(Some(types.clone())),
         gates: bpf::Gates::default(),

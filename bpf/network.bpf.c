@@ -15,8 +15,12 @@
 #include "lib/owner.bpf.h"
 #include "lib/traffic.bpf.h"
 #include "lib/wire.bpf.h"
+#ifdef CONNECTIONS
+#include "lib/connections.bpf.h"
+#endif
 
-const volatile u32 loopback = 1; /* count what crosses a loopback interface */
+const volatile u32 loopback = 1;    /* count what crosses a loopback interface */
+const volatile u32 by_workload = 1; /* count in `flows` */
 
 #define LOOPBACK_IFINDEX 1 /* in every network namespace */
 
@@ -60,6 +64,11 @@ static __always_inline int count_packet(struct __sk_buff *skb, u8 direction)
 	flow.family = skb->protocol == bpf_htons(ETH_P_IPV6) ? FAMILY_IPV6 : FAMILY_IPV4;
 	if (skb->gso_size)
 		packets = on_wire(skb, flow.family == FAMILY_IPV6, &bytes);
+#ifdef CONNECTIONS
+	track(skb, owner, &flow, bytes, packets);
+#endif
+	if (!by_workload)
+		return 1;
 	cell = cell_of(&flow);
 	if (cell) {
 		__sync_fetch_and_add(&cell->bytes, bytes);
@@ -111,6 +120,9 @@ int network_seed(struct bpf_iter__task_file *ctx)
 	if (!sk || !is_inet(sk))
 		return 0;
 	owner = owner_of(task, sk->sk_protocol);
+#ifdef CONNECTIONS
+	owner.role = role_of_older(sk);
+#endif
 	if (!bpf_sk_storage_get(&owners, sk, &owner, BPF_LOCAL_STORAGE_GET_F_CREATE))
 		lose_owner();
 	return 0;
@@ -129,8 +141,12 @@ static __always_inline int used(struct sock *sk, int result)
 		return 0;
 	user = owner_of(task, sk->sk_protocol);
 	owner = bpf_sk_storage_get(&owners, sk, &user, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (owner && owner->cgroup != user.cgroup)
-		owner->cgroup = user.cgroup;
+	if (!owner || owner->cgroup == user.cgroup)
+		return 0;
+	owner->cgroup = user.cgroup;
+#ifdef CONNECTIONS
+	close_connection(owner);
+#endif
 	return 0;
 }
 

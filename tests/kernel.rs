@@ -3,6 +3,7 @@
 mod block;
 mod cgroup;
 mod churn;
+mod connection;
 mod counts;
 mod dns;
 mod file_io;
@@ -43,6 +44,8 @@ pub const STIMULI: &[Stimulus] = &[
     // The directory is there as long as the test: what it holds is more than nothing.
     Stimulus { collector: "cgroup", actions: &["resident_pages=9"], sample: "cgroup_memory_usage_bytes" },
     Stimulus { collector: "dns", actions: &["dns_query=1"], sample: "ebpf_dns_queries_total" },
+    // Series of connections name two workloads: tests/kernel/connection.rs looks at them.
+    Stimulus { collector: "connection", actions: &["datagrams=5"], sample: "ebpf_active_connections" },
     Stimulus { collector: "network", actions: &["datagrams=5"], sample: "ebpf_network_packets_total" },
     Stimulus { collector: "block", actions: &["direct_writes=1"], sample: "ebpf_block_io_bytes_total" },
     Stimulus { collector: "file_io", actions: &["exec=1"], sample: "ebpf_file_open_count_total" },

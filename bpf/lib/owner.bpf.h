@@ -13,7 +13,10 @@
 struct owner {
 	u64 cgroup;
 	u32 protocol;
-	u32 padding;
+	u32 role;
+#ifdef CONNECTIONS
+	u64 place; /* of its present connection in the table; 0: none */
+#endif
 };
 
 /* The owner of each socket: some 90 B a socket, freed with it; what accept() gives inherits it. */

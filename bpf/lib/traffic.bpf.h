@@ -6,7 +6,7 @@
 #include "../network.h"
 
 /* A full map takes 112 B an entry and 16 B for each CPU. */
-MAP(PERCPU_HASH, flows, struct flow, struct traffic, 8192, ON_DEMAND);
+MAP(PERCPU_HASH, flows, struct flow, struct traffic, 4096, ON_DEMAND);
 /* 112 B an entry and 8 B for each CPU. */
 MAP(PERCPU_HASH, drops, struct drop, u64, 2048, ON_DEMAND);
 MAP(PERCPU_ARRAY, losses, u32, struct network_loss, 1, 0);

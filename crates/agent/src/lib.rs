@@ -105,8 +105,10 @@ fn platform(
     let facts = bpf::probe::Facts::gather();
     let executables = wiring::executables(loaded)?;
     let workloads = wiring::workloads(&loaded.config, &facts, executables.as_ref())?;
+    let peers = wiring::peers(&loaded.config)?;
     let resolver = Arc::clone(&workloads) as Arc<dyn model::Resolver>;
     let bus = Arc::new(Bus::new(resolver, events::count(&loaded.config), loaded.config.exporters.events.queue));
-    let platform = wiring::platform(loaded, registry, facts, &workloads, executables, Own::new().provider(), bus);
+    let parties = (&workloads, &peers);
+    let platform = wiring::platform(loaded, registry, facts, parties, executables, Own::new().provider(), bus);
     Ok((platform, workloads))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bpf::probe::Facts;
 use config::Loaded;
-use enrich::Workloads;
+use enrich::{Pairs, Workloads};
 use export::http::{Limits, Listener, Server};
 use export::{health, otlp, prometheus};
 use model::Source;
@@ -51,11 +51,12 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let meter = meters.meter(SCOPE);
     observe(&meter, &facts, &workloads);
     let (options, selections) = (wiring::options(config), wiring::selections(&loaded, registry));
-    let resolver = Arc::clone(&workloads) as Arc<dyn model::Resolver>;
+    let peers = wiring::peers(config)?;
+    let resolver: Arc<dyn model::Resolver> = Arc::new(Pairs::new(Arc::clone(&workloads) as _, Arc::clone(&peers)));
     let bus = Arc::new(Bus::new(Arc::clone(&resolver), events::count(config), config.exporters.events.queue));
     let (stop, stopping) = watch::channel(false);
     let sinks = Sinks::start(config, &options, &bus, &meter, &stopping)?;
-    let platform = wiring::platform(&loaded, registry, facts, &workloads, executables, meters, bus);
+    let platform = wiring::platform(&loaded, registry, facts, (&workloads, &peers), executables, meters, bus);
     let handle = Handle::current();
     let started =
         tokio::task::block_in_place(|| Manager::start(options, selections, &platform, resolver, own, &handle));

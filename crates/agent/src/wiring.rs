@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bpf::probe::Facts;
 use config::{Config, Enabled, Loaded, Sources, Switch};
 use enrich::kubernetes::{KUBERNETES, Kubernetes, parse_selector};
-use enrich::{Hierarchy, Settings, State, Workloads};
+use enrich::{Hierarchy, Peers, Settings, State, Workloads};
 use export::http::auth::Auth;
 use export::http::tls::TlsOptions;
 use export::{otlp, prometheus};
@@ -158,12 +158,27 @@ fn filters_pods(config: &Config) -> bool {
     !ebpf.namespace_filter.is_empty() || !ebpf.pod_selector.trim().is_empty()
 }
 
+/// Gives who knows whose address it is.
+///
+/// # Errors
+/// Fails when a network of the configuration is none.
+pub fn peers(config: &Config) -> Result<Arc<Peers>, Failure> {
+    let mut networks = Vec::new();
+    for (name, all) in &config.enrich.networks {
+        for text in all {
+            let wrong = |why| Failure::new(Exit::Configuration, format!("enrich.networks.{name}: {why}"));
+            networks.push((name.clone(), text.parse().map_err(wrong)?));
+        }
+    }
+    Ok(Arc::new(Peers::new(Vec::new(), &networks)))
+}
+
 /// Gives what all collectors share.
 pub fn platform(
     loaded: &Loaded,
     registry: &[&'static Descriptor],
     facts: Facts,
-    workloads: &Arc<Workloads>,
+    (workloads, peers): (&Arc<Workloads>, &Arc<Peers>),
     executables: Option<Arc<Executables>>,
     meters: SdkMeterProvider,
     bus: Arc<Bus>,
@@ -171,8 +186,8 @@ pub fn platform(
     let config = &loaded.config;
     let ebpf = &config.integrations.ebpf;
     let plan = |selection: &Selection| (selection.descriptor.plan)(&selection.section, facts.possible_cpus).maps;
-    let running = selections(loaded, registry).into_iter().filter(|selection| selection.enabled);
-    let planned: u64 = running.flat_map(|selection| plan(&selection)).map(|(_, bytes)| bytes).sum();
+    let running: Vec<_> = selections(loaded, registry).into_iter().filter(|selection| selection.enabled).collect();
+    let planned: u64 = running.iter().flat_map(plan).map(|(_, bytes)| bytes).sum();
     let map_scale = (config.limits.map_memory as f64 / planned.max(1) as f64).min(1.0);
     if map_scale < 1.0 {
         tracing::warn!(
@@ -190,6 +205,9 @@ pub fn platform(
         sample_every: sample_every(ebpf.sample_rate),
         facts,
         census: Arc::clone(workloads) as Arc<dyn model::Census>,
+        peers: Arc::clone(peers) as Arc<dyn model::Peers>,
+        sections: running.into_iter().map(|selection| (selection.descriptor.name, selection.section)).collect(),
+        shared: std::sync::Mutex::default(),
         btf_path: given(&ebpf.btf_path),
         types: std::sync::Mutex::default(),
         gates: bpf::Gates::default(),

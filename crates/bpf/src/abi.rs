@@ -3,6 +3,7 @@
 
 pub mod block;
 pub mod cgroup;
+pub mod connection;
 pub mod dns;
 pub mod event;
 pub mod executable;

@@ -41,21 +41,54 @@ pub struct ProgramCost {
 
 /// A handle on an object's maps and programs that reads from any thread. It does not keep the object alive.
 #[derive(Clone, Debug)]
-pub struct Watch(Weak<Tally>);
+pub struct Watch {
+    tally: Weak<Tally>,
+    share: Share,
+}
+
+/// Whose part of an object is watched, where several collectors share it.
+#[derive(Clone, Copy, Debug)]
+enum Share {
+    All,
+    /// These maps.
+    Maps(&'static [&'static str]),
+    /// All but these maps.
+    Rest(&'static [&'static str]),
+}
 
 impl Watch {
     pub(crate) fn new(tally: &Arc<Tally>) -> Self {
-        Self(Arc::downgrade(tally))
+        Self { tally: Arc::downgrade(tally), share: Share::All }
+    }
+
+    /// Leaves only these maps to watch, and no programs.
+    #[must_use]
+    pub fn only(self, maps: &'static [&'static str]) -> Self {
+        Self { share: Share::Maps(maps), ..self }
+    }
+
+    /// Leaves these maps to another watch.
+    #[must_use]
+    pub fn without(self, maps: &'static [&'static str]) -> Self {
+        Self { share: Share::Rest(maps), ..self }
     }
 
     /// Says whether the object is still loaded.
     pub fn is_alive(&self) -> bool {
-        self.0.strong_count() > 0
+        self.tally.strong_count() > 0
+    }
+
+    fn has(&self, map: &str) -> bool {
+        match self.share {
+            Share::All => true,
+            Share::Maps(maps) => maps.contains(&map),
+            Share::Rest(maps) => !maps.contains(&map),
+        }
     }
 
     /// Describes the maps; none once the object is gone.
     pub fn maps(&self) -> Vec<MapCost> {
-        let Some(tally) = self.0.upgrade() else { return Vec::new() };
+        let Some(tally) = self.tally.upgrade() else { return Vec::new() };
         let describe = |map: &MapTally| MapCost {
             name: map.name.clone(),
             kind: map_kind(map.info.kind),
@@ -63,12 +96,14 @@ impl Watch {
             capacity: map.info.max_entries,
             memory: map.memory,
         };
-        tally.maps.iter().map(describe).collect()
+        tally.maps.iter().filter(|map| self.has(&map.name)).map(describe).collect()
     }
 
     /// Describes the attached programs; none once the object is gone.
     pub fn programs(&self) -> Vec<ProgramCost> {
-        let Some(tally) = self.0.upgrade() else { return Vec::new() };
+        let Some(tally) = self.tally.upgrade().filter(|_| !matches!(self.share, Share::Maps(_))) else {
+            return Vec::new();
+        };
         let programs = tally.programs.lock().unwrap_or_else(PoisonError::into_inner);
         programs.iter().filter_map(describe_program).collect()
     }
@@ -178,6 +213,7 @@ fn memory(map: &MapInfo, cpus: usize) -> u64 {
         kind::HASH => buckets(entries) + (all + cpus as u64) * (ELEMENT + words(key) + words(value)),
         kind::PERCPU_HASH if on_demand => per_cpu_hash(entries, key, value, cpus),
         kind::PERCPU_HASH => buckets(entries) + all * (ELEMENT + words(key) + POINTER + words(value) * cpus as u64),
+        kind::STACK => (all + 1) * words(value),
         kind::ARRAY => array(entries, value),
         kind::PERCPU_ARRAY => all * (POINTER + words(value) * cpus as u64),
         // The data is mapped twice, but held once; two pages of positions and one of administration.

@@ -13,9 +13,11 @@ use crate::error::{Error, chain, hint, os_error};
 use crate::events::Events;
 use crate::gate::{NEXT, Passage};
 use crate::image::{Image, map_sizes};
+use crate::mapped::Mapped;
 use crate::perf::Perf;
 use crate::probe;
 use crate::ring::Ring;
+use crate::stack::Stack;
 use crate::sys::{RawMap, put_in_place};
 use crate::table::{Cells, PerCpuCells, PerCpuTable, Plain, Table};
 use crate::types::Types;
@@ -166,6 +168,22 @@ impl Object {
         PerCpuTable::new(self.raw(map)?, map, used)
     }
 
+    /// Maps an array with `BPF_F_MMAPABLE`.
+    ///
+    /// # Errors
+    /// Fails when there is no such map, when it has another shape or another flag.
+    pub fn mapped<V: Plain>(&self, map: &str) -> Result<Mapped<V>, Error> {
+        Mapped::new(&self.raw(map)?, map, self.tally.used(map))
+    }
+
+    /// Opens a stack.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn stack<V: Plain>(&self, map: &str) -> Result<Stack<V>, Error> {
+        Stack::new(self.raw(map)?, map)
+    }
+
     /// Opens a per-CPU hash map of histograms for reading.
     ///
     /// # Errors
@@ -278,6 +296,7 @@ fn data(map: &Map) -> Option<&MapData> {
         | Map::ProgramArray(data)
         | Map::RingBuf(data)
         | Map::SkStorage(data)
+        | Map::Stack(data)
         | Map::Unsupported(data) => Some(data),
         _ => None,
     }

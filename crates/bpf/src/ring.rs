@@ -49,7 +49,7 @@ impl Ring {
     }
 
     /// Shows at most so many events.
-    pub(crate) fn drain_some(&mut self, most: usize, mut show: impl FnMut(&[u8])) -> usize {
+    pub fn drain_some(&mut self, most: usize, mut show: impl FnMut(&[u8])) -> usize {
         let mut count = 0;
         while count < most
             && let Some(item) = self.ring.get_mut().next()

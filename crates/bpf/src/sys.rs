@@ -23,6 +23,7 @@ pub(crate) mod kind {
     pub(crate) const ARRAY: u32 = 2;
     pub(crate) const PERCPU_HASH: u32 = 5;
     pub(crate) const PERCPU_ARRAY: u32 = 6;
+    pub(crate) const STACK: u32 = 23;
     pub(crate) const RINGBUF: u32 = 27;
     pub(crate) const TASK_STORAGE: u32 = 29;
 }
@@ -362,7 +363,9 @@ impl RawMap {
     }
 
     fn attributes(&self, key: &[u8]) -> Element {
-        Element { map: self.fd.as_raw_fd() as u32, padding: 0, key: key.as_ptr() as u64, value: 0, flags: 0 }
+        // Where a map has no keys, the kernel wants no address.
+        let address = if key.is_empty() { 0 } else { key.as_ptr() as u64 };
+        Element { map: self.fd.as_raw_fd() as u32, padding: 0, key: address, value: 0, flags: 0 }
     }
 
     fn check(&self, key: usize, value: usize) -> io::Result<()> {

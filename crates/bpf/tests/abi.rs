@@ -5,7 +5,8 @@ use std::mem::offset_of;
 
 use bpf::abi::histogram::HistShape;
 use bpf::abi::{
-    block, cgroup, dns, event, executable, file_io, filter, memory, network, process, scheduler, starts, syscalls, tcp,
+    block, cgroup, connection, dns, event, executable, file_io, filter, memory, network, process, scheduler, starts,
+    syscalls, tcp,
 };
 use object::{Object, ObjectSection};
 
@@ -119,6 +120,18 @@ fn the_mirrors_of_network_fit() {
     mirror!(&structs, "traffic", network::Traffic, bytes packets);
     mirror!(&structs, "drop", network::Dropped, cgroup reason padding);
     mirror!(&structs, "network_loss", network::NetworkLoss, traffic drops overflows owners);
+}
+
+#[test]
+fn the_mirrors_of_connection_fit() {
+    for object in ["connection", "connection_legacy"] {
+        let structs = structs(object);
+        mirror!(&structs, "tuple", connection::Tuple, cgroup local remote local_port remote_port transport padding);
+        mirror!(&structs, "connection", connection::Connection,
+            tuple generation role flags backend_port first last closed sent received backend);
+        mirror!(&structs, "stray", connection::Stray, tuple traffic time direction role padding);
+        mirror!(&structs, "connection_loss", connection::ConnectionLoss, sent received strays);
+    }
 }
 
 #[test]

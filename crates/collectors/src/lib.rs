@@ -3,6 +3,7 @@
 mod account;
 mod block;
 mod cgroup;
+mod connection;
 mod dns;
 mod file_io;
 mod filter;
@@ -16,6 +17,7 @@ mod reader;
 mod retire;
 mod ring;
 mod scheduler;
+mod sockets;
 mod sums;
 mod syscalls;
 mod table;
@@ -32,6 +34,7 @@ pub static ALL: &[&Descriptor] = &[
     &cgroup::DESCRIPTOR,
     &syscalls::DESCRIPTOR,
     &network::DESCRIPTOR,
+    &connection::DESCRIPTOR,
     &tcp::DESCRIPTOR,
     &dns::DESCRIPTOR,
     &file_io::DESCRIPTOR,

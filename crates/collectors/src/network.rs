@@ -4,17 +4,18 @@
 mod config;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bpf::abi::network::{DIRECTION_TRANSMIT, Dropped, FAMILY_IPV6, Flow, NetworkLoss, Traffic};
-use bpf::{Error, Loader, Object, PerCpuCells, Types, cost};
+use bpf::{Error, PerCpuCells, Types, cost};
 use model::{Metric, Subject, Text};
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
 
-use crate::filter;
+use crate::sockets::{self, Sockets, User};
 use crate::table::{Cell, Entries, Key, sum};
-use config::Config;
+pub use config::Config;
 
 static BYTES: Metric = Metric::counter(
     "ebpf_network_bytes_total",
@@ -80,8 +81,8 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
     let mut maps = vec![
         ("flows", cost::per_cpu_hash(config.max_flows, size_of::<Flow>(), size_of::<Traffic>(), cpus)),
-        // A cgroup and a protocol.
-        ("owners", cost::storage(16, cpus)),
+        // A cgroup, a protocol and a place in the table of connections.
+        ("owners", cost::storage(24, cpus)),
     ];
     if !bpf::probe::is_legacy_version() {
         maps.push(("overflows", cost::per_cpu_hash(config.max_listeners, size_of::<u64>(), size_of::<u64>(), cpus)));
@@ -94,7 +95,7 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
 
 struct Network {
     /// What keeps the programs attached.
-    _object: Object,
+    _sockets: Arc<Sockets>,
     flows: Entries<Flow, Traffic>,
     drops: Option<(Entries<Dropped, u64>, Reasons)>,
     overflows: Option<Entries<u64, u64>>,
@@ -104,45 +105,17 @@ struct Network {
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let config: Config = setup.section()?;
     let types = setup.types()?;
-    let platform = std::sync::Arc::clone(setup.platform());
-    let root = platform.facts.cgroups.open_root().map_err(|error| MakeError::Unsupported(error.to_string()))?;
+    let sockets = sockets::open(setup, User::Network)?;
+    let platform = Arc::clone(setup.platform());
     let legacy = platform.facts.is_legacy();
-    let mut loader = Loader::new(if legacy { "network_legacy" } else { "network" })
-        .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
-        .constant("loopback", &u32::from(config.loopback))
-        .max_entries("flows", platform.scaled(config.max_flows))
-        .max_entries("drops", platform.scaled(config.max_drops));
-    if !legacy {
-        loader = loader.max_entries("overflows", platform.scaled(config.max_listeners));
-    }
-    let mut object = filter::tune(loader, &platform).load(&types).map_err(crate::refused)?;
-    filter::fill(&platform, &object)?;
-    let mut lacking = Vec::new();
-    // Owners first: those of new sockets, then of old ones.
-    object.attach_cgroup("network_create", &root).map_err(crate::refused)?;
-    for program in ["sock_send_length", "sock_recv_length"] {
-        if legacy || !types.has_tracepoint(program) {
-            lacking.push("a socket stays with its creator although another workload uses it");
-            break;
-        }
-        object.attach(program, &types).map_err(crate::refused)?;
-    }
+    let mut lacking = sockets.lacking().to_vec();
     if legacy {
-        lacking.push("sockets that are older than the agent belong to the workload kernel");
         lacking.push("overflows of accept queues cannot be seen");
-    } else {
-        object.load_iterator("network_seed", "task_file", &types).map_err(crate::refused)?;
-        object.walk("network_seed", &mut Vec::new()).map_err(crate::refused)?;
     }
-    for program in ["network_egress", "network_ingress"] {
-        object.attach_cgroup(program, &root).map_err(crate::refused)?;
-    }
-    let reasons = if config.drops && !legacy { Reasons::load(&types) } else { None };
+    let object = sockets.object();
+    let reasons = if sockets.counts_drops() { Reasons::load(&types) } else { None };
     let drops = match reasons {
-        Some(reasons) => {
-            attach_drops(&mut object, &types).map_err(crate::refused)?;
-            Some((Entries::open(&object, "drops", &platform)?, reasons))
-        }
+        Some(reasons) => Some((Entries::open(&object, "drops", &platform)?, reasons)),
         None => None,
     };
     if config.drops && drops.is_none() {
@@ -151,19 +124,11 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     if !lacking.is_empty() {
         setup.degrade(lacking.join("; "));
     }
-    setup.watch(object.watch());
-    Ok(Box::new(Network {
-        flows: Entries::open(&object, "flows", &platform)?,
-        drops,
-        overflows: if legacy { None } else { Some(Entries::open(&object, "overflows", &platform)?) },
-        losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
-        _object: object,
-    }))
-}
-
-/// Attaches the program that knows the receiving socket, else the one that does without.
-fn attach_drops(object: &mut Object, types: &Types) -> Result<(), Error> {
-    object.attach("kfree_skb__socket", types).or_else(|_| object.attach("kfree_skb__reason", types))
+    let flows = Entries::open(&object, "flows", &platform)?;
+    let overflows = if legacy { None } else { Some(Entries::open(&object, "overflows", &platform)?) };
+    let losses = object.per_cpu_cells("losses").map_err(crate::refused)?;
+    drop(object);
+    Ok(Box::new(Network { flows, drops, overflows, losses, _sockets: sockets }))
 }
 
 /// The running kernel's names for why a packet was dropped.

@@ -121,7 +121,8 @@ impl Workloads {
     fn answer(&self, subject: Subject, wait: bool) -> Answer {
         let identities = &self.shared.identities;
         let answer = match subject {
-            Subject::Node => Answer::Known(Arc::clone(&identities.empty)),
+            // A pair is two: `Pairs` asks for each.
+            Subject::Node | Subject::Pair { .. } => Answer::Known(Arc::clone(&identities.empty)),
             Subject::Kernel => Answer::Known(Arc::clone(&identities.kernel)),
             Subject::Overflow => Answer::Known(Arc::clone(&identities.overflow)),
             Subject::Cgroup(_) if !identities.tells_apart() => Answer::Known(Arc::clone(&identities.empty)),

@@ -15,4 +15,4 @@ pub use attributes::{Attribute, Attributes, Rendering, Text};
 pub use metric::{Kind, Metric, MetricRef};
 pub use snapshot::{Buckets, Family, HistogramPoint, NumberPoint, Points, Scope, Series, Snapshot, Value};
 pub use source::Source;
-pub use subject::{Answer, Census, CgroupChange, Executable, Executables, Resolver, Root, Rule, Subject};
+pub use subject::{Answer, Census, CgroupChange, Executable, Executables, Party, Peers, Resolver, Root, Rule, Subject};

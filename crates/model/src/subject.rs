@@ -1,5 +1,6 @@
 //! What a measurement belongs to in kernel terms, and who turns that into names.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,33 @@ pub enum Subject {
     Kernel,
     /// What a full kernel map could not tell apart: the metric's overflow series.
     Overflow,
+    /// Traffic between two: the point gets the attributes of both, each under its own prefix.
+    Pair {
+        /// Who sends.
+        source: Party,
+        /// Who receives.
+        destination: Party,
+    },
+}
+
+/// One end of traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Party {
+    /// A cgroup of this node, as [`Subject::Cgroup`].
+    Cgroup(u64),
+    /// The kernel of this node.
+    Kernel,
+    /// Who has an address: a number that [`Peers::find`] gave.
+    Peer(u32),
+}
+
+/// Knows who has an address, from memory only.
+pub trait Peers: Send + Sync {
+    /// Changes whenever an answer given before may have changed.
+    fn generation(&self) -> u64;
+
+    /// Gives the number of who has an address. Equal attributes have one number as long as the process lives.
+    fn find(&self, address: IpAddr) -> u32;
 }
 
 /// What the id of a [`Subject::Executable`] stands for.

@@ -1,9 +1,11 @@
 //! What a collector is given while it is made.
 
+use std::any::Any;
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use model::Census;
+use model::{Census, Peers};
 use serde::de::DeserializeOwned;
 
 use crate::bus::Bus;
@@ -55,6 +57,12 @@ pub struct Platform {
     pub excluded_process: Option<u32>,
     /// Of operations that are timed and of events one in so many is taken.
     pub sample_every: u32,
+    /// Who knows whose address it is.
+    pub peers: Arc<dyn Peers>,
+    /// The sections of all collectors that are to run, by name: two that need the same hook may share a program.
+    pub sections: HashMap<&'static str, serde_json::Value>,
+    /// What collectors share with each other, by name, as long as one of them holds it.
+    pub shared: Mutex<HashMap<&'static str, Weak<dyn Any + Send + Sync>>>,
     /// What is counted with OpenTelemetry instruments made here becomes part of every snapshot.
     pub meters: opentelemetry_sdk::metrics::SdkMeterProvider,
 }

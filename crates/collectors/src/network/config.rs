@@ -1,12 +1,14 @@
 //! The section `integrations.ebpf.collectors.network`.
 
+use bpf::Loader;
+use runtime::Platform;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is counted, and how large the kernel maps are.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct Config {
+pub struct Config {
     /// Count packets over loopback interfaces too: such a packet is one sent and one received.
     pub loopback: bool,
     /// Count packets that the kernel drops.
@@ -25,6 +27,28 @@ pub(super) struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { loopback: true, drops: true, max_flows: 8_192, max_drops: 2_048, max_listeners: 512 }
+        Self { loopback: true, drops: true, max_flows: 4_096, max_drops: 2_048, max_listeners: 512 }
+    }
+}
+
+impl Config {
+    /// Gives what the programs need where the collector does not run.
+    pub fn off() -> Self {
+        Self { drops: false, max_flows: 0, max_drops: 0, max_listeners: 0, ..Self::default() }
+    }
+
+    /// Sets constants and maps of the programs.
+    pub fn tune(&self, loader: Loader, platform: &Platform) -> Loader {
+        let loader = if platform.facts.is_legacy() {
+            loader
+        } else {
+            loader.max_entries("overflows", platform.scaled(self.max_listeners).max(1))
+        };
+        loader
+            .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
+            .constant("loopback", &u32::from(self.loopback))
+            .constant("by_workload", &u32::from(self.max_flows > 0))
+            .max_entries("flows", platform.scaled(self.max_flows).max(1))
+            .max_entries("drops", platform.scaled(self.max_drops).max(1))
     }
 }

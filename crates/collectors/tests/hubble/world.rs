@@ -1,12 +1,12 @@
 //! A manager with the one collector, and a look at its snapshots.
 
-use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hubble::server::{Player, Script, Setup, Step};
-use model::{Answer, Attributes, Census, CgroupChange, Points, Resolver, Source, Subject};
+use model::{Answer, Attributes, Census, CgroupChange, Peers, Points, Resolver, Source, Subject};
 use runtime::{Buffer, Bus, Limits, Manager, Options, Own, Platform, Selection, State};
 use serde_json::{Value, json};
 
@@ -20,6 +20,16 @@ impl Census for NoCgroups {
 
     fn removed_for(&self, _: u64) -> Option<Duration> {
         None
+    }
+}
+
+impl Peers for NoCgroups {
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    fn find(&self, _: IpAddr) -> u32 {
+        0
     }
 }
 
@@ -77,6 +87,9 @@ impl World {
         let platform = Platform {
             facts: bpf::probe::Facts::gather(),
             census: Arc::new(NoCgroups),
+            peers: Arc::new(NoCgroups),
+            sections: HashMap::new(),
+            shared: Mutex::default(),
             btf_path: None,
             types: Mutex::default(),
             map_scale: 1.0,

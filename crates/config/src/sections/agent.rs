@@ -59,6 +59,8 @@ pub struct Enrich {
     pub kubernetes: Kubernetes,
     /// What is done to attributes before series are formed.
     pub attributes: Attributes,
+    /// Names of networks, each as its prefixes (`fd00::/8`), for peers of which nothing else is known; the narrowest one counts.
+    pub networks: BTreeMap<String, Vec<String>>,
 }
 
 /// Names from the Kubernetes API.

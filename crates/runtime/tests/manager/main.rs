@@ -2,6 +2,8 @@
 
 mod scripted;
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -9,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use model::source::Pending;
-use model::{Answer, Attributes, Census, CgroupChange, Points, Resolver, Snapshot, Source, Subject};
+use model::{Answer, Attributes, Census, CgroupChange, Peers, Points, Resolver, Snapshot, Source, Subject};
 use opentelemetry::KeyValue;
 use scripted::{Act, Birth, DEPTH, FIRST_COLLECTOR, Life, SECOND_COLLECTOR, STEADY_COLLECTOR, STEP, Script, World};
 use telesonde_runtime::{Descriptor, Limits, Manager, Options, Own, Platform, Selection, StartError, State};
@@ -24,6 +26,16 @@ impl Census for NoCgroups {
 
     fn removed_for(&self, _: u64) -> Option<Duration> {
         None
+    }
+}
+
+impl Peers for NoCgroups {
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    fn find(&self, _: IpAddr) -> u32 {
+        0
     }
 }
 
@@ -65,6 +77,9 @@ fn start_with(options: Options, selections: Vec<Selection>, own: Own) -> Result<
     let platform = Platform {
         facts: bpf::probe::Facts::gather(),
         census: Arc::new(NoCgroups),
+        peers: Arc::new(NoCgroups),
+        sections: HashMap::new(),
+        shared: Mutex::default(),
         btf_path: None,
         types: Mutex::default(),
         gates: bpf::Gates::default(),

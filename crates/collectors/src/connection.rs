@@ -1,0 +1,206 @@
+//! Counts who talks to whom: bytes and packets by source and destination workload, server port and transport.
+//! Its programs are those of network, at the sockets. What it cannot see stands in its descriptor.
+
+mod config;
+mod overflow;
+mod pairs;
+mod slots;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bpf::abi::connection::{Connection, ConnectionLoss, Stray, Tuple};
+use bpf::{PerCpuCells, cost};
+use model::{Metric, Subject, Text};
+use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
+
+use crate::sockets::{self, Sockets, User};
+use crate::table::{Cell, sum};
+pub use config::Config;
+use config::Directions;
+use overflow::Overflow;
+use pairs::Pairs;
+use slots::Slots;
+pub use slots::fill;
+
+static BYTES: Metric = Metric::counter(
+    "ebpf_connection_bytes_total",
+    "By",
+    "Bytes from source to destination, from the IP header on, as on the wire.",
+    &["network.io.direction", "network.transport", "server.port", "network.peer.address"],
+);
+
+static PACKETS: Metric = Metric::counter(
+    "ebpf_connection_packets_total",
+    "{packet}",
+    "Packets from source to destination, as on the wire.",
+    &["network.io.direction", "network.transport", "server.port", "network.peer.address"],
+);
+
+static ACTIVE: Metric = Metric::gauge(
+    "ebpf_active_connections",
+    "{connection}",
+    "Connections in the table that are alive.",
+    &["network.transport"],
+);
+
+/// The collector.
+pub static DESCRIPTOR: Descriptor = Descriptor {
+    name: "connection",
+    summary: "Who talks to whom: bytes and packets by source and destination, server port and transport",
+    limits: &[
+        "Only what a socket of this host sends or receives: not what is forwarded (virtual machines), answered for a closed port, or meant for a connection in TIME_WAIT.",
+        "Addresses are the socket's: a service's, where the node translates it. Its backend is found in the first packet that a connected socket sends; a socket that sends to many without connecting has one connection for what it sends there and one for what the service's address sends back.",
+        "A connected UDP socket that sends to another peer counts that under the one that it is connected to.",
+        "Of datagrams the first that is seen tells who is the client; of TCP connections without a SYN, whether their socket is its listener's copy.",
+        "What is not TCP or UDP, such as ICMP, is one connection per pair of addresses; what the kernel sends or receives itself is one per protocol.",
+        "A connection that moves to another workload's socket, and one that is silent while the table is nearly full, goes on as another one.",
+        "Before Linux 5.12 a TCP connection ends when it is silent for five minutes, and who began one that is older than the agent is not known.",
+        "It is seen on loopback interfaces only where the collector network counts those.",
+    ],
+    metrics: &[&BYTES, &PACKETS, &ACTIVE, &MAP_OVERFLOW, &EVENTS_LOST],
+    needs: &[
+        Need::Btf,
+        Need::Tracepoint("tcp_destroy_sock"),
+        Need::Capability("CAP_BPF"),
+        Need::Capability("CAP_PERFMON"),
+        Need::Capability("CAP_NET_ADMIN"),
+    ],
+    section: Section::of::<Config>(),
+    plan,
+    make,
+};
+
+/// The maps that only this collector needs of the programs that it shares.
+pub static MAPS: [&str; 5] = ["connections", "slots", "tuples", "overflow", "lost"];
+
+/// Samples that a typical container adds: bytes and packets to six peers, and two transports.
+const SAMPLES: usize = 14;
+
+fn plan(section: &serde_json::Value, _: usize) -> Plan {
+    let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
+    let slots = config.max_connections;
+    let maps = vec![
+        ("connections", cost::array(slots, size_of::<Connection>())),
+        ("slots", cost::array(slots + 1, size_of::<u32>())),
+        ("tuples", cost::hash(config::shared(slots), size_of::<Tuple>(), size_of::<u64>())),
+        ("overflow", config::OVERFLOW_BYTES.into()),
+    ];
+    Plan { maps, samples_per_workload: SAMPLES }
+}
+
+/// What the rounds, the reader of the overflow and the sweeps in between share.
+struct State {
+    slots: Slots,
+    pairs: Pairs,
+}
+
+impl State {
+    fn sweep(&mut self) -> Result<(), bpf::Error> {
+        self.slots.sweep(&mut self.pairs, crate::account::now(), |_| {})
+    }
+
+    fn add(&mut self, strays: &[Stray]) {
+        for stray in strays {
+            self.pairs.add_stray(stray);
+        }
+    }
+}
+
+struct Connections {
+    /// What keeps the programs attached.
+    _sockets: Arc<Sockets>,
+    state: Arc<Mutex<State>>,
+    overflow: Overflow,
+    losses: PerCpuCells<ConnectionLoss>,
+    directions: Directions,
+}
+
+fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
+    let config: Config = setup.section()?;
+    let sockets = sockets::open(setup, User::Connection)?;
+    let platform = Arc::clone(setup.platform());
+    let legacy = platform.facts.is_legacy();
+    let mut object = sockets.object();
+    let slots = Slots::open(&object, config.idle_timeout.0, !legacy).map_err(crate::refused)?;
+    let pairs = Pairs::new(&config, Arc::clone(&platform.peers));
+    let state = Arc::new(Mutex::new(State { slots, pairs }));
+    let losses = object.per_cpu_cells("lost").map_err(crate::refused)?;
+    let ring = {
+        let _inside = setup.runtime().enter();
+        object.ring("overflow").map_err(crate::refused)?
+    };
+    drop(object);
+    let overflow = Overflow::start(ring, &state, setup.runtime());
+    setup.runtime().spawn(keep_sweeping(Arc::downgrade(&state), config.interval.0));
+    let mut lacking = sockets.lacking().to_vec();
+    if legacy {
+        lacking.push("the ends of TCP connections are not seen");
+    }
+    if !lacking.is_empty() {
+        setup.degrade(lacking.join("; "));
+    }
+    let directions = config.directions;
+    Ok(Box::new(Connections { _sockets: sockets, state, overflow, losses, directions }))
+}
+
+/// Looks through the table from time to time, so that the kernel has free slots when nobody gathers.
+async fn keep_sweeping(state: Weak<Mutex<State>>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let Some(state) = state.upgrade() else { return };
+        if let Err(error) = lock(&state).sweep() {
+            tracing::debug!("the table of connections: {error}");
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl Collector for Connections {
+    async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
+        // First: what is counted as lost from then on is not in the records any more.
+        self.overflow.flush().await?;
+        self.read(scrape).map_err(|error| CollectError(error.to_string()))
+    }
+}
+
+impl Connections {
+    fn read(&self, scrape: &mut Scrape) -> Result<(), bpf::Error> {
+        {
+            let mut state = lock(&self.state);
+            state.sweep()?;
+            state.pairs.record(scrape);
+        }
+        let all = sum(&self.losses.get(0)?);
+        let mut total = all.sent;
+        if self.directions == Directions::Both {
+            total.add(&all.received);
+        }
+        if total.packets > 0 {
+            scrape.record(&BYTES, Subject::Overflow, ["", "", "", ""].map(Text::from), total.bytes);
+            scrape.record(&PACKETS, Subject::Overflow, ["", "", "", ""].map(Text::from), total.packets);
+        }
+        scrape.record(&MAP_OVERFLOW, Subject::Node, ["connections".into()], all.strays);
+        let values = [DESCRIPTOR.name.into(), "ring_full".into()];
+        scrape.record(&EVENTS_LOST, Subject::Node, values, all.sent.packets + all.received.packets);
+        Ok(())
+    }
+}
+
+impl Cell for ConnectionLoss {
+    fn add(&mut self, other: &Self) {
+        self.sent.add(&other.sent);
+        self.received.add(&other.received);
+        self.strays += other.strays;
+    }
+
+    fn reading(&self) -> u64 {
+        self.strays
+    }
+}

@@ -1,0 +1,76 @@
+//! Reads the packets that found no slot and adds each to its pair.
+
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use bpf::Ring;
+use bpf::abi::connection::Stray;
+use runtime::CollectError;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use zerocopy::FromBytes;
+
+use super::{State, lock};
+
+/// How long a round waits until what came so far is added.
+const FLUSH: Duration = Duration::from_millis(500);
+/// The most records that are added at once: a round can take place in between.
+const BATCH: usize = 1024;
+/// So many hold more than the ring: what came before is among them, also while more comes.
+const BATCHES: usize = 4;
+
+/// The reader, from outside.
+pub(super) struct Overflow(mpsc::Sender<oneshot::Sender<()>>);
+
+impl Overflow {
+    /// Starts to read, until this is dropped.
+    pub(super) fn start(ring: Ring, state: &Arc<Mutex<State>>, runtime: &Handle) -> Self {
+        let (wishes, inbox) = mpsc::channel(1);
+        runtime.spawn(run(ring, Arc::downgrade(state), inbox));
+        Self(wishes)
+    }
+
+    /// Waits until everything that came before is added.
+    pub(super) async fn flush(&self) -> Result<(), CollectError> {
+        let (done, wait) = oneshot::channel();
+        let flushed = async { if self.0.send(done).await.is_ok() { wait.await.ok() } else { None } };
+        let answer = tokio::time::timeout(FLUSH, flushed).await.ok().flatten();
+        answer.ok_or_else(|| CollectError("nobody reads the overflow of the kernel's table any more".to_owned()))
+    }
+}
+
+async fn run(mut ring: Ring, state: Weak<Mutex<State>>, mut inbox: mpsc::Receiver<oneshot::Sender<()>>) {
+    let mut strays: Vec<Stray> = Vec::with_capacity(BATCH);
+    loop {
+        let mut done = None;
+        tokio::select! {
+            biased;
+            wish = inbox.recv() => match wish {
+                Some(wish) => done = Some(wish),
+                None => return,
+            },
+            first = ring.next(|record| Stray::read_from_bytes(record).ok()) => match first {
+                Ok(first) => strays.extend(first),
+                Err(error) => {
+                    tracing::warn!("the overflow of the kernel's table: {error}");
+                    return;
+                }
+            },
+        }
+        for _ in 0..BATCHES {
+            let read = ring.drain_some(BATCH, |record| strays.extend(Stray::read_from_bytes(record).ok()));
+            let Some(state) = state.upgrade() else { return };
+            lock(&state).add(&strays);
+            strays.clear();
+            if read < BATCH {
+                break;
+            }
+            // A flood must not keep a thread from everything else.
+            tokio::task::yield_now().await;
+        }
+        if let Some(done) = done {
+            // The collector may have stopped waiting.
+            let _ = done.send(());
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Sums of traffic by who talks to whom, over which transport and to which server port.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use bpf::abi::connection::{Connection, ROLE_CLIENT, ROLE_SERVER, Stray, Tuple};
+use bpf::abi::network::{DIRECTION_TRANSMIT, Traffic};
+use model::{Metric, Party, Peers, Subject, Text, Value};
+use runtime::Scrape;
+
+use super::config::{Config, Directions};
+use super::{ACTIVE, BYTES, PACKETS};
+
+/// After so many rounds without a connection a pair is forgotten; its series stay.
+const ROUNDS: u32 = 2;
+/// The class of server ports that are not shown.
+const OTHER: u16 = u16::MAX;
+
+/// What traffic is told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    local: Party,
+    remote: Party,
+    transport: u8,
+    /// The server's; 0: nobody knows who that is, or there are no ports.
+    port: u16,
+    /// The peer's, where addresses are shown.
+    address: Option<IpAddr>,
+}
+
+#[derive(Debug)]
+struct Pair {
+    key: Key,
+    /// Transport, server port and the peer's address as they are shown.
+    values: [Text; 3],
+    sent: Traffic,
+    received: Traffic,
+    /// Slots that add to it, and those of them whose connection is alive.
+    slots: u32,
+    open: u32,
+    /// Rounds without a slot.
+    idle: u32,
+}
+
+/// One end of a connection and its other end: the same for both, exchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Ends {
+    here: ([u8; 16], u16),
+    there: ([u8; 16], u16),
+    transport: u8,
+}
+
+/// All pairs.
+pub(super) struct Pairs {
+    index: HashMap<Key, u32>,
+    all: Vec<Option<Pair>>,
+    free: Vec<u32>,
+    /// Which slot and cgroup has this end, of all connections in the table.
+    ends: HashMap<Ends, (u32, u64)>,
+    ends_of: HashMap<u32, Ends>,
+    peers: Arc<dyn Peers>,
+    generation: u64,
+    directions: Directions,
+    ports: HashSet<u16>,
+    /// Addresses that are shown.
+    addresses: HashSet<IpAddr>,
+    max_addresses: usize,
+}
+
+impl Pairs {
+    /// Begins without any.
+    pub(super) fn new(config: &Config, peers: Arc<dyn Peers>) -> Self {
+        Self {
+            index: HashMap::new(),
+            all: Vec::new(),
+            free: Vec::new(),
+            ends: HashMap::new(),
+            ends_of: HashMap::new(),
+            generation: peers.generation(),
+            peers,
+            directions: config.directions,
+            ports: config.ports.iter().copied().collect(),
+            addresses: HashSet::new(),
+            max_addresses: config.max_addresses as usize,
+        }
+    }
+
+    /// Says, once, whether an address may have another owner now.
+    pub(super) fn is_renamed(&mut self) -> bool {
+        let generation = self.peers.generation();
+        std::mem::replace(&mut self.generation, generation) != generation
+    }
+
+    /// Notes which connection a slot has, so that its other end finds it.
+    pub(super) fn note(&mut self, slot: u32, connection: &Connection) {
+        let ends = ends(connection);
+        self.ends.insert(ends, (slot, connection.tuple.cgroup));
+        self.ends_of.insert(slot, ends);
+    }
+
+    /// Forgets which connection a slot had.
+    pub(super) fn forget(&mut self, slot: u32) {
+        if let Some(ends) = self.ends_of.remove(&slot)
+            && self.ends.get(&ends).is_some_and(|(present, _)| *present == slot)
+        {
+            self.ends.remove(&ends);
+        }
+    }
+
+    /// Adds a slot to the pair of its connection; gives the pair, and the slot of the other end where that is of this
+    /// node.
+    pub(super) fn enter(&mut self, connection: &Connection) -> (u32, Option<u32>) {
+        let other = self.ends.get(&ends(connection).exchanged()).copied();
+        let key = self.key(&connection.tuple, connection.role, far(connection).0, other.map(|(_, cgroup)| cgroup));
+        let pair = self.find(key);
+        if let Some(pair) = self.pair(pair) {
+            pair.slots += 1;
+            pair.open += 1;
+        }
+        (pair, other.map(|(slot, _)| slot))
+    }
+
+    /// Takes a slot from a pair.
+    pub(super) fn leave(&mut self, pair: u32) {
+        self.close(pair);
+        self.release(pair);
+    }
+
+    /// Notes that the connection of one of its slots is over.
+    pub(super) fn close(&mut self, pair: u32) {
+        if let Some(pair) = self.pair(pair) {
+            pair.open -= 1;
+        }
+    }
+
+    /// Takes a slot from a pair whose connection was over.
+    pub(super) fn release(&mut self, pair: u32) {
+        if let Some(pair) = self.pair(pair) {
+            pair.slots -= 1;
+        }
+    }
+
+    /// Adds what its local end sent.
+    pub(super) fn add_sent(&mut self, pair: u32, traffic: Traffic) {
+        if let Some(pair) = self.pair(pair) {
+            add(&mut pair.sent, traffic);
+        }
+    }
+
+    /// Adds what its local end received.
+    pub(super) fn add_received(&mut self, pair: u32, traffic: Traffic) {
+        if let Some(pair) = self.pair(pair) {
+            add(&mut pair.received, traffic);
+        }
+    }
+
+    /// Adds a packet that found no slot.
+    pub(super) fn add_stray(&mut self, stray: &Stray) {
+        let key = self.key(&stray.tuple, stray.role, stray.tuple.remote, None);
+        let pair = self.find(key);
+        if stray.direction == DIRECTION_TRANSMIT {
+            self.add_sent(pair, stray.traffic);
+        } else {
+            self.add_received(pair, stray.traffic);
+        }
+    }
+
+    /// Records all sums, and forgets pairs that nothing is added to any more.
+    pub(super) fn record(&mut self, scrape: &mut Scrape) {
+        let mut active: HashMap<(Party, &'static str), u64> = HashMap::new();
+        for at in 0..self.all.len() {
+            let Some(pair) = &mut self.all[at] else { continue };
+            pair.idle = if pair.slots > 0 { 0 } else { pair.idle + 1 };
+            let last = pair.idle > ROUNDS;
+            pair.record(scrape, self.directions, last);
+            if pair.open > 0 && pair.key.local != Party::Kernel {
+                *active.entry((pair.key.local, transport(pair.key.transport))).or_default() += u64::from(pair.open);
+            }
+            if last {
+                self.index.remove(&pair.key);
+                self.all[at] = None;
+                self.free.push(at as u32);
+            }
+        }
+        for ((local, transport), count) in active {
+            let subject = match local {
+                Party::Cgroup(id) => Subject::Cgroup(id),
+                Party::Kernel | Party::Peer(_) => Subject::Kernel,
+            };
+            scrape.record(&ACTIVE, subject, [transport.into()], count);
+        }
+    }
+
+    fn pair(&mut self, at: u32) -> Option<&mut Pair> {
+        self.all.get_mut(at as usize)?.as_mut()
+    }
+
+    fn key(&mut self, tuple: &Tuple, role: u8, remote: [u8; 16], other: Option<u64>) -> Key {
+        let address = Ipv6Addr::from(remote).to_canonical();
+        let remote = match other {
+            Some(0) => Party::Kernel,
+            Some(cgroup) => Party::Cgroup(cgroup),
+            None => Party::Peer(self.peers.find(address)),
+        };
+        let port = match role {
+            ROLE_CLIENT => tuple.remote_port,
+            ROLE_SERVER => tuple.local_port,
+            _ => 0,
+        };
+        Key {
+            local: if tuple.cgroup == 0 { Party::Kernel } else { Party::Cgroup(tuple.cgroup) },
+            remote,
+            transport: tuple.transport,
+            port: if port < 1024 || self.ports.contains(&port) { port } else { OTHER },
+            address: self.is_shown(address).then_some(address),
+        }
+    }
+
+    fn is_shown(&mut self, address: IpAddr) -> bool {
+        if self.max_addresses == 0 || address.is_unspecified() {
+            return false;
+        }
+        let room = self.addresses.len() < self.max_addresses;
+        self.addresses.contains(&address) || room && self.addresses.insert(address)
+    }
+
+    fn find(&mut self, key: Key) -> u32 {
+        if let Some(&at) = self.index.get(&key) {
+            return at;
+        }
+        let pair = Some(Pair {
+            values: [
+                transport(key.transport).into(),
+                match key.port {
+                    0 => "".into(),
+                    OTHER => "other".into(),
+                    port => port.to_string().into(),
+                },
+                key.address.map_or_else(|| "".into(), |address| address.to_string().into()),
+            ],
+            key,
+            sent: Traffic::default(),
+            received: Traffic::default(),
+            slots: 0,
+            open: 0,
+            idle: 0,
+        });
+        let at = if let Some(at) = self.free.pop() {
+            self.all[at as usize] = pair;
+            at
+        } else {
+            self.all.push(pair);
+            (self.all.len() - 1) as u32
+        };
+        self.index.insert(key, at);
+        at
+    }
+}
+
+impl Pair {
+    fn record(&self, scrape: &mut Scrape, directions: Directions, last: bool) {
+        let Key { local, remote, .. } = self.key;
+        let ways = match directions {
+            Directions::Egress => [("", self.sent, local, remote), ("", Traffic::default(), remote, local)],
+            Directions::Both => [("transmit", self.sent, local, remote), ("receive", self.received, remote, local)],
+        };
+        for (direction, traffic, source, destination) in ways {
+            if traffic.packets == 0 {
+                continue;
+            }
+            let subject = Subject::Pair { source, destination };
+            for (metric, value) in [(&BYTES, traffic.bytes), (&PACKETS, traffic.packets)] {
+                self.write(scrape, metric, subject, direction, value.into(), last);
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        scrape: &mut Scrape,
+        metric: &'static Metric,
+        subject: Subject,
+        direction: &'static str,
+        value: Value,
+        last: bool,
+    ) {
+        let [transport, port, address] = self.values.clone();
+        let values = [direction.into(), transport, port, address];
+        if last {
+            scrape.close(metric, subject, values, value);
+        } else {
+            scrape.record(metric, subject, values, value);
+        }
+    }
+}
+
+impl Ends {
+    fn exchanged(self) -> Self {
+        Self { here: self.there, there: self.here, ..self }
+    }
+}
+
+fn ends(connection: &Connection) -> Ends {
+    let Tuple { local, local_port, transport, .. } = connection.tuple;
+    Ends { here: (local, local_port), there: far(connection), transport }
+}
+
+/// Gives where packets really go.
+fn far(connection: &Connection) -> ([u8; 16], u16) {
+    if connection.backend == [0; 16] {
+        (connection.tuple.remote, connection.tuple.remote_port)
+    } else {
+        (connection.backend, connection.backend_port)
+    }
+}
+
+fn add(to: &mut Traffic, more: Traffic) {
+    to.bytes += more.bytes;
+    to.packets += more.packets;
+}
+
+/// Names a transport; the kernel's many others are one.
+pub(super) fn transport(protocol: u8) -> &'static str {
+    match protocol {
+        1 | 58 => "icmp",
+        6 => "tcp",
+        17 => "udp",
+        132 => "sctp",
+        _ => "other",
+    }
+}

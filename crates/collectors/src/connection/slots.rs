@@ -1,0 +1,262 @@
+//! The table of connections, read in place: what has grown since the last time goes to the pairs, and slots whose
+//! connection is over go back to the kernel.
+//!
+//! A slot is taken back in two steps. Its generation becomes even first, so that no program adds to it from then on;
+//! once nobody can still be adding, it is read for the last time, emptied and put on the stack of free ones. So
+//! nothing is lost in between.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bpf::abi::connection::{CONNECTION_HALF_OPEN, Connection, Tuple};
+use bpf::abi::network::Traffic;
+use bpf::{Error, Mapped, Object, Stack, Table};
+
+use super::pairs::Pairs;
+
+/// Words of a slot, as `bpf/connection.h` lays it out.
+const GENERATION: usize = 6;
+const SENT: usize = 10;
+const RECEIVED: usize = 12;
+
+/// How long a program may still be adding to a slot that it found before it was taken back.
+const GRACE: u64 = Duration::from_millis(100).as_nanos() as u64;
+/// How long the kernel waits for the end of a handshake, its retransmissions included.
+const HALF_OPEN: u64 = Duration::from_secs(75).as_nanos() as u64;
+/// When a connection is over whose end was missed.
+const FORGOTTEN: u64 = Duration::from_hours(2).as_nanos() as u64;
+/// The same while there is little room, when every silent one has to go; what it sends later is counted anew.
+const CROWDED: u64 = Duration::from_secs(5).as_nanos() as u64;
+
+const TCP: u8 = 6;
+
+/// What is known of a slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Life {
+    stage: Stage,
+    generation: u32,
+    pair: u32,
+    sent: Traffic,
+    received: Traffic,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Stage {
+    /// Nobody's.
+    #[default]
+    Free,
+    Live,
+    /// Taken back at this time.
+    Leaving(u64),
+}
+
+/// The table.
+pub(super) struct Slots {
+    connections: Mapped<Connection>,
+    free: Stack<u32>,
+    tuples: Table<Tuple, u64>,
+    lives: Vec<Life>,
+    /// After how long without packets a connection without an end is over.
+    idle: u64,
+    /// The same where the kernel does not tell the ends of TCP connections.
+    idle_tcp: u64,
+    in_use: usize,
+    fresh: Vec<u32>,
+}
+
+/// Puts all slots on the stack of free ones, before programs are attached.
+///
+/// # Errors
+/// Fails when the kernel refuses to write the map.
+pub fn fill(object: &Object) -> Result<(), Error> {
+    let connections = object.mapped::<Connection>("connections")?;
+    let mut free = object.stack::<u32>("slots")?;
+    (0..connections.len() as u32).rev().try_for_each(|slot| free.push(&slot))
+}
+
+impl Slots {
+    /// Opens the table of an object. Where the kernel does not tell their ends (`ends`), TCP connections end by silence.
+    pub(super) fn open(object: &Object, idle: Duration, ends: bool) -> Result<Self, Error> {
+        let connections = object.mapped::<Connection>("connections")?;
+        let lives = vec![Life::default(); connections.len()];
+        let idle = idle.as_nanos() as u64;
+        Ok(Self {
+            free: object.stack("slots")?,
+            tuples: object.hash("tuples")?,
+            lives,
+            idle,
+            idle_tcp: if ends { FORGOTTEN } else { idle.max(5 * 60_000_000_000) },
+            in_use: 0,
+            fresh: Vec::new(),
+            connections,
+        })
+    }
+
+    /// Gives a slot's present content, for those who print it.
+    fn get(&self, slot: u32) -> Connection {
+        self.connections.get(slot as usize).unwrap_or_default()
+    }
+
+    /// Looks through the table: what has grown goes to the pairs, and what is over goes back. `ended` is shown every
+    /// connection that is over.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to change its maps.
+    pub(super) fn sweep(
+        &mut self,
+        pairs: &mut Pairs,
+        now: u64,
+        mut ended: impl FnMut(&Connection),
+    ) -> Result<(), Error> {
+        self.meet(pairs);
+        if pairs.is_renamed() {
+            self.rename(pairs);
+        }
+        let crowded = self.in_use > self.lives.len() / 8 * 7;
+        let mut in_use = 0;
+        for slot in 0..self.lives.len() {
+            let Life { stage, .. } = self.lives[slot];
+            if stage == Stage::Free {
+                continue;
+            }
+            in_use += 1;
+            self.count(slot, pairs);
+            match stage {
+                Stage::Leaving(since) if now.saturating_sub(since) >= GRACE => {
+                    self.count(slot, pairs);
+                    self.release(slot, pairs)?;
+                }
+                Stage::Live if self.is_over(slot, now, crowded) => self.take_back(slot, pairs, now, &mut ended)?,
+                _ => {}
+            }
+        }
+        self.in_use = in_use;
+        self.connections.set_used(in_use as u64);
+        Ok(())
+    }
+
+    /// Finds slots that have been taken since the last time, and whose they are.
+    fn meet(&mut self, pairs: &mut Pairs) {
+        let mut fresh = std::mem::take(&mut self.fresh);
+        for (slot, life) in self.lives.iter_mut().enumerate() {
+            let generation = self.connections.words(slot)[GENERATION].load(Ordering::Acquire) as u32;
+            if generation == life.generation {
+                continue;
+            }
+            if life.stage == Stage::Live {
+                // A program took it and at once gave it back, in vain.
+                pairs.leave(life.pair);
+                pairs.forget(slot as u32);
+            }
+            *life = Life { generation, ..Life::default() };
+            if generation % 2 == 1 {
+                fresh.push(slot as u32);
+            }
+        }
+        // All ends first, so that each finds its other end in whatever order they come.
+        for &slot in &fresh {
+            pairs.note(slot, &self.get(slot));
+        }
+        for slot in fresh.drain(..) {
+            let connection = self.get(slot);
+            let (pair, other) = pairs.enter(&connection);
+            self.lives[slot as usize].stage = Stage::Live;
+            self.lives[slot as usize].pair = pair;
+            if let Some(other) = other.filter(|&other| other != slot) {
+                self.pair_anew(other, pairs);
+            }
+        }
+        self.fresh = fresh;
+    }
+
+    /// Looks again who the other end of a connection is: what it does from now on counts there.
+    fn pair_anew(&mut self, slot: u32, pairs: &mut Pairs) {
+        if self.lives.get(slot as usize).is_none_or(|life| life.stage != Stage::Live) {
+            return;
+        }
+        self.count(slot as usize, pairs);
+        let (pair, _) = pairs.enter(&self.get(slot));
+        let life = &mut self.lives[slot as usize];
+        pairs.leave(life.pair);
+        life.pair = pair;
+    }
+
+    fn rename(&mut self, pairs: &mut Pairs) {
+        for slot in 0..self.lives.len() as u32 {
+            self.pair_anew(slot, pairs);
+        }
+    }
+
+    /// Adds what has grown.
+    fn count(&mut self, slot: usize, pairs: &mut Pairs) {
+        let words = self.connections.words(slot);
+        let read = |at: usize| words[at].load(Ordering::Relaxed);
+        let traffic = |at: usize| Traffic { bytes: read(at), packets: read(at + 1) };
+        let (sent, received) = (traffic(SENT), traffic(RECEIVED));
+        let life = &mut self.lives[slot];
+        if sent != life.sent {
+            pairs.add_sent(life.pair, since(sent, life.sent));
+            life.sent = sent;
+        }
+        if received != life.received {
+            pairs.add_received(life.pair, since(received, life.received));
+            life.received = received;
+        }
+    }
+
+    fn is_over(&self, slot: usize, now: u64, crowded: bool) -> bool {
+        const CLOSED: usize = 9;
+        const LAST: usize = 8;
+        let words = self.connections.words(slot);
+        if words[CLOSED].load(Ordering::Relaxed) != 0 {
+            return true;
+        }
+        let silent = now.saturating_sub(words[LAST].load(Ordering::Relaxed));
+        if silent < CROWDED.min(self.idle) {
+            return false;
+        }
+        let Connection { tuple, flags, .. } = self.get(slot as u32);
+        let most = match tuple.transport {
+            TCP if flags & CONNECTION_HALF_OPEN != 0 => HALF_OPEN,
+            TCP => self.idle_tcp,
+            _ => self.idle,
+        };
+        silent >= if crowded { most.min(CROWDED) } else { most }
+    }
+
+    fn take_back(
+        &mut self,
+        slot: usize,
+        pairs: &mut Pairs,
+        now: u64,
+        ended: &mut impl FnMut(&Connection),
+    ) -> Result<(), Error> {
+        let connection = self.get(slot as u32);
+        // Not to be found first: who asks now makes another one.
+        if self.tuples.get(&connection.tuple)?.is_some_and(|place| place as u32 == slot as u32) {
+            self.tuples.remove(&connection.tuple)?;
+        }
+        self.connections.words(slot)[GENERATION].fetch_add(1, Ordering::AcqRel);
+        let life = &mut self.lives[slot];
+        life.stage = Stage::Leaving(now);
+        life.generation = life.generation.wrapping_add(1);
+        pairs.close(life.pair);
+        pairs.forget(slot as u32);
+        ended(&connection);
+        Ok(())
+    }
+
+    fn release(&mut self, slot: usize, pairs: &mut Pairs) -> Result<(), Error> {
+        for word in &self.connections.words(slot)[SENT..RECEIVED + 2] {
+            word.store(0, Ordering::Relaxed);
+        }
+        let life = &mut self.lives[slot];
+        pairs.release(life.pair);
+        *life = Life { generation: life.generation, ..Life::default() };
+        self.free.push(&(slot as u32))
+    }
+}
+
+fn since(now: Traffic, before: Traffic) -> Traffic {
+    Traffic { bytes: now.bytes.wrapping_sub(before.bytes), packets: now.packets.wrapping_sub(before.packets) }
+}

@@ -1,0 +1,159 @@
+//! The programs that see every packet at its socket, which the collectors network and connection share: a packet then
+//! passes one program for both. Whoever is made first loads them; they stay while either is there.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bpf::{Error, Loader, Object, Types};
+use runtime::{MakeError, Platform, Setup};
+
+use crate::{connection, filter, network};
+
+/// The name under which they are shared.
+const NAME: &str = "sockets";
+
+/// The collectors that share the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// The collector network.
+    Network,
+    /// The collector connection.
+    Connection,
+}
+
+/// The loaded programs.
+pub struct Sockets {
+    object: Mutex<Object>,
+    /// Who has them or had them, by [`User`]: what maps hold by then was counted for that one.
+    taken: [AtomicBool; 2],
+    /// What this kernel cannot do.
+    lacking: Vec<&'static str>,
+    drops: bool,
+}
+
+impl Sockets {
+    /// Gives the object.
+    pub fn object(&self) -> MutexGuard<'_, Object> {
+        self.object.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what this kernel cannot do.
+    pub fn lacking(&self) -> &[&'static str] {
+        &self.lacking
+    }
+
+    /// Says whether drops are counted.
+    pub fn counts_drops(&self) -> bool {
+        self.drops
+    }
+
+    fn take(&self, user: User) -> bool {
+        !self.taken[user as usize].swap(true, Ordering::Relaxed)
+    }
+}
+
+/// Opens the programs for a collector: those that the other one has loaded, or else new ones.
+///
+/// # Errors
+/// Fails when the kernel refuses them.
+pub fn open(setup: &mut Setup, user: User) -> Result<Arc<Sockets>, MakeError> {
+    let platform = Arc::clone(setup.platform());
+    let network: Option<network::Config> = section(&platform, "network");
+    let connection: Option<connection::Config> = section(&platform, "connection");
+    let types = setup.types()?;
+    let mut shared = platform.shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let held = shared.get(NAME).and_then(Weak::upgrade).and_then(|held| held.downcast::<Sockets>().ok());
+    let both = network.is_some() && connection.is_some();
+    let watched = |sockets: &Sockets| {
+        let watch = sockets.object().watch();
+        match user {
+            User::Network => watch.without(&connection::MAPS),
+            User::Connection if both => watch.only(&connection::MAPS),
+            User::Connection => watch,
+        }
+    };
+    if let Some(sockets) = held.filter(|held| held.take(user)) {
+        setup.watch(watched(&sockets));
+        return Ok(sockets);
+    }
+    let wanted = match user {
+        User::Network => (network.unwrap_or_default(), connection),
+        User::Connection => (network.unwrap_or_else(network::Config::off), Some(connection.unwrap_or_default())),
+    };
+    let loaded = load(&platform, &types, &wanted.0, wanted.1.as_ref());
+    let sockets = match loaded {
+        // Without the table there is still traffic to count.
+        Err(_) if user == User::Network && both => load(&platform, &types, &wanted.0, None)?,
+        loaded => loaded?,
+    };
+    let sockets = Arc::new(sockets);
+    sockets.take(user);
+    let weak = Arc::downgrade(&sockets);
+    shared.insert(NAME, weak as Weak<dyn Any + Send + Sync>);
+    setup.watch(watched(&sockets));
+    Ok(sockets)
+}
+
+/// Gives the section of a collector that is to run.
+fn section<T: serde::de::DeserializeOwned>(platform: &Platform, name: &str) -> Option<T> {
+    platform.sections.get(name).and_then(|section| serde_json::from_value(section.clone()).ok())
+}
+
+fn load(
+    platform: &Arc<Platform>,
+    types: &Types,
+    network: &network::Config,
+    connection: Option<&connection::Config>,
+) -> Result<Sockets, MakeError> {
+    let root = platform.facts.cgroups.open_root().map_err(|error| MakeError::Unsupported(error.to_string()))?;
+    let legacy = platform.facts.is_legacy();
+    let loader = Loader::new(match (connection.is_some(), legacy) {
+        (false, false) => "network",
+        (false, true) => "network_legacy",
+        (true, false) => "connection",
+        (true, true) => "connection_legacy",
+    });
+    let loader = network.tune(loader, platform);
+    let loader = match connection {
+        Some(connection) => connection.tune(loader, platform),
+        None => loader,
+    };
+    let mut object = filter::tune(loader, platform).load(types).map_err(crate::refused)?;
+    filter::fill(platform, &object)?;
+    let mut lacking = Vec::new();
+    if connection.is_some() {
+        connection::fill(&object).map_err(crate::refused)?;
+        if !legacy {
+            object.attach("tcp_destroy_sock", types).map_err(crate::refused)?;
+        }
+    }
+    // Owners first: those of new sockets, then of old ones.
+    object.attach_cgroup("network_create", &root).map_err(crate::refused)?;
+    for program in ["sock_send_length", "sock_recv_length"] {
+        if legacy || !types.has_tracepoint(program) {
+            lacking.push("a socket stays with its creator although another workload uses it");
+            break;
+        }
+        object.attach(program, types).map_err(crate::refused)?;
+    }
+    if legacy {
+        lacking.push("sockets that are older than the agent belong to the workload kernel");
+    } else {
+        object.load_iterator("network_seed", "task_file", types).map_err(crate::refused)?;
+        object.walk("network_seed", &mut Vec::new()).map_err(crate::refused)?;
+    }
+    for program in ["network_egress", "network_ingress"] {
+        object.attach_cgroup(program, &root).map_err(crate::refused)?;
+    }
+    let drops = network.drops && !legacy && types.enumeration("skb_drop_reason").is_some();
+    if drops {
+        attach_drops(&mut object, types).map_err(crate::refused)?;
+    }
+    Ok(Sockets { object: Mutex::new(object), taken: Default::default(), lacking, drops })
+}
+
+/// Attaches the program that knows the receiving socket, else the one that does without.
+fn attach_drops(object: &mut Object, types: &Types) -> Result<(), Error> {
+    object.attach("kfree_skb__socket", types).or_else(|_| object.attach("kfree_skb__reason", types))
+}

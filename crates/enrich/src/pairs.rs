@@ -1,0 +1,98 @@
+//! Names traffic between two: the attributes of who sends and of who receives, each under its prefix.
+
+use std::sync::Arc;
+
+use model::{Answer, Attributes, Party, Resolver, Subject, Text};
+
+use crate::peers::Peers;
+
+/// Answers for pairs by asking for each of the two; passes on all other questions.
+pub struct Pairs {
+    workloads: Arc<dyn Resolver>,
+    peers: Arc<Peers>,
+}
+
+impl Pairs {
+    /// Makes it of those who know cgroups and addresses.
+    pub fn new(workloads: Arc<dyn Resolver>, peers: Arc<Peers>) -> Self {
+        Self { workloads, peers }
+    }
+
+    fn party(&self, party: Party) -> Answer {
+        match party {
+            Party::Cgroup(id) => self.workloads.resolve(Subject::Cgroup(id)),
+            Party::Kernel => self.workloads.resolve(Subject::Kernel),
+            Party::Peer(number) => Answer::Known(self.peers.attributes(number)),
+        }
+    }
+}
+
+impl Resolver for Pairs {
+    fn generation(&self) -> u64 {
+        self.workloads.generation()
+    }
+
+    fn resolve(&self, subject: Subject) -> Answer {
+        let Subject::Pair { source, destination } = subject else { return self.workloads.resolve(subject) };
+        let (source, destination) = (self.party(source), self.party(destination));
+        let reason = match (&source, &destination) {
+            (Answer::Pending, _) | (_, Answer::Pending) => return Answer::Pending,
+            // Who receives may be left out and is still whom the other side talks to, without a name.
+            (Answer::Excluded, _) => return Answer::Excluded,
+            (Answer::Unknown(_, reason), _) | (_, Answer::Unknown(_, reason)) => Some(*reason),
+            _ => None,
+        };
+        let both = prefixed("source", &source).chain(prefixed("destination", &destination));
+        let both = Arc::new(Attributes::new(both));
+        reason.map_or_else(|| Answer::Known(Arc::clone(&both)), |reason| Answer::Unknown(Arc::clone(&both), reason))
+    }
+}
+
+fn prefixed<'a>(prefix: &'a str, answer: &'a Answer) -> impl Iterator<Item = (Text, Text)> + 'a {
+    let pairs = match answer {
+        Answer::Known(attributes) | Answer::Unknown(attributes, _) => attributes.pairs(),
+        Answer::Pending | Answer::Excluded => &[],
+    };
+    pairs.iter().map(move |pair| (format!("{prefix}.{}", pair.key).into(), pair.value.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Peers as _;
+
+    use super::*;
+
+    struct Cgroups;
+
+    impl Resolver for Cgroups {
+        fn generation(&self) -> u64 {
+            7
+        }
+
+        fn resolve(&self, subject: Subject) -> Answer {
+            match subject {
+                Subject::Cgroup(1) => Answer::Known(Arc::new(Attributes::new([("systemd.unit".into(), "a".into())]))),
+                Subject::Cgroup(2) => Answer::Pending,
+                Subject::Cgroup(3) => Answer::Excluded,
+                _ => Answer::Unknown(Arc::new(Attributes::new([("cgroup.id".into(), "9".into())])), "gone"),
+            }
+        }
+    }
+
+    #[test]
+    fn both_ends_are_named() {
+        let peers = Arc::new(Peers::new(Vec::new(), &[]));
+        let world = Party::Peer(peers.find("1.1.1.1".parse().unwrap()));
+        let pairs = Pairs::new(Arc::new(Cgroups), peers);
+        let resolve = |source, destination| pairs.resolve(Subject::Pair { source, destination });
+        let Answer::Known(set) = resolve(Party::Cgroup(1), world) else { panic!("no names") };
+        assert_eq!((set.get("source.systemd.unit"), set.get("destination.workload.name")), (Some("a"), Some("world")));
+        assert!(matches!(resolve(Party::Cgroup(2), world), Answer::Pending));
+        assert!(matches!(resolve(Party::Cgroup(3), world), Answer::Excluded));
+        let Answer::Known(set) = resolve(Party::Cgroup(1), Party::Cgroup(3)) else { panic!("no names") };
+        assert_eq!(set.pairs().len(), 1);
+        let Answer::Unknown(set, "gone") = resolve(world, Party::Cgroup(4)) else { panic!("no reason") };
+        assert_eq!(set.get("destination.cgroup.id"), Some("9"));
+        assert!(matches!(pairs.resolve(Subject::Cgroup(1)), Answer::Known(_)) && pairs.generation() == 7);
+    }
+}
