@@ -26,7 +26,7 @@ use crate::{process, run};
 use api::Client;
 use cluster::Cluster;
 use link::Link;
-use scene::Web;
+use scene::Scene;
 use token::Signer;
 
 /// The node that the agent is told it runs on, and that the pods are bound to.
@@ -39,7 +39,7 @@ struct Stage {
     server: Program,
     api: Client,
     link: Link,
-    web: Web,
+    scene: Scene,
     signer: Signer,
 }
 
@@ -75,7 +75,7 @@ fn prove(peers: Peers, report: &mut Report) -> Result<()> {
     let etcd = cluster.start_etcd()?;
     let server = cluster.start()?;
     let api = Client::administrator(&dir, cluster.port)?;
-    let web = scene::prepare(&api)?;
+    let scene = scene::prepare(&api)?;
     let link = Link::to(cluster.port)?;
     fs::write(dir.join("token"), token::issued(&api)?).context("cannot write the token")?;
     fs::write(dir.join("kubeconfig"), kubeconfig(&peers, &link)).context("cannot write the kubeconfig")?;
@@ -83,7 +83,7 @@ fn prove(peers: Peers, report: &mut Report) -> Result<()> {
     let collector = peers.start_collector()?;
     let prometheus = peers.start_prometheus()?;
     let agent = peers.start_agent(&["kubernetes.yaml"])?;
-    let mut stage = Stage { peers, cluster, server, api, link, web, signer };
+    let mut stage = Stage { peers, cluster, server, api, link, scene, signer };
     checks::all(&mut stage, report);
     agent.stop(END)?;
     prometheus.stop(END)?;

@@ -1,14 +1,14 @@
 //! What is done to the cluster, and what the agent must have seen of it.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::api::JSON;
 use super::pods::{self, Driver, NAMESPACE, Owner, Pod};
-use super::seen::{self, counted, names, within};
+use super::seen::{self, Spread, names, within};
 use super::{Stage, audit, scene, token};
 use crate::e2e::stimulus::Workload;
 use crate::e2e::{Report, prometheus};
@@ -48,6 +48,10 @@ fn work(stage: &Stage, pod: &mut Pod, calls: u64) -> Result<()> {
     Ok(())
 }
 
+fn counted(stage: &Stage, pod: &Pod, names: &seen::Names, calls: u64) -> Result<()> {
+    seen::counted(&stage.peers, pod, names, calls, Spread::Named)
+}
+
 fn owned(owner: &Owner, labels: &Value) -> Value {
     json!({"ownerReferences": owner.reference(), "labels": labels})
 }
@@ -57,12 +61,12 @@ fn deployment(stage: &Stage, driver: Driver) -> Result<String> {
     seen::forget(&stage.peers)?;
     let end = if driver == Driver::Systemd { "4x2lq" } else { "8kz7m" };
     let name = format!("web-{}-{end}", scene::HASH);
-    let metadata = owned(&stage.web.owner(), &json!({"app": "web", "pod-template-hash": scene::HASH}));
+    let metadata = owned(&stage.scene.web(), &json!({"app": "web", "pod-template-hash": scene::HASH}));
     let mut pod = Pod::create(&stage.api, &name, driver, &metadata, &json!({}))?;
     work(stage, &mut pod, CALLS)?;
     let mut expected = names(&pod, "app").to_vec();
     expected.push(("k8s_deployment_name", "web"));
-    within(SOON, || counted(&stage.peers, &pod, &expected, CALLS))?;
+    within(SOON, || counted(stage, &pod, &expected, CALLS))?;
     pod.delete(&stage.api)?;
     Ok(format!("{CALLS} calls in one series named after deployment, pod and container: scraped, pushed, as deltas"))
 }
@@ -71,28 +75,30 @@ fn owners(stage: &Stage) -> Result<String> {
     const CALLS: u64 = 5_003;
     seen::forget(&stage.peers)?;
     let uid = "5fbb1c5e-3a02-4b1e-9f0f-2d4c67a8e913";
+    let minutes = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / 60;
+    let due = format!("backup-{minutes}");
+    let of = |version, kind, name| Owner { version, kind, name, uid };
     let cases = [
-        ("db-0", Owner { version: "apps/v1", kind: "StatefulSet", name: "db", uid }, ("k8s_statefulset_name", "db")),
-        (
-            "logs-x7k2p",
-            Owner { version: "apps/v1", kind: "DaemonSet", name: "logs", uid },
-            ("k8s_daemonset_name", "logs"),
-        ),
-        ("once-9hjwz", Owner { version: "batch/v1", kind: "Job", name: "once", uid }, ("k8s_job_name", "once")),
-        (
-            "backup-29382120-lm4c8",
-            Owner { version: "batch/v1", kind: "Job", name: "backup-29382120", uid },
-            ("k8s_cronjob_name", "backup"),
-        ),
+        ("db-0", of("apps/v1", "StatefulSet", "db"), ("k8s_statefulset_name", "db")),
+        ("logs-x7k2p", of("apps/v1", "DaemonSet", "logs"), ("k8s_daemonset_name", "logs")),
+        ("once-9hjwz", of("batch/v1", "Job", "once"), ("k8s_job_name", "once")),
+        ("backup-lm4c8", of("batch/v1", "Job", &due), ("k8s_cronjob_name", "backup")),
+        // The agent has to ask for it, once for both.
+        ("yearly-28930320-f5x8s", stage.scene.yearly(), ("k8s_cronjob_name", "yearly")),
+        ("yearly-28930320-zt6vd", stage.scene.yearly(), ("k8s_cronjob_name", "yearly")),
     ];
     for (name, owner, expected) in &cases {
         let mut pod = Pod::create(&stage.api, name, Driver::Systemd, &owned(owner, &json!({})), &json!({}))?;
         work(stage, &mut pod, CALLS)?;
         let expected = [&names(&pod, "app")[..], &[*expected]].concat();
-        within(SOON, || counted(&stage.peers, &pod, &expected, CALLS))?;
+        within(SOON, || counted(stage, &pod, &expected, CALLS))?;
         pod.delete(&stage.api)?;
     }
-    Ok(format!("{} kinds", cases.len()))
+    let asked = audit::requests(&stage.peers.dir)?.iter().filter(|request| request.verb == "get").count();
+    if asked != 1 {
+        bail!("the agent asked for {asked} owners and should have asked for one");
+    }
+    Ok(format!("{} pods, one owner asked for", cases.len()))
 }
 
 fn kinds(stage: &Stage) -> Result<String> {
@@ -104,7 +110,7 @@ fn kinds(stage: &Stage) -> Result<String> {
     let metadata = json!({"annotations": annotations});
     let mut mirror = Pod::create(&stage.api, "proxy-telesonde-e2e", Driver::Cgroupfs, &metadata, &json!({}))?;
     work(stage, &mut mirror, CALLS)?;
-    within(SOON, || counted(&stage.peers, &mirror, &names(&mirror, "app"), CALLS)).context("the static pod")?;
+    within(SOON, || counted(stage, &mirror, &names(&mirror, "app"), CALLS)).context("the static pod")?;
     mirror.delete(&stage.api)?;
 
     let init = json!({"initContainers": [{"name": "migrate", "image": "registry.example/shop/migrate:1"}]});
@@ -118,7 +124,7 @@ fn kinds(stage: &Stage) -> Result<String> {
         let (id, workload) = pod.run(CALLS, Duration::from_secs(1))?;
         pod.publish(&stage.api, list, container, &id, 0)?;
         workload.finish()?;
-        within(SOON, || counted(&stage.peers, &pod, &names(&pod, container), CALLS)).context(container)?;
+        within(SOON, || counted(stage, &pod, &names(&pod, container), CALLS)).context(container)?;
     }
     pod.delete(&stage.api)?;
     Ok("each with its own name and its own calls".to_owned())
@@ -133,7 +139,7 @@ fn late(stage: &Stage) -> Result<String> {
     workload.finish()?;
     std::thread::sleep(Duration::from_secs(2));
     pod.publish(&stage.api, "containerStatuses", "app", &id, 0)?;
-    within(SOON, || counted(&stage.peers, &pod, &names(&pod, "app"), CALLS))?;
+    within(SOON, || counted(stage, &pod, &names(&pod, "app"), CALLS))?;
     pod.delete(&stage.api)?;
     Ok("published 2 s after a life of 50 ms; nothing lost, nothing twice".to_owned())
 }
@@ -148,8 +154,7 @@ fn again(stage: &Stage) -> Result<String> {
         let mut pod = Pod::create(&stage.api, "queue-0", Driver::Systemd, &owned(&owner, &json!({})), &json!({}))?;
         work(stage, &mut pod, CALLS)?;
         let expected = [&names(&pod, "app")[..], &[("k8s_statefulset_name", "queue")]].concat();
-        within(SOON, || counted(&stage.peers, &pod, &expected, life * CALLS))
-            .with_context(|| format!("life {life}"))?;
+        within(SOON, || counted(stage, &pod, &expected, life * CALLS)).with_context(|| format!("life {life}"))?;
         pod.delete(&stage.api)?;
     }
     Ok(format!("3 lives, one series with {} calls", 3 * CALLS))
@@ -159,7 +164,7 @@ fn thousand(stage: &Stage) -> Result<String> {
     const PODS: usize = 1_000;
     const HANDS: usize = 4;
     let before = audit::requests(&stage.peers.dir)?.len();
-    let metadata = owned(&stage.web.owner(), &json!({"many": "yes", "pod-template-hash": scene::HASH}));
+    let metadata = owned(&stage.scene.web(), &json!({"many": "yes", "pod-template-hash": scene::HASH}));
     let create = |hand: usize| -> Result<()> {
         for number in (hand..PODS).step_by(HANDS) {
             let mut metadata = metadata.clone();
@@ -189,28 +194,27 @@ fn thousand(stage: &Stage) -> Result<String> {
     Ok(format!("{PODS} created and deleted: no list, {watches} new watches; since the start {frugal}"))
 }
 
-/// Waits until the agent names a new pod, whose calls are made while something is wrong, and checks them.
-fn recovers(stage: &Stage, name: &str, pod: &Pod, workload: Workload, id: &str, calls: u64) -> Result<()> {
+/// Publishes a new pod whose calls are made while something is wrong, and waits until the agent names it and all add up.
+fn recovers(stage: &Stage, pod: &Pod, workload: Workload, id: &str, calls: u64) -> Result<()> {
     pod.publish(&stage.api, "containerStatuses", "app", id, 0)?;
     workload.finish()?;
-    within(RECOVERY, || counted(&stage.peers, pod, &names(pod, "app"), calls)).context(name.to_owned())
+    let found = || seen::counted(&stage.peers, pod, &names(pod, "app"), calls, Spread::Anywhere);
+    within(RECOVERY, found).with_context(|| pod.name.clone())
 }
 
 fn restart(stage: &mut Stage) -> Result<String> {
     const CALLS: u64 = 20_011;
     seen::forget(&stage.peers)?;
-    let (before, mut after) = ("before", "after");
-    let mut old = Pod::create(&stage.api, before, Driver::Cgroupfs, &json!({}), &json!({}))?;
+    let mut old = Pod::create(&stage.api, "before", Driver::Cgroupfs, &json!({}), &json!({}))?;
     let (id, workload) = old.run(CALLS, Duration::from_secs(15))?;
     old.publish(&stage.api, "containerStatuses", "app", &id, 0)?;
     stage.server.end(Duration::from_secs(90))?;
     stage.server = stage.cluster.start()?;
-    let mut new = Pod::create(&stage.api, after, Driver::Systemd, &json!({}), &json!({}))?;
+    let mut new = Pod::create(&stage.api, "after", Driver::Systemd, &json!({}), &json!({}))?;
     let (new_id, new_workload) = new.run(CALLS, Duration::from_secs(1))?;
-    recovers(stage, after, &new, new_workload, &new_id, CALLS)?;
+    recovers(stage, &new, new_workload, &new_id, CALLS)?;
     workload.finish()?;
-    after = before;
-    within(SOON, || counted(&stage.peers, &old, &names(&old, "app"), CALLS)).context(after)?;
+    within(SOON, || counted(stage, &old, &names(&old, "app"), CALLS)).context("before")?;
     old.delete(&stage.api)?;
     new.delete(&stage.api)?;
     Ok("a pod from before and one from after it are exact".to_owned())
@@ -233,7 +237,7 @@ fn expiry(stage: &mut Stage) -> Result<String> {
     stage.server.end(Duration::from_secs(90))?;
     stage.server = stage.cluster.start()?;
     stage.link.join();
-    recovers(stage, "unseen", &pod, workload, &id, CALLS)?;
+    recovers(stage, &pod, workload, &id, CALLS)?;
     let after = lists(stage)?;
     if after == before {
         bail!("the agent did not list again");
@@ -245,9 +249,9 @@ fn expiry(stage: &mut Stage) -> Result<String> {
 /// The reason that the agent gives for missing names, wherever in its status.
 fn complains(stage: &Stage, word: &str) -> Result<String> {
     let status = seen::status(&stage.peers)?;
-    let kubernetes = &status["enrichment"]["kubernetes"];
+    let kubernetes = &status["enrichment"]["sources"]["kubernetes"];
     let text = kubernetes.to_string();
-    if !text.to_lowercase().contains(word) {
+    if !text.contains(word) {
         bail!("the status does not say `{word}` but {text}");
     }
     Ok(text)
@@ -259,13 +263,13 @@ fn denial(stage: &Stage) -> Result<String> {
     stage.api.must("DELETE", BINDING, JSON, "")?;
     stage.link.cut();
     stage.link.join();
-    within(RECOVERY, || complains(stage, "forbidden"))?;
+    within(RECOVERY, || complains(stage, "(403"))?;
     let mut pod = Pod::create(&stage.api, "denied", Driver::Cgroupfs, &json!({}), &json!({}))?;
     let (id, workload) = pod.run(CALLS, Duration::from_secs(1))?;
     pod.publish(&stage.api, "containerStatuses", "app", &id, 0)?;
-    let said = complains(stage, "forbidden")?;
+    let said = complains(stage, "(403")?;
     stage.api.apply(scene::RBAC)?;
-    recovers(stage, "denied", &pod, workload, &id, CALLS)?;
+    recovers(stage, &pod, workload, &id, CALLS)?;
     pod.delete(&stage.api)?;
     Ok(format!("said {said}; exact once it was allowed again"))
 }
@@ -274,19 +278,19 @@ fn expired(stage: &Stage) -> Result<String> {
     const CALLS: u64 = 6_011;
     seen::forget(&stage.peers)?;
     let file = stage.peers.dir.join("token");
-    fs::write(&file, stage.signer.token(&stage.web.account, Duration::from_secs(1))?)?;
+    fs::write(&file, stage.signer.token(&stage.scene.account, Duration::from_secs(1))?)?;
     std::thread::sleep(Duration::from_secs(2));
     // The agent may keep the old token for a while; a new connection is refused once it reads the new one.
     within(RECOVERY, || {
         stage.link.cut();
         stage.link.join();
         std::thread::sleep(Duration::from_secs(2));
-        complains(stage, "unauthorized")
+        complains(stage, "(401")
     })?;
     let mut pod = Pod::create(&stage.api, "outlived", Driver::Systemd, &json!({}), &json!({}))?;
     let (id, workload) = pod.run(CALLS, Duration::from_secs(1))?;
     fs::write(&file, token::issued(&stage.api)?)?;
-    recovers(stage, "outlived", &pod, workload, &id, CALLS)?;
+    recovers(stage, &pod, workload, &id, CALLS)?;
     pod.delete(&stage.api)?;
     Ok("refused with 401, exact after the file had a new one".to_owned())
 }

@@ -34,13 +34,13 @@ pub fn run(dir: &Path, out: &Path) -> Result<()> {
     let api = Client::administrator(dir, cluster.port)?;
     let mut book = Book { out: out.to_owned(), uids: BTreeMap::new() };
     fs::create_dir_all(out)?;
-    let web = scene::prepare(&api)?;
+    let scene = scene::prepare(&api)?;
 
     let reader = || Client::bearer(dir, cluster.port, token::issued(&api)?);
     let pods = format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{NODE}");
     let first = format!("{pods}&limit=500&resourceVersion=0");
     book.write("unauthorized", 401, &Client::bearer(dir, cluster.port, "nonsense".into())?, &first)?;
-    let late = Client::bearer(dir, cluster.port, signer.token(&web.account, Duration::from_secs(1))?)?;
+    let late = Client::bearer(dir, cluster.port, signer.token(&scene.account, Duration::from_secs(1))?)?;
     thread::sleep(Duration::from_secs(2));
     book.write("unauthorized_expired", 401, &late, &first)?;
     let binding = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/telesonde";
@@ -58,7 +58,7 @@ pub fn run(dir: &Path, out: &Path) -> Result<()> {
 
     book.write("list_empty", 200, &reader()?, &first)?;
     let metadata =
-        json!({"labels": {"app": "web", "pod-template-hash": scene::HASH}, "ownerReferences": web.owner().reference()});
+        json!({"labels": {"app": "web", "pod-template-hash": scene::HASH}, "ownerReferences": scene.web().reference()});
     let mut pod = Pod::create(&api, "web-6d4cf56db6-4x2lq", Driver::Cgroupfs, &metadata, &json!({}))?;
     let (id, work) = pod.run(1, Duration::from_millis(1))?;
     work.finish()?;
@@ -69,7 +69,7 @@ pub fn run(dir: &Path, out: &Path) -> Result<()> {
         format!("{pods}&watch=true&timeoutSeconds=6&allowWatchBookmarks=true&resourceVersion={version}")
     };
     let replica_set = format!("/apis/apps/v1/namespaces/{NAMESPACE}/replicasets");
-    book.write("owner", 200, &reader()?.accepting(METADATA), &format!("{replica_set}/{}", web.name))?;
+    book.write("owner", 200, &reader()?.accepting(METADATA), &format!("{replica_set}/{}", scene.web().name))?;
     book.write("owner_missing", 404, &reader()?.accepting(METADATA), &format!("{replica_set}/gone"))?;
 
     let from = watch(&version);
@@ -102,7 +102,7 @@ pub fn run(dir: &Path, out: &Path) -> Result<()> {
     book.write("list_too_old", 410, &client, &exact)?;
     etcd.end(END)?;
     book.write("etcd_down_list", 200, &client, &first)?;
-    book.write("etcd_down", 504, &client, &format!("{replica_set}/{}", web.name))?;
+    book.write("etcd_down", 504, &client, &format!("{replica_set}/{}", scene.web().name))?;
     server.end(END)?;
     drop(pod);
     Ok(())

@@ -31,15 +31,24 @@ pub fn within<T>(time: Duration, mut attempt: impl FnMut() -> Result<T>) -> Resu
     }
 }
 
-/// The series of one container on all ways out: its names, and its calls to the last one.
+/// How calls may be spread over series.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// All are in the one series that has the names.
+    Named,
+    /// Those that waited for names in vain stay where they were counted, under the ids in the cgroup's path.
+    Anywhere,
+}
+
+/// The calls of one container on all ways out: under its names, and none missing or twice.
 ///
 /// # Errors
-/// Fails when a way has another number, another name, or a second series that mentions the pod.
-pub fn counted(peers: &Peers, pod: &Pod, names: &Names, calls: u64) -> Result<()> {
+/// Fails when a way has another number, no series with the names, or calls where they may not be.
+pub fn counted(peers: &Peers, pod: &Pod, names: &Names, calls: u64, spread: Spread) -> Result<()> {
     let scrape = exposition::parse(&http::get(peers.scrape, "/metrics", "text/plain")?.body)?;
     let total = crate::e2e::compare::total(METRIC);
     let scraped = scrape.samples.iter().filter(|((name, _), _)| *name == total);
-    only(pod, names, calls, scraped.map(|((_, labels), value)| (labels.clone(), *value)))
+    add_up((pod, names, calls, spread), scraped.map(|((_, labels), value)| (labels.clone(), *value)))
         .context("the scrape differs")?;
     let received = Received::read(&peers.received("grpc"))?;
     let mut last = BTreeMap::new();
@@ -48,7 +57,7 @@ pub fn counted(peers: &Peers, pod: &Pod, names: &Names, calls: u64) -> Result<()
             last.insert(point.labels.clone(), value);
         }
     }
-    only(pod, names, calls, last.into_iter()).context("the cumulative push differs")?;
+    add_up((pod, names, calls, spread), last.into_iter()).context("the cumulative push differs")?;
     let received = Received::read(&peers.received("delta"))?;
     let mut sums = BTreeMap::new();
     for point in received.points.iter().filter(|point| point.metric == METRIC) {
@@ -56,22 +65,32 @@ pub fn counted(peers: &Peers, pod: &Pod, names: &Names, calls: u64) -> Result<()
             *sums.entry(point.labels.clone()).or_insert(0.0) += value;
         }
     }
-    only(pod, names, calls, sums.into_iter()).context("the sum of deltas differs")
+    add_up((pod, names, calls, spread), sums.into_iter()).context("the sum of deltas differs")
 }
 
-/// Among all series of the stimulus exactly one mentions the pod, and it has these names and this value.
-fn only(pod: &Pod, names: &Names, calls: u64, all: impl Iterator<Item = (Labels, f64)>) -> Result<()> {
-    let of_stimulus = |(labels, _): &(Labels, f64)| labels.get("syscall").is_some_and(|name| name == "getppid");
-    let mentioned = all.filter(of_stimulus).filter(|(labels, _)| labels.values().any(|value| pod.is_in(value)));
-    let same = |labels: &Labels| names.iter().all(|(key, value)| labels.get(*key).is_some_and(|v| v == value));
+/// Among all series of the stimulus, those that mention the pod add up, and one has the names.
+fn add_up(
+    (pod, names, calls, spread): (&Pod, &Names, u64, Spread),
+    all: impl Iterator<Item = (Labels, f64)>,
+) -> Result<()> {
     // Other containers of the same pod have series of their own.
     let container = names.iter().find(|(key, _)| *key == "k8s_container_name").map(|(_, name)| *name);
-    let other = |labels: &Labels| labels.get("k8s_container_name").is_some_and(|name| Some(name.as_str()) != container);
-    let found: Vec<(Labels, f64)> = mentioned.filter(|(labels, _)| !other(labels)).collect();
-    match found.as_slice() {
-        [(labels, value)] if same(labels) && value.to_bits() == (calls as f64).to_bits() => Ok(()),
-        _ => bail!("{} should have {calls} calls in one series with {names:?}, and there is {found:?}", pod.name),
+    let of_pod = |(labels, _): &(Labels, f64)| {
+        labels.get("syscall").is_some_and(|name| name == "getppid")
+            && labels.values().any(|value| pod.is_in(value))
+            && labels.get("k8s_container_name").is_none_or(|name| Some(name.as_str()) == container)
+    };
+    let found: Vec<(Labels, f64)> = all.filter(of_pod).collect();
+    let named = |labels: &Labels| names.iter().all(|(key, value)| labels.get(*key).is_some_and(|v| v == value));
+    let sum: f64 = found.iter().map(|(_, value)| value).sum();
+    let spread_well = match spread {
+        Spread::Named => found.len() == 1 && named(&found[0].0),
+        Spread::Anywhere => found.iter().filter(|(labels, _)| named(labels)).count() == 1,
+    };
+    if !spread_well || sum.to_bits() != (calls as f64).to_bits() {
+        bail!("{} should have {calls} calls with {names:?}, and there is {found:?}", pod.name);
     }
+    Ok(())
 }
 
 /// The names that every container of a pod has.
