@@ -29,6 +29,7 @@ pub fn all(stage: &mut Stage, report: &mut Report) {
     report.check("pods", "names of owners", || owners(stage));
     report.check("pods", "a static pod, an init and an ephemeral container", || kinds(stage));
     report.check("pods", "a container published after its end", || late(stage));
+    report.check("pods", "a container that is restarted", || restarted(stage));
     report.check("pods", "a pod deleted, and made again under its name", || again(stage));
     report.check("pods", "a thousand pods of one owner", || thousand(stage));
     report.check("restart", "the API server restarts", || restart(stage));
@@ -142,6 +143,23 @@ fn late(stage: &Stage) -> Result<String> {
     within(SOON, || counted(stage, &pod, &names(&pod, "app"), CALLS))?;
     pod.delete(&stage.api)?;
     Ok("published 2 s after a life of 50 ms; nothing lost, nothing twice".to_owned())
+}
+
+/// A container is started three times; of the second life the API tells only the end.
+fn restarted(stage: &Stage) -> Result<String> {
+    const CALLS: u64 = 1_511;
+    seen::forget(&stage.peers)?;
+    let mut pod = Pod::create(&stage.api, "crash", Driver::Systemd, &json!({}), &json!({}))?;
+    for restarts in 0..3 {
+        let (id, workload) = pod.run(CALLS, Duration::from_millis(300))?;
+        if restarts != 1 {
+            pod.publish(&stage.api, "containerStatuses", "app", &id, restarts)?;
+        }
+        workload.finish()?;
+    }
+    within(SOON, || counted(stage, &pod, &names(&pod, "app"), 3 * CALLS))?;
+    pod.delete(&stage.api)?;
+    Ok(format!("3 lives, one series with {} calls", 3 * CALLS))
 }
 
 /// A `StatefulSet`'s pod goes and comes back, twice; all its lives are one series.

@@ -105,7 +105,7 @@ impl Pod {
     /// Fails when its cgroup cannot be made.
     pub fn run(&mut self, calls: u64, over: Duration) -> Result<(String, Workload)> {
         self.containers += 1;
-        let id = format!("{}{:032x}", self.uid.replace('-', ""), self.containers);
+        let id = self.id(self.containers);
         let scope = match self.driver {
             Driver::Cgroupfs => id.clone(),
             Driver::Systemd => format!("cri-containerd-{id}.scope"),
@@ -114,15 +114,23 @@ impl Pod {
         Ok((id, workload))
     }
 
-    /// Publishes the state of a container as a kubelet does; `restarts` is how often it was started before.
+    fn id(&self, number: u32) -> String {
+        format!("{}{number:032x}", self.uid.replace('-', ""))
+    }
+
+    /// Publishes the state of a container as a kubelet does; where it was started before, the end of the one before it is told, too.
     ///
     /// # Errors
     /// Fails when the server says no.
     pub fn publish(&self, api: &Client, list: &str, container: &str, id: &str, restarts: u32) -> Result<Value> {
-        let running = json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        let time = "2026-01-01T00:00:00Z";
+        let running = json!({"running": {"startedAt": time}});
+        let before = (restarts > 0).then(|| format!("containerd://{}", self.id(self.containers.saturating_sub(1))));
+        let ended = before.map(|id| json!({"containerID": id, "exitCode": 1, "startedAt": time, "finishedAt": time}));
         let status = json!({"status": {"phase": "Running", list: [{
             "name": container, "containerID": format!("containerd://{id}"), "restartCount": restarts, "ready": true,
             "started": true, "image": "registry.example/shop/app:1", "imageID": "", "state": running,
+            "lastState": {"terminated": ended},
         }]}});
         api.must("PATCH", &format!("{}/{}/status", collection(), self.name), MERGE, &status.to_string())
     }
