@@ -81,11 +81,11 @@ fn add_up(
             && labels.get("k8s_container_name").is_none_or(|name| Some(name.as_str()) == container)
     };
     let found: Vec<(Labels, f64)> = all.filter(of_pod).collect();
-    let named = |labels: &Labels| names.iter().all(|(key, value)| labels.get(*key).is_some_and(|v| v == value));
+    let fits = |labels: &Labels| names.iter().all(|(key, value)| labels.get(*key).is_some_and(|v| v == value));
     let sum: f64 = found.iter().map(|(_, value)| value).sum();
     let spread_well = match spread {
-        Spread::Named => found.len() == 1 && named(&found[0].0),
-        Spread::Anywhere => found.iter().filter(|(labels, _)| named(labels)).count() == 1,
+        Spread::Named => found.len() == 1 && fits(&found[0].0),
+        Spread::Anywhere => found.iter().filter(|(labels, _)| fits(labels)).count() == 1,
     };
     if !spread_well || sum.to_bits() != (calls as f64).to_bits() {
         bail!("{} should have {calls} calls with {names:?}, and there is {found:?}", pod.name);
