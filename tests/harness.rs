@@ -8,6 +8,7 @@ pub mod line;
 pub mod netns;
 pub mod otlp;
 pub mod peer;
+pub mod recorded;
 pub mod scrape;
 pub mod stimulus;
 pub mod tasks;

@@ -1,5 +1,6 @@
 //! An API server of Kubernetes, as much of it as an agent may ask for: the pods of a node, listed from the cache and
-//! watched, and the metadata of owners. Whatever else is asked for fails the test.
+//! watched, and the metadata of owners. Whatever else is asked for fails the test. What it refuses, and how it ends a
+//! watch, it says as a real one was heard to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::recorded::recorded;
+
 /// The node whose pods are asked for.
 pub const NODE: &str = "worker-1";
 
@@ -21,6 +24,8 @@ pub enum Mood {
     Closed,
     /// Something else.
     Answers(u16, &'static str, String),
+    /// What a real one said, by the name of the record.
+    Recorded(&'static str),
 }
 
 #[derive(Default)]
@@ -120,11 +125,21 @@ impl ApiServer {
     /// Sends a bookmark: all that has happened so far need not be told again.
     pub fn bookmark(&self) {
         let version = self.shared.state().version + 1;
-        let metadata = json!({"resourceVersion": version.to_string(), "creationTimestamp": null});
-        self.send(
-            &json!({"type": "BOOKMARK", "object": {"kind": "Pod", "apiVersion": "v1", "metadata": metadata}})
-                .to_string(),
-        );
+        let watch = recorded("watch").body;
+        let mut bookmark: Value = serde_json::from_str(watch.lines().last().unwrap()).unwrap();
+        assert_eq!(bookmark["type"], "BOOKMARK");
+        bookmark["object"]["metadata"]["resourceVersion"] = json!(version.to_string());
+        self.send(&bookmark.to_string());
+    }
+
+    /// Has the pods of a recorded list, at its version.
+    pub fn replay(&self, list: &str) {
+        let list: Value = serde_json::from_str(&recorded(list).body).unwrap();
+        let mut state = self.shared.state();
+        state.version = list["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+        for pod in list["items"].as_array().unwrap() {
+            state.pods.insert(pod["metadata"]["name"].to_string(), pod.clone());
+        }
     }
 
     /// Forgets all that has happened so far.
@@ -214,22 +229,29 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
     let watches = parameter("watch") == Some("true");
     let mut state = shared.state();
     state.requests.push(format!("{} {path}?{query}", if watches { "WATCH" } else { "GET" }));
-    if let Some(Mood::Answers(code, content, body)) = state.mood.clone() {
-        drop(state);
-        return answer(stream, code, content, &body);
+    match state.mood.clone() {
+        Some(Mood::Answers(code, content, body)) => {
+            drop(state);
+            return answer(stream, code, content, &body);
+        }
+        Some(Mood::Recorded(name)) => {
+            drop(state);
+            return say(stream, name);
+        }
+        Some(Mood::Closed) | None => {}
     }
     if state.forbidden.iter().any(|denied| path.starts_with(denied)) {
         drop(state);
-        let message = format!("{path} is forbidden: User \"agent\" cannot do that");
-        return answer(stream, 403, "application/json", &status(403, "Forbidden", &message).to_string());
+        return say(stream, "forbidden");
     }
     if path != "/api/v1/pods" {
         assert!(head.contains("as=PartialObjectMetadata"), "{head}");
         let owner = state.owners.get(path).cloned();
         drop(state);
-        let code = if owner.is_some() { 200 } else { 404 };
-        let body = owner.unwrap_or_else(|| status(404, "NotFound", "no such object"));
-        return answer(stream, code, "application/json", &body.to_string());
+        return match owner {
+            Some(owner) => answer(stream, 200, "application/json", &owner.to_string()),
+            None => say(stream, "owner_missing"),
+        };
     }
     assert_eq!(parameter("fieldSelector"), Some(&*format!("spec.nodeName={NODE}")), "{head}");
     let from = parameter("resourceVersion").unwrap();
@@ -248,8 +270,7 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
         .ok()?;
     if next <= state.oldest {
         drop(state);
-        let gone = json!({"type": "ERROR", "object": status(410, "Expired", "too old resource version")});
-        chunk(stream, format!("{gone}\n").as_bytes())?;
+        chunk(stream, format!("{}\n", recorded("watch_too_old").body).as_bytes())?;
         return chunk(stream, b"");
     }
     loop {
@@ -275,8 +296,10 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
     }
 }
 
-fn status(code: u16, reason: &str, message: &str) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message, "code": code})
+/// Answers as a real server did.
+fn say(stream: &TcpStream, name: &str) -> Option<()> {
+    let recorded = recorded(name);
+    answer(stream, recorded.code, &recorded.content, &recorded.body)
 }
 
 fn answer(mut stream: &TcpStream, code: u16, content: &str, body: &str) -> Option<()> {

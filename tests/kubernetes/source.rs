@@ -7,11 +7,12 @@ use std::time::Instant;
 use enrich::kubernetes::{KUBERNETES, Kubernetes, parse_selector};
 use enrich::{Hierarchy, Kind, Settings, State, Workloads};
 use model::{Answer, Census, CgroupChange, Resolver, Subject};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::{id, owned, pod, restart, run, uid};
 use crate::harness::apiserver::{ApiServer, Mood, NODE};
+use crate::harness::recorded::recorded;
 use crate::harness::{directory, eventually};
 
 /// A watch of an API server, and what it tells.
@@ -233,6 +234,75 @@ fn what_is_no_api_server_is_told() {
         source.server.be(None);
         source.until_state(|state| *state == State::Running);
     }
+}
+
+/// What a real server said when it did not give what was asked for.
+#[test]
+fn a_real_servers_refusals_are_told() {
+    let refusals = [
+        ("unauthorized_expired", "unauthorized", "(401: Unauthorized); check its service account"),
+        ("forbidden", "forbidden", "the right to list pods is missing (403: pods is forbidden: User"),
+        // It does not know anybody's rights yet.
+        ("starting_403", "forbidden", "the right to list pods is missing"),
+        // Its body is JSON, and it says that it is not.
+        ("etcd_down", "server", "refuses to list pods (504: Gateway Timeout)"),
+    ];
+    for (name, kind, words) in refusals {
+        let server = ApiServer::start();
+        server.be(Some(Mood::Recorded(name)));
+        let source = Source::with(server, Kubernetes::default());
+        let state = source.until_state(|state| matches!(state, State::Degraded(_)));
+        assert!(state.contains(words), "{name}: {state}");
+        assert!(source.errors(kind) > 0, "{name}: {:?}", source.workloads.sources());
+        source.server.be(None);
+        source.until_state(|state| *state == State::Running);
+    }
+    let server = ApiServer::start();
+    server.be(Some(Mood::Recorded("list_too_old")));
+    let source = Source::with(server, Kubernetes::default());
+    eventually("it is counted", || (source.errors("expired") > 0).then_some(()));
+    source.server.be(None);
+    source.until_state(|state| *state == State::Running);
+}
+
+/// A list and a watch of a real server: a pod that is there, and one that is made, runs and goes.
+#[test]
+fn a_real_servers_pods_are_named() {
+    let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let container = |pod: &Value| {
+        text(&pod["status"]["containerStatuses"][0]["containerID"]).trim_start_matches("containerd://").to_owned()
+    };
+    let server = ApiServer::start();
+    server.replay("list");
+    let source = Source::with(server, Kubernetes::default());
+    let listed = json(&recorded("list").body)["items"][0].clone();
+    let pod = format!("/kubepods/burstable/pod{}", text(&listed["metadata"]["uid"]));
+    source.made(5000, &pod);
+    let web = "k8s.deployment.name=web k8s.namespace.name=shop k8s.pod.name=web-6d4cf56db6-4x2lq";
+    source.until_named(5000, web);
+    source.made(5001, &format!("{pod}/{}", container(&listed)));
+    source.until_named(5001, &format!("k8s.container.name=app {web}"));
+
+    let events: Vec<Value> = recorded("watch").body.lines().map(json).collect();
+    let [added, .., deleted, bookmark] = events.as_slice() else { panic!("{} events", events.len()) };
+    let uid = text(&added["object"]["metadata"]["uid"]).replace('-', "_");
+    let slice = format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice");
+    source.made(5002, &format!("{slice}/cri-containerd-{}.scope", container(&deleted["object"])));
+    for event in &events {
+        source.server.send(&event.to_string());
+    }
+    source.until_named(5002, "k8s.container.name=app k8s.namespace.name=shop k8s.pod.name=db-0");
+    eventually("it is gone", || (source.workloads.pods().len() == 1).then_some(()));
+    assert!(source.workloads.sources()[0].errors.is_empty(), "{:?}", source.workloads.sources());
+
+    source.server.cut();
+    let watches = eventually("a second watch", || {
+        let watches = source.server.requests("WATCH");
+        (watches.len() == 2).then_some(watches)
+    });
+    let version = format!("resourceVersion={}", text(&bookmark["object"]["metadata"]["resourceVersion"]));
+    assert!(watches[1].ends_with(&version), "{watches:?} should go on from the bookmark's {version}");
 }
 
 #[test]

@@ -50,10 +50,18 @@ impl Received {
     /// # Errors
     /// Fails when a complete line is not OTLP JSON.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_where(path, |_| true)
+    }
+
+    /// Does the same with those lines only that satisfy a condition as text.
+    ///
+    /// # Errors
+    /// Fails when such a line is complete and not OTLP JSON.
+    pub fn read_where(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Self> {
         let text = fs::read_to_string(path).unwrap_or_default();
         let complete = text.rfind('\n').map_or("", |end| &text[..end]);
         let mut received = Self::default();
-        for line in complete.lines() {
+        for line in complete.lines().filter(|line| wanted(line)) {
             let request: Value =
                 serde_json::from_str(line).with_context(|| format!("{} is damaged", path.display()))?;
             for resource in array(&request["resourceMetrics"]) {

@@ -59,7 +59,6 @@ fn owned(owner: &Owner, labels: &Value) -> Value {
 
 fn deployment(stage: &Stage, driver: Driver) -> Result<String> {
     const CALLS: u64 = 30_011;
-    seen::forget(&stage.peers)?;
     let end = if driver == Driver::Systemd { "4x2lq" } else { "8kz7m" };
     let name = format!("web-{}-{end}", scene::HASH);
     let metadata = owned(&stage.scene.web(), &json!({"app": "web", "pod-template-hash": scene::HASH}));
@@ -74,7 +73,6 @@ fn deployment(stage: &Stage, driver: Driver) -> Result<String> {
 
 fn owners(stage: &Stage) -> Result<String> {
     const CALLS: u64 = 5_003;
-    seen::forget(&stage.peers)?;
     let uid = "5fbb1c5e-3a02-4b1e-9f0f-2d4c67a8e913";
     let minutes = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / 60;
     let due = format!("backup-{minutes}");
@@ -104,7 +102,6 @@ fn owners(stage: &Stage) -> Result<String> {
 
 fn kinds(stage: &Stage) -> Result<String> {
     const CALLS: u64 = 4_001;
-    seen::forget(&stage.peers)?;
     let hash = "3b1f0c9d8e7a6b5c4d3e2f1a0b9c8d7e";
     let annotations = json!({"kubernetes.io/config.hash": hash, "kubernetes.io/config.mirror": hash,
         "kubernetes.io/config.source": "file"});
@@ -134,7 +131,6 @@ fn kinds(stage: &Stage) -> Result<String> {
 /// A container lives 50 ms, its pod's status tells of it later.
 fn late(stage: &Stage) -> Result<String> {
     const CALLS: u64 = 2_003;
-    seen::forget(&stage.peers)?;
     let mut pod = Pod::create(&stage.api, "brief", Driver::Cgroupfs, &json!({}), &json!({}))?;
     let (id, workload) = pod.run(CALLS, Duration::from_millis(50))?;
     workload.finish()?;
@@ -148,7 +144,6 @@ fn late(stage: &Stage) -> Result<String> {
 /// A container is started three times; of the second life the API tells only the end.
 fn restarted(stage: &Stage) -> Result<String> {
     const CALLS: u64 = 1_511;
-    seen::forget(&stage.peers)?;
     let mut pod = Pod::create(&stage.api, "crash", Driver::Systemd, &json!({}), &json!({}))?;
     for restarts in 0..3 {
         let (id, workload) = pod.run(CALLS, Duration::from_millis(300))?;
@@ -165,7 +160,6 @@ fn restarted(stage: &Stage) -> Result<String> {
 /// A `StatefulSet`'s pod goes and comes back, twice; all its lives are one series.
 fn again(stage: &Stage) -> Result<String> {
     const CALLS: u64 = 1_009;
-    seen::forget(&stage.peers)?;
     let uid = "7a0c1b7e-52d1-4c8e-8a35-90e1b1a4c7d2";
     let owner = Owner { version: "apps/v1", kind: "StatefulSet", name: "queue", uid };
     for life in 1..=3 {
@@ -222,7 +216,6 @@ fn recovers(stage: &Stage, pod: &Pod, workload: Workload, id: &str, calls: u64) 
 
 fn restart(stage: &mut Stage) -> Result<String> {
     const CALLS: u64 = 20_011;
-    seen::forget(&stage.peers)?;
     let mut old = Pod::create(&stage.api, "before", Driver::Cgroupfs, &json!({}), &json!({}))?;
     let (id, workload) = old.run(CALLS, Duration::from_secs(15))?;
     old.publish(&stage.api, "containerStatuses", "app", &id, 0)?;
@@ -240,7 +233,6 @@ fn restart(stage: &mut Stage) -> Result<String> {
 
 fn expiry(stage: &mut Stage) -> Result<String> {
     const CALLS: u64 = 7_001;
-    seen::forget(&stage.peers)?;
     let gone = Pod::create(&stage.api, "gone", Driver::Cgroupfs, &json!({}), &json!({}))?;
     stage.link.cut();
     let lists = |stage: &Stage| -> Result<usize> {
@@ -277,7 +269,6 @@ fn complains(stage: &Stage, word: &str) -> Result<String> {
 
 fn denial(stage: &Stage) -> Result<String> {
     const CALLS: u64 = 6_007;
-    seen::forget(&stage.peers)?;
     stage.api.must("DELETE", BINDING, JSON, "")?;
     stage.link.cut();
     stage.link.join();
@@ -294,7 +285,6 @@ fn denial(stage: &Stage) -> Result<String> {
 
 fn expired(stage: &Stage) -> Result<String> {
     const CALLS: u64 = 6_011;
-    seen::forget(&stage.peers)?;
     let file = stage.peers.dir.join("token");
     fs::write(&file, stage.signer.token(&stage.scene.account, Duration::from_secs(1))?)?;
     std::thread::sleep(Duration::from_secs(2));

@@ -82,11 +82,11 @@ impl Pod {
         Ok(pod)
     }
 
-    /// Tells whether a label's value mentions this pod: by its name, its uid, or a container's id, which begins with the uid.
-    pub fn is_in(&self, value: &str) -> bool {
+    /// Tells whether a text mentions this pod: by its name, its uid, or a container's id, which begins with the uid.
+    pub fn is_in(&self, text: &str) -> bool {
         let uids = [&self.uid, &self.cgroup_uid];
-        let mentions = |uid: &&String| value.contains(uid.as_str()) || value.contains(&uid.replace('-', ""));
-        value == self.name || uids.iter().any(mentions) || value.contains(&self.uid.replace('-', "_"))
+        let mentions = |uid: &&String| text.contains(uid.as_str()) || text.contains(&uid.replace('-', ""));
+        text.contains(&self.name) || uids.iter().any(mentions) || text.contains(&self.uid.replace('-', "_"))
     }
 
     fn dir(&self) -> Result<PathBuf> {

@@ -170,10 +170,10 @@ impl Book {
     }
 }
 
-/// Gives all windows of a length that satisfy a condition.
+/// Gives all windows of a length that satisfy a condition, in their order.
 fn words(text: &str, length: usize, is: fn(&[u8]) -> bool) -> Vec<String> {
     let found = text.as_bytes().windows(length).filter(|window| is(window));
-    found.map(|window| String::from_utf8_lossy(window).into_owned()).collect::<BTreeSet<_>>().into_iter().collect()
+    found.map(|window| String::from_utf8_lossy(window).into_owned()).collect()
 }
 
 fn is_uid(window: &[u8]) -> bool {

@@ -1,7 +1,6 @@
 //! What the agent's readers see of a pod: every series that mentions it in any way.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -50,7 +49,7 @@ pub fn counted(peers: &Peers, pod: &Pod, names: &Names, calls: u64, spread: Spre
     let scraped = scrape.samples.iter().filter(|((name, _), _)| *name == total);
     add_up((pod, names, calls, spread), scraped.map(|((_, labels), value)| (labels.clone(), *value)))
         .context("the scrape differs")?;
-    let received = Received::read(&peers.received("grpc"))?;
+    let received = Received::read_where(&peers.received("grpc"), |line| pod.is_in(line))?;
     let mut last = BTreeMap::new();
     for point in received.points.iter().filter(|point| point.metric == METRIC) {
         if let Measured::Counter(value, false) = point.value {
@@ -58,7 +57,7 @@ pub fn counted(peers: &Peers, pod: &Pod, names: &Names, calls: u64, spread: Spre
         }
     }
     add_up((pod, names, calls, spread), last.into_iter()).context("the cumulative push differs")?;
-    let received = Received::read(&peers.received("delta"))?;
+    let received = Received::read_where(&peers.received("delta"), |line| pod.is_in(line))?;
     let mut sums = BTreeMap::new();
     for point in received.points.iter().filter(|point| point.metric == METRIC) {
         if let Measured::Counter(value, true) = point.value {
@@ -96,17 +95,6 @@ fn add_up(
 /// The names that every container of a pod has.
 pub fn names<'a>(pod: &'a Pod, container: &'a str) -> [(&'a str, &'a str); 3] {
     [("k8s_namespace_name", NAMESPACE), ("k8s_pod_name", &pod.name), ("k8s_container_name", container)]
-}
-
-/// Forgets what the receivers have so far, so that what comes is read quickly.
-///
-/// # Errors
-/// Fails when a file cannot be emptied.
-pub fn forget(peers: &Peers) -> Result<()> {
-    for endpoint in crate::e2e::peers::cumulative().chain(["delta"]) {
-        File::options().write(true).open(peers.received(endpoint))?.set_len(0)?;
-    }
-    Ok(())
 }
 
 /// Asks the agent how it fares.
