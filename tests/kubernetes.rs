@@ -1,5 +1,6 @@
 //! Names from Kubernetes, against an API server within the test.
 
+mod live;
 mod source;
 
 use serde_json::{Value, json};

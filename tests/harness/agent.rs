@@ -48,8 +48,8 @@ pub struct Wish<'w> {
     pub events: &'w str,
     /// How long the final flush may take; empty for the default.
     pub shutdown_timeout: &'w str,
-    /// Further lines of the configuration.
-    pub top: &'w [&'w str],
+    /// The node's name; empty for the host's.
+    pub node: &'w str,
     /// Directories that the agent finds empty.
     pub hidden: &'w [&'w str],
 }
@@ -121,11 +121,11 @@ impl Agent {
             }
         }
         let ebpf: String = wish.ebpf.iter().map(|line| ["    ", line, "\n"].concat()).collect();
-        let top: String = wish.top.iter().map(|line| [line, "\n"].concat()).collect();
         let config = format!(
-            "{top}integrations:\n  ebpf:\n{ebpf}    collectors:\n      syscalls: {{enabled: require{separator}{}}}\n{collectors}\
+            "agent: {{node_name: \"{}\"}}\nintegrations:\n  ebpf:\n{ebpf}    collectors:\n      syscalls: {{enabled: require{separator}{}}}\n{collectors}\
              exporters:\n  prometheus: {{listen: \"127.0.0.1:0\", max_age: 0s}}\n  events: {{{events}}}\n{otlp}\
              health: {{listen: \"127.0.0.1:0\"}}\nenrich: {{{}}}\nadmin: {{socket: \"{}\"}}\n{timeout}",
+            wish.node,
             wish.syscalls,
             wish.enrich,
             directory.join("admin.sock").display(),

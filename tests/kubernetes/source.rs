@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use enrich::kubernetes::{KUBERNETES, Kubernetes, parse_selector};
-use enrich::{Hierarchy, Kind, Settings, State, Workloads};
+use enrich::{Container, Hierarchy, Kind, Pod, Settings, State, Workloads};
 use model::{Answer, Census, CgroupChange, Resolver, Subject};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -368,7 +368,50 @@ fn filters_by_namespace_and_label_choose_pods() {
     eventually("it is left out", || is_excluded(5000).then_some(()));
 }
 
-/// Not asserted: 200 ns a look-up and what a pod takes; printed for whoever wants to know.
+/// Pods of two containers, each in a cgroup of its own beside the sandbox's and the pod's.
+#[test]
+fn a_pod_takes_little_memory() {
+    const PODS: u32 = 2000;
+    let directory = directory("kubernetes-memory");
+    let settings = Settings { expects: vec![Kind::Pods], ..Settings::default() };
+    let workloads = Workloads::start(Hierarchy { mount: directory }, &settings).unwrap();
+    let name = |key: &'static str, value: String| (model::Text::Static(key), value.into());
+    let fill = |number: u32| {
+        let container = |at: u32| Container {
+            id: id(4 * number + at).into(),
+            names: [
+                name("k8s.container.name", format!("container-{at}")),
+                name("container.image.name", "registry/shop/web".into()),
+            ]
+            .into(),
+        };
+        let names = [
+            name("k8s.namespace.name", "shop".into()),
+            name("k8s.pod.name", format!("web-5d9c7b8f4-{number:05}")),
+            name("k8s.deployment.name", "web".into()),
+        ];
+        let containers = vec![container(1), container(2)];
+        assert!(workloads.put_pod(Pod {
+            uid: uid(number).into(),
+            alias: None,
+            names: names.into(),
+            observed: true,
+            containers
+        }));
+        let made = |at: u32, path: String| {
+            let id = u64::from(10 + 4 * number + at);
+            workloads.changed(CgroupChange::Made { id, parent: 1, path: Some(path.into()) });
+        };
+        made(0, format!("/kubepods/burstable/pod{}", uid(number)));
+        (1..4).for_each(|at| made(at, path(&uid(number), 4 * number + at)));
+    };
+    let names = allocation_counter::measure(|| (0..PODS).for_each(fill));
+    let each = names.bytes_current / i64::from(PODS);
+    println!("{each} B a pod");
+    assert!(each < 8192, "{each} B a pod");
+}
+
+/// How long a look-up takes is printed for whoever wants to know.
 #[test]
 fn ten_thousand_pods_are_looked_up_in_memory() {
     const PODS: u32 = 10_000;

@@ -83,6 +83,9 @@ impl Default for Config {
     }
 }
 
+/// How often the kernel's filter follows names that came after their cgroups.
+const NAMES: Duration = Duration::from_millis(250);
+
 /// How long a round waits until the changes so far have been passed on.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -133,6 +136,8 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
 
 /// Passes changes on as they come, until the collector is dropped.
 async fn listen(mut ring: Ring, mut flushes: mpsc::Receiver<oneshot::Sender<()>>, platform: Arc<Platform>) {
+    let mut names = tokio::time::interval(NAMES);
+    names.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;
@@ -141,6 +146,11 @@ async fn listen(mut ring: Ring, mut flushes: mpsc::Receiver<oneshot::Sender<()>>
                 ring.drain(|record| pass_on(record, &platform));
                 // The collector may have stopped waiting.
                 let _ = done.send(());
+            }
+            _ = names.tick(), if platform.cgroup_rules.is_some() => {
+                if let Some(rules) = &platform.cgroup_rules {
+                    rules.update(&*platform.census);
+                }
             }
             change = ring.next(|record| pass_on(record, &platform)) => {
                 if let Err(error) = change {
