@@ -106,7 +106,7 @@ fn serve(script: &str) -> Result<(), Box<dyn Error>> {
     let runtime = world::runtime();
     let (_player, address) = world::play(&runtime, Setup::default(), world::once(messages));
     println!("{address}");
-    std::thread::sleep(Duration::from_secs(600));
+    std::thread::sleep(Duration::from_mins(10));
     Ok(())
 }
 
@@ -177,7 +177,7 @@ fn decode_only(server: &Server) -> Result<Duration, Box<dyn Error>> {
 
 fn start(server: &Server, series: usize) -> world::World {
     let keys = json!({"max_flows_per_second": 10_000_000, "flow_buffer_size": 65_536, "max_series": series});
-    world::World::start(&server.address, keys)
+    world::World::start(&server.address, &keys)
 }
 
 /// Measures the collector with everything on; gives how many flows it dropped, too.

@@ -4,6 +4,7 @@
 mod aggregate;
 mod config;
 mod connections;
+mod events;
 mod metrics;
 mod names;
 mod peers;
@@ -17,9 +18,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use hubble::flow::Flow;
 use hubble::{Address, Options};
 use model::Metric;
-use runtime::own::SAMPLE_INTERVAL;
+use runtime::bus::EVENTS_EMITTED;
+use runtime::own::{EVENTS_LOST, SAMPLE_INTERVAL};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Plan, Scrape, Section, Setup};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -27,6 +30,7 @@ use tokio::task::AbortHandle;
 
 use aggregate::Aggregator;
 use config::{Config, Mode};
+use events::{Events, Notable};
 use reader::{Ledger, Reader};
 
 /// The collector.
@@ -57,8 +61,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     make,
 };
 
-static METRICS: [&Metric; metrics::ALL.len() + 8] = {
-    let mut all: [&Metric; metrics::ALL.len() + 8] = [&metrics::LOST_EVENTS; _];
+static METRICS: [&Metric; metrics::ALL.len() + 10] = {
+    let mut all: [&Metric; metrics::ALL.len() + 10] = [&metrics::LOST_EVENTS; _];
     let mut at = 0;
     while at < metrics::ALL.len() {
         all[at] = metrics::ALL[at];
@@ -71,6 +75,8 @@ static METRICS: [&Metric; metrics::ALL.len() + 8] = {
     all[at + 5] = &metrics::NODES;
     all[at + 6] = &metrics::EVICTED;
     all[at + 7] = &SAMPLE_INTERVAL;
+    all[at + 8] = &EVENTS_EMITTED;
+    all[at + 9] = &EVENTS_LOST;
     all
 };
 
@@ -82,6 +88,8 @@ const AT_ONCE: usize = 256;
 struct Hubble {
     counters: Arc<Mutex<Aggregator>>,
     ledger: Arc<Ledger>,
+    /// What became of events, where somebody takes them.
+    events: Option<Arc<runtime::Ledger>>,
     relay: bool,
     tasks: [AbortHandle; 2],
 }
@@ -108,12 +116,14 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let options = Options { tls: config.tls(&address), ..Options::new(address, request::request(&config)) };
     let ledger = Arc::new(Ledger::default());
     let (mut reader, flows) = Reader::new(&config, options.address.to_string(), Arc::clone(&ledger));
+    let events = Events::open(&config, &setup.platform().bus, DESCRIPTOR.name);
+    let told = events.as_ref().map(Events::ledger);
     let counters = Arc::new(Mutex::new(Aggregator::new(config, relay)));
     let runtime = setup.runtime();
     let reading = runtime.spawn(async move { hubble::follow(options, &mut reader).await });
-    let counting = runtime.spawn(count(flows, Arc::clone(&counters), Arc::clone(&ledger)));
+    let counting = runtime.spawn(count(flows, Arc::clone(&counters), Arc::clone(&ledger), events));
     let tasks = [reading.abort_handle(), counting.abort_handle()];
-    Ok(Box::new(Hubble { counters, ledger, relay, tasks }))
+    Ok(Box::new(Hubble { counters, ledger, events: told, relay, tasks }))
 }
 
 /// Says whether this node has a Hubble of its own: one whose socket is there, even if it does not answer just now.
@@ -135,13 +145,29 @@ fn in_kubernetes() -> bool {
 }
 
 /// Counts flows as they are handed on.
-async fn count(mut flows: mpsc::Receiver<Bytes>, counters: Arc<Mutex<Aggregator>>, ledger: Arc<Ledger>) {
+async fn count(
+    mut flows: mpsc::Receiver<Bytes>,
+    counters: Arc<Mutex<Aggregator>>,
+    ledger: Arc<Ledger>,
+    mut events: Option<Events>,
+) {
     let mut batch = Vec::with_capacity(AT_ONCE);
     while flows.recv_many(&mut batch, AT_ONCE).await > 0 {
         let mut counters = lock(&counters);
         counters.tick();
+        let mut show = |flow: &Flow<'_>| {
+            if let Some(events) = &mut events
+                && let Some(notable) = Notable::of(flow)
+            {
+                events.see(flow, notable);
+            }
+        };
         for message in batch.drain(..) {
-            ledger.note(counters.take(&message));
+            ledger.note(counters.take(&message, &mut show));
+        }
+        drop(counters);
+        if let Some(events) = &mut events {
+            events.flush();
         }
     }
 }
@@ -157,6 +183,9 @@ impl Collector for Hubble {
             return Err(CollectError("nobody reads flows any more".to_owned()));
         }
         self.ledger.record(scrape, self.relay);
+        if let Some(events) = &self.events {
+            events.record(scrape);
+        }
         // In portions, so that flows need not wait for all of them.
         while lock(&self.counters).record(scrape, AT_ONCE) {
             std::thread::yield_now();

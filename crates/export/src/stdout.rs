@@ -74,6 +74,14 @@ struct Own<'r> {
     latency_ns: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direction: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<&'r str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reported_by: Option<&'r str>,
 }
 
 impl<'r> Own<'r> {
@@ -85,6 +93,18 @@ impl<'r> Own<'r> {
             Detail::Exit(Ending::Code(code)) => Self { exit_code: Some(*code), ..Self::default() },
             Detail::Exit(Ending::Signal(signal)) => Self { signal: Some(*signal), ..Self::default() },
             Detail::OomKill => Self::default(),
+            Detail::Flow(flow) => Self {
+                source_ip: flow.source.map(|end| end.ip),
+                dest_ip: flow.destination.map(|end| end.ip),
+                dest_port: flow.destination.map(|end| end.port).filter(|&port| port != 0),
+                source_port: flow.source.map(|end| end.port).filter(|&port| port != 0),
+                transport: Some(flow.transport).filter(|transport| !transport.is_empty()),
+                reason: Some(&flow.reason),
+                direction: Some(flow.direction),
+                peer: Some(&*flow.peer).filter(|peer| !peer.is_empty()),
+                reported_by: Some(&*flow.node).filter(|node| !node.is_empty()),
+                ..Self::default()
+            },
             Detail::DnsResponse(response) => Self {
                 dest_ip: Some(response.server),
                 name: response.name.as_deref(),

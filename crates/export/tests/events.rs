@@ -11,7 +11,7 @@ use export::events::{Account, Pace};
 use export::otlp::logs::{Identity, Logs};
 use export::otlp::{Options, Signal, retry};
 use export::stdout;
-use model::event::{Address, Change, Coming, Detail, DnsResponse, Ending, Event, Feed, Record};
+use model::event::{Address, Change, Coming, Detail, DnsResponse, Ending, Event, Feed, Record, Refusal, RefusedFlow};
 use model::{Attributes, Subject};
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::metrics::noop::NoopMeterProvider;
@@ -331,4 +331,35 @@ async fn lines_that_nobody_takes_are_counted() {
     let end = stdout::start(Batches::new([batch]), Arc::clone(&account), PACE, None, std::io::sink()).unwrap();
     end.await.unwrap();
     assert_eq!(account.outcomes().map(|(_, events)| events), [9, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_refused_flow_has_both_ends_and_its_reason() {
+    let flow = RefusedFlow {
+        refusal: Refusal::Denied,
+        reason: "POLICY_DENIED".into(),
+        source: Some(Address { ip: "10.0.0.1".parse().unwrap(), port: 40_000 }),
+        destination: Some(Address { ip: "10.0.0.2".parse().unwrap(), port: 80 }),
+        peer: "shop/web-1".into(),
+        direction: "ingress",
+        transport: "tcp",
+        node: "node-1".into(),
+    };
+    let sent = record(0, "", Detail::Flow(Box::new(flow)), &set(&[("k8s.pod.name", "api-2")]));
+    let line: serde_json::Value = serde_json::from_str(&lines(&[Arc::clone(&sent)], Some("worker-1"))).unwrap();
+    let keys =
+        ["type", "source_ip", "dest_ip", "reason", "direction", "peer", "reported_by", "k8s_pod_name", "severity"];
+    let found = keys.map(|key| line[key].as_str().unwrap());
+    let expected =
+        ["hubble.policy", "10.0.0.1", "10.0.0.2", "POLICY_DENIED", "ingress", "shop/web-1", "node-1", "api-2", "WARN"];
+    assert_eq!(found, expected);
+    assert_eq!((&line["source_port"], &line["dest_port"]), (&40_000.into(), &80.into()));
+    let (receiver, address) = Receiver::start(&[]);
+    assert_eq!(deliver(address, 1 << 20, vec![vec![sent]], PACE).await, [1, 0, 0]);
+    let log = flat(receiver.records()[0].attributes.clone());
+    let keys = ["reason", "source.address", "source.port", "destination.address", "peer.name", "k8s.node.name"];
+    assert_eq!(
+        keys.map(|key| log[key].as_str()),
+        ["POLICY_DENIED", "10.0.0.1", "40000", "10.0.0.2", "shop/web-1", "node-1"]
+    );
 }

@@ -50,6 +50,40 @@ pub enum Detail {
     },
     /// A DNS query was answered.
     DnsResponse(Box<DnsResponse>),
+    /// Hubble reported a flow that did not come through.
+    Flow(Box<RefusedFlow>),
+}
+
+/// A flow that did not come through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedFlow {
+    /// What became of it.
+    pub refusal: Refusal,
+    /// Why: the reason of the drop, what the policy said, or the status.
+    pub reason: Box<str>,
+    /// Where it came from, where that was told.
+    pub source: Option<Address>,
+    /// Where it was to go.
+    pub destination: Option<Address>,
+    /// The name of the end that is not the workload's.
+    pub peer: Box<str>,
+    /// `ingress` or `egress`, as the policy sees it.
+    pub direction: &'static str,
+    /// The transport protocol; empty where it is none of the usual ones.
+    pub transport: &'static str,
+    /// The node that reported it.
+    pub node: Box<str>,
+}
+
+/// What became of a flow that did not come through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The data path dropped it.
+    Dropped,
+    /// A policy denied it, or would have.
+    Denied,
+    /// The server answered with an error.
+    Failed,
 }
 
 /// What a DNS client asked and got.
@@ -111,11 +145,26 @@ pub enum EventKind {
     Connection,
     /// `dns.response`.
     DnsResponse,
+    /// `hubble.drop`.
+    FlowDrop,
+    /// `hubble.policy`.
+    FlowPolicy,
+    /// `hubble.l7_error`.
+    FlowError,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [Self::Exec, Self::Exit, Self::OomKill, Self::Connection, Self::DnsResponse];
+    pub const ALL: [Self; 8] = [
+        Self::Exec,
+        Self::Exit,
+        Self::OomKill,
+        Self::Connection,
+        Self::DnsResponse,
+        Self::FlowDrop,
+        Self::FlowPolicy,
+        Self::FlowError,
+    ];
 
     /// Gives the name that sinks write.
     pub fn name(self) -> &'static str {
@@ -125,6 +174,9 @@ impl EventKind {
             Self::OomKill => "oom_kill",
             Self::Connection => "connection",
             Self::DnsResponse => "dns.response",
+            Self::FlowDrop => "hubble.drop",
+            Self::FlowPolicy => "hubble.policy",
+            Self::FlowError => "hubble.l7_error",
         }
     }
 }
@@ -160,13 +212,20 @@ impl Event {
             Detail::OomKill => EventKind::OomKill,
             Detail::Connection { .. } => EventKind::Connection,
             Detail::DnsResponse(_) => EventKind::DnsResponse,
+            Detail::Flow(ref flow) => match flow.refusal {
+                Refusal::Dropped => EventKind::FlowDrop,
+                Refusal::Denied => EventKind::FlowPolicy,
+                Refusal::Failed => EventKind::FlowError,
+            },
         }
     }
 
     /// Says how much the event matters.
     pub fn severity(&self) -> Severity {
         match &self.detail {
-            Detail::Exit(Ending::Signal(_)) | Detail::Connection { change: Change::Failed(_), .. } => Severity::Warn,
+            Detail::Exit(Ending::Signal(_))
+            | Detail::Connection { change: Change::Failed(_), .. }
+            | Detail::Flow(_) => Severity::Warn,
             Detail::OomKill => Severity::Error,
             // A name that does not exist is an answer, too.
             Detail::DnsResponse(response) if !matches!(response.code, "NOERROR" | "NXDOMAIN") => Severity::Warn,

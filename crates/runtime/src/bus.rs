@@ -154,6 +154,12 @@ impl Entrance {
         self.admit(event, answer);
     }
 
+    /// Takes an event whose workload the collector itself can name. Its limit goes by the address of the names: equal
+    /// workloads have to come with one set.
+    pub fn put_named(&mut self, event: Event, workload: Arc<Attributes>) {
+        self.admit(event, Answer::Known(workload));
+    }
+
     /// Hands everything that is named to the sinks; says whether events wait for their names.
     pub fn flush(&mut self) -> bool {
         if !self.waiting.is_empty() {

@@ -69,8 +69,8 @@ impl Aggregator {
         }
     }
 
-    /// Counts the flow of a message.
-    pub fn take(&mut self, message: &[u8]) -> Outcome {
+    /// Counts the flow of a message; shows it to whoever makes events.
+    pub fn take(&mut self, message: &[u8], show: &mut impl FnMut(&Flow<'_>)) -> Outcome {
         let Ok(response) = Response::read(message) else { return Outcome::Malformed };
         let Content::Flow(flow) = response.content else { return Outcome::Malformed };
         let found =
@@ -79,6 +79,7 @@ impl Aggregator {
         if self.peers.leaves_out(source, destination) {
             return Outcome::Filtered;
         }
+        show(&flow);
         let name = if flow.node_name.is_empty() { response.node_name } else { flow.node_name };
         let node = if self.relay { self.symbols.intern(name) } else { NONE };
         let ends = Ends { node, source: source.set, destination: destination.set };

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::period::Period;
+use crate::process::config::Kind;
 
 /// Network flows of Cilium, from Hubble.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -67,6 +68,8 @@ pub struct Config {
     pub aggregation_window: Period<1_000, 600_000>,
     /// How flows are labelled beyond namespaces.
     pub labels: Labels,
+    /// Which flows are events, too.
+    pub events: Events,
     /// The most series of all Hubble metrics together; what is beyond is in each metric's overflow series.
     #[schemars(range(min = 100, max = 1_000_000))]
     pub max_series: usize,
@@ -104,6 +107,7 @@ impl Default for Config {
             max_flows_per_second: 10_000,
             aggregation_window: Period(seconds(10)),
             labels: Labels::default(),
+            events: Events::default(),
             max_series: 20_000,
             series_idle_timeout: Period(seconds(600)),
             max_connections: 65_536,
@@ -144,6 +148,18 @@ impl Default for Labels {
         let workload = vec![Name::Workload, Name::App, Name::Reserved];
         Self { workload, pod: false, app: false, identity: false }
     }
+}
+
+/// Which flows are events, too, as far as they are collected; nobody makes any while no sink takes them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// Dropped packets, those aside that a policy denied: `hubble.drop`.
+    pub drop: Kind,
+    /// What a policy denied, or would have in audit mode: `hubble.policy`.
+    pub policy: Kind,
+    /// Requests of HTTP, gRPC, DNS and Kafka that failed: `hubble.l7_error`.
+    pub l7_error: Kind,
 }
 
 /// What an end of a flow can be called.

@@ -168,7 +168,7 @@ fn app<'a>(endpoint: &Endpoint<'a>) -> Option<&'a [u8]> {
 }
 
 /// Gives the reserved name of an end. What the API server runs on is a node, too: the API server says more.
-fn reserved<'a>(endpoint: &Endpoint<'a>) -> Option<&'a [u8]> {
+pub fn reserved<'a>(endpoint: &Endpoint<'a>) -> Option<&'a [u8]> {
     const API_SERVER: &[u8] = b"reserved:kube-apiserver";
     let names = || endpoint.labels.iter().filter(|label| label.starts_with(b"reserved:"));
     names().find(|name| *name == API_SERVER).or_else(|| names().next()).or(match endpoint.identity {

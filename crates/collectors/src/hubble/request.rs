@@ -47,15 +47,15 @@ fn fields(config: &Config) -> Vec<String> {
         ("node_name", true),
         ("event_type", true),
         ("verdict", flows || policies),
-        ("l4", flows || config.collect_drops),
+        ("l4", true),
         ("source", true),
         ("destination", true),
-        ("IP", flows),
+        ("IP", true),
         ("is_reply", flows),
         ("trace_observation_point", flows),
         ("trace_reason", flows),
         ("l7", flows || l7),
-        ("traffic_direction", l7),
+        ("traffic_direction", true),
         ("policy_match_type", policies),
         ("drop_reason_desc", config.collect_drops),
         ("source_service", services),
@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(drops.blacklist, [filter(&["kube-system/"], &["kube-system/"], &[])]);
         let paths = drops.field_mask.unwrap().paths;
         let expected =
-            ["time", "node_name", "event_type", "l4", "source", "destination", "drop_reason_desc", "aggregate"];
-        assert_eq!(paths, expected);
+            "time node_name event_type l4 source destination IP traffic_direction drop_reason_desc aggregate";
+        assert_eq!(paths.join(" "), expected);
     }
 }

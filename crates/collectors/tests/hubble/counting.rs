@@ -57,7 +57,7 @@ fn script() -> Vec<Flow> {
     all.push(drop_of(tcp(between(34), (40_006, 8080), "S"), 999));
     all.push(verdict_of(tcp(between(35), (40_006, 8080), "S"), 42, 77));
     let call = |kind, latency, record| {
-        let asked = Flow { destination_service: service("shop", "api"), ..tcp(between(40), ports, "") };
+        let asked = Flow { destination_service: Some(service("shop", "api")), ..tcp(between(40), ports, "") };
         let asked = Flow { traffic_direction: 2, ..asked };
         if kind == 2 { l7(reply(asked), kind, latency, record) } else { l7(asked, kind, latency, record) }
     };
@@ -96,7 +96,7 @@ fn every_kind_of_flow_counts_as_documented() {
         message: String::new(),
     })));
     let (_player, address) = play(&servers, Setup::default(), once(messages));
-    let world = World::start(&address.to_string(), json!({}));
+    let world = World::start(&address.to_string(), &json!({}));
     let readings = world.settled(sent);
     let readings = if readings.contains_key("telesonde_hubble_nodes{state=connected}") {
         readings

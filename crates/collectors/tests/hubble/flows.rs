@@ -109,6 +109,6 @@ pub fn kafka(api_key: &str, topic: &str) -> Record {
 }
 
 /// Gives a service.
-pub fn service(namespace: &str, name: &str) -> Option<Service> {
-    Some(Service { name: name.to_owned(), namespace: namespace.to_owned() })
+pub fn service(namespace: &str, name: &str) -> Service {
+    Service { name: name.to_owned(), namespace: namespace.to_owned() }
 }

@@ -10,7 +10,7 @@ use crate::flows::{flow, pod, remote, tcp, udp, world};
 use crate::world::{Readings, World, account, ends, flows, once, outcome, play, runtime};
 
 /// Plays messages to a collector with some keys; gives what it made of them.
-fn played(messages: Vec<Bytes>, keys: Value) -> (Readings, State) {
+fn played(messages: Vec<Bytes>, keys: &Value) -> (Readings, State) {
     let servers = runtime();
     let received = messages.len() as u64;
     let (_player, address) = play(&servers, Setup::default(), once(messages));
@@ -35,18 +35,18 @@ fn namespaces_are_left_out_as_configured() {
         (world(), world()),
     ];
     let messages = || ends.iter().map(|(a, b)| udp(flow(a.clone(), b.clone(), 0)).response()).collect::<Vec<_>>();
-    let (readings, state) = played(messages(), json!({"exclude_namespaces": ["kube-system", "cilium"]}));
+    let (readings, state) = played(messages(), &json!({"exclude_namespaces": ["kube-system", "cilium"]}));
     // The first is one of shop's, too.
     assert_eq!((outcome(&readings, "filtered", ""), outcome(&readings, "counted", "")), (2, 4));
     assert_eq!(state, State::Running);
-    let (readings, _) = played(messages(), json!({"watch_namespaces": ["shop"]}));
+    let (readings, _) = played(messages(), &json!({"watch_namespaces": ["shop"]}));
     assert_eq!((outcome(&readings, "filtered", ""), outcome(&readings, "counted", "")), (4, 2));
 }
 
 #[test]
 fn a_sample_is_scaled_and_marked() {
     let one = udp(flow(pod("shop", "web", 1), pod("shop", "api", 2), 0));
-    let (readings, _) = played(repeated(&one, 1_000), json!({"flow_sample_rate": 10}));
+    let (readings, _) = played(repeated(&one, 1_000), &json!({"flow_sample_rate": 10}));
     assert_eq!((outcome(&readings, "sampled_out", ""), outcome(&readings, "counted", "")), (900, 100));
     let total: f64 = readings.iter().filter(|(name, _)| name.starts_with("hubble_flows_total")).map(|(_, n)| n).sum();
     assert_eq!(total as u64, 1_000);
@@ -57,10 +57,10 @@ fn a_sample_is_scaled_and_marked() {
 #[test]
 fn what_is_too_much_is_dropped_at_one_place_and_said() {
     let one = udp(flow(pod("shop", "web", 1), pod("shop", "api", 2), 0));
-    let (readings, _) = played(repeated(&one, 5_000), json!({"max_flows_per_second": 10}));
+    let (readings, _) = played(repeated(&one, 5_000), &json!({"max_flows_per_second": 10}));
     assert!(outcome(&readings, "dropped", "rate_limit") > 4_000, "{readings:#?}");
     let (readings, _) =
-        played(repeated(&one, 50_000), json!({"flow_buffer_size": 1, "max_flows_per_second": 1_000_000}));
+        played(repeated(&one, 50_000), &json!({"flow_buffer_size": 1, "max_flows_per_second": 1_000_000}));
     assert!(outcome(&readings, "dropped", "queue_full") > 0, "{readings:#?}");
 }
 
@@ -70,7 +70,7 @@ fn it_is_degraded_while_it_drops_and_no_longer() {
     let one = udp(flow(pod("shop", "web", 1), pod("shop", "api", 2), 0)).response();
     let script = move |_: u32, _: &_| vec![Step::Send(one.clone()); 5_000].into_iter().chain([Step::Stall]).collect();
     let (_player, address) = play(&servers, Setup::default(), Box::new(script));
-    let world = World::start(&address.to_string(), json!({"max_flows_per_second": 10}));
+    let world = World::start(&address.to_string(), &json!({"max_flows_per_second": 10}));
     let why = world.until("it is degraded", |_| match world.state() {
         State::Degraded(why) if why.contains("max_flows_per_second") => Some(why),
         _ => None,
@@ -114,7 +114,7 @@ fn hostile_messages_neither_panic_nor_become_labels() {
     // Cut off, and bytes that are no message at all.
     let cut = messages[0].slice(..messages[0].len() - 3);
     messages.extend([cut, Bytes::from_static(&[0x0a, 0xff, 0xff]), Bytes::from_static(&[0x0a, 0x02, 0x42, 0x7f])]);
-    let (readings, _) = played(messages, json!({}));
+    let (readings, _) = played(messages, &json!({}));
     assert_eq!((outcome(&readings, "counted", ""), outcome(&readings, "dropped", "malformed")), (whole, 3));
     for name in flows(&readings).keys() {
         assert!(name.len() < 2_000 && !name.chars().any(char::is_control), "{name:?}");
@@ -125,7 +125,7 @@ fn hostile_messages_neither_panic_nor_become_labels() {
 fn what_is_beyond_the_budget_is_in_the_overflow_series() {
     let messages: Vec<Bytes> =
         (0..1_000).map(|n| udp(flow(pod("shop", &format!("web-{n}"), n), world(), 0)).response()).collect();
-    let (readings, _) = played(messages, json!({"max_series": 100}));
+    let (readings, _) = played(messages, &json!({"max_series": 100}));
     let of = |metric: &str| -> Vec<(String, f64)> {
         flows(&readings).into_iter().filter(|(name, _)| name.starts_with(metric)).collect()
     };
@@ -148,7 +148,7 @@ fn of_a_relay_each_series_says_its_node() {
     let messages = vec![on("node-1").response(), on("node-2").response(), on("node-2").response()];
     let (_player, address) = play(&servers, Setup::default(), once(messages));
     let keys = json!({"mode": "relay", "hubble_address": address.to_string(), "kubernetes_enabled": false});
-    let readings = World::start("127.0.0.1:1", keys).settled(3);
+    let readings = World::start("127.0.0.1:1", &keys).settled(3);
     let of = |node: &str| {
         let mut found =
             flows(&readings).into_iter().filter(|(name, _)| name.contains(&format!("k8s.node.name={node},")));
@@ -167,7 +167,7 @@ fn a_restart_of_the_server_costs_only_what_it_did_not_send() {
         steps
     };
     let (_player, address) = play(&servers, Setup::default(), Box::new(script));
-    let world = World::start(&address.to_string(), json!({}));
+    let world = World::start(&address.to_string(), &json!({}));
     let readings = world.settled(200);
     assert_eq!((account(&readings), ends(&readings, "closed")), ((200, 200), 1));
     world.until("it runs", |_| (world.state() == State::Running).then_some(()));
@@ -175,7 +175,7 @@ fn a_restart_of_the_server_costs_only_what_it_did_not_send() {
 
 #[test]
 fn without_a_server_it_is_degraded_and_says_why() {
-    let world = World::start("127.0.0.1:1", json!({}));
+    let world = World::start("127.0.0.1:1", &json!({}));
     world.until("a reason", |readings| (ends(readings, "connect") > 0).then_some(()));
     let State::Degraded(why) = world.state() else { panic!("{:?}", world.state()) };
     assert!(why.contains("127.0.0.1:1") && why.contains("refused"), "{why}");
@@ -188,7 +188,7 @@ fn connections_beyond_their_table_are_forgotten_and_counted() {
         let flow = flow(pod("shop", "web", 1), pod("shop", "api", 2), i64::from(port));
         crate::flows::seen(tcp(flow, (port, 80), "S"), 101, 1).response()
     };
-    let (readings, _) = played((1..=100).map(open).collect(), json!({"max_connections": 10}));
+    let (readings, _) = played((1..=100).map(open).collect(), &json!({"max_connections": 10}));
     let opened = flows(&readings).into_iter().find(|(name, _)| name.starts_with("hubble_tcp_connections_total"));
     assert_eq!(opened.map(|(_, count)| count as u64), Some(100));
     let evicted = readings["telesonde_hubble_connections_evicted{reason=full}"] as u64;

@@ -48,6 +48,7 @@ impl Resolver for Nameless {
 /// A running collector.
 pub struct World {
     manager: Manager,
+    bus: Arc<Bus>,
     /// Dropped after the manager.
     runtime: tokio::runtime::Runtime,
 }
@@ -79,11 +80,12 @@ pub fn once(messages: Vec<bytes::Bytes>) -> Script {
 
 impl World {
     /// Starts the collector on a server, with further keys of its section.
-    pub fn start(address: &str, keys: Value) -> Self {
+    pub fn start(address: &str, keys: &Value) -> Self {
         let runtime = runtime();
         let mut section = json!({"mode": "node", "hubble_node_address": address});
         section.as_object_mut().unwrap().extend(keys.as_object().cloned().unwrap_or_default());
         let own = Own::new();
+        let bus = Arc::new(Bus::new(Arc::new(Nameless), 1, 1_000));
         let platform = Platform {
             facts: bpf::probe::Facts::gather(),
             census: Arc::new(NoCgroups),
@@ -96,7 +98,7 @@ impl World {
             ring_bytes: 4096,
             perf_bytes: 8192,
             buffer: Buffer::Auto,
-            bus: Arc::new(Bus::new(Arc::new(Nameless), 0, 0)),
+            bus: Arc::clone(&bus),
             process_filter: Vec::new(),
             exclude_processes: Vec::new(),
             cgroup_rules: None,
@@ -126,7 +128,7 @@ impl World {
         let platform = Arc::new(platform);
         let manager =
             Manager::start(options, vec![selection], &platform, Arc::new(Nameless), own, runtime.handle()).unwrap();
-        Self { manager, runtime }
+        Self { manager, bus, runtime }
     }
 
     /// Gathers.
@@ -173,6 +175,19 @@ impl World {
             let (came, sum) = account(readings);
             (came >= received && sum == came).then(|| readings.clone())
         })
+    }
+
+    /// Gives the events so far, waiting for so many.
+    pub fn events(&self, count: usize) -> Vec<Arc<model::event::Record>> {
+        let feed = self.bus.feeds().pop().unwrap();
+        let mut all = Vec::new();
+        while all.len() < count {
+            let more = self
+                .runtime
+                .block_on(async { tokio::time::timeout(PATIENCE, feed.take(count - all.len(), Duration::ZERO)).await });
+            all.extend(more.unwrap_or_else(|_| panic!("only {all:?}")));
+        }
+        all
     }
 
     /// Gives the collector's state.

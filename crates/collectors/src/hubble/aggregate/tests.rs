@@ -10,7 +10,7 @@ use flows::{dns, flow, http, kafka, l7, pod, remote, reply, seen, service, tcp, 
 /// One flow of each kind that comes often.
 fn kinds() -> Vec<Flow> {
     let between = || flow(pod("shop", "web", 1), pod("shop", "api", 2), 5);
-    let call = || Flow { destination_service: service("shop", "api"), ..tcp(between(), (40_000, 80), "") };
+    let call = || Flow { destination_service: Some(service("shop", "api")), ..tcp(between(), (40_000, 80), "") };
     let grpc = [("content-type", "application/grpc"), ("grpc-status", "0")];
     vec![
         seen(tcp(between(), (40_000, 80), "A"), 101, 2),
@@ -33,12 +33,12 @@ fn a_flow_of_known_ends_costs_no_allocation() {
     let mut counters = Aggregator::new(Config::default(), true);
     let messages: Vec<_> = kinds().into_iter().map(Flow::response).collect();
     for message in &messages {
-        assert_eq!(counters.take(message), Outcome::Counted);
+        assert_eq!(counters.take(message, &mut |_| ()), Outcome::Counted);
     }
     for (message, kind) in messages.iter().zip(kinds()) {
         let cost = allocation_counter::measure(|| {
             for _ in 0..100 {
-                counters.take(message);
+                counters.take(message, &mut |_| ());
             }
         });
         assert_eq!(cost.count_total, 0, "{kind:?}");
@@ -87,7 +87,7 @@ fn nothing_that_comes_makes_it_panic_or_grow_beyond_its_bounds() {
                 message.push(0);
             }
         }
-        outcomes[counters.take(&message) as usize] += 1;
+        outcomes[counters.take(&message, &mut |_| ()) as usize] += 1;
         if round % 10_000 == 0 {
             let mut scrape = Scrape::default();
             while counters.record(&mut scrape, 64) {}
@@ -108,7 +108,7 @@ fn what_is_forgotten_is_found_again() {
     let messages: Vec<_> = kinds().into_iter().map(Flow::response).collect();
     let take = |counters: &mut Aggregator| {
         for message in &messages {
-            assert_eq!(counters.take(message), Outcome::Counted);
+            assert_eq!(counters.take(message, &mut |_| ()), Outcome::Counted);
         }
     };
     let readings = |counters: &mut Aggregator| {

@@ -57,6 +57,25 @@ fn detail(log: &mut SdkLogRecord, detail: &Detail) {
                 add("error.type", (*reason).into());
             }
         }
+        Detail::Flow(flow) => {
+            add("reason", flow.reason.to_string().into());
+            add("direction", flow.direction.into());
+            add("peer.name", flow.peer.to_string().into());
+            add("k8s.node.name", flow.node.to_string().into());
+            if !flow.transport.is_empty() {
+                add("network.transport", flow.transport.into());
+            }
+            for (address, port, end) in [
+                ("source.address", "source.port", flow.source),
+                ("destination.address", "destination.port", flow.destination),
+            ] {
+                let Some(end) = end else { continue };
+                add(address, end.ip.to_string().into());
+                if end.port != 0 {
+                    add(port, i64::from(end.port).into());
+                }
+            }
+        }
         Detail::DnsResponse(response) => {
             if let Some(name) = &response.name {
                 add("dns.question.name", name.to_string().into());
