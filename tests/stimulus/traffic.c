@@ -166,6 +166,15 @@ int main(int argc, char **argv)
 	long n = argc > 5 ? atol(argv[5]) : 0, m = argc > 6 ? atol(argv[6]) : 0;
 	if (!strcmp(action, "udp_send")) { // ADDRESS PORT COUNT SIZE
 		datagrams(make(&peer, SOCK_DGRAM), &peer, n, m);
+	} else if (!strcmp(action, "udp_scatter")) { // ADDRESS PORT SOCKETS PORTS: from each socket a byte to each port
+		for (long i = 0; i < n; i++) {
+			int fd = make(&peer, SOCK_DGRAM);
+			for (long j = 0; j < m; j++) {
+				((struct sockaddr_in *)&peer.address)->sin_port = htons(atoi(argv[4]) + j);
+				datagrams(fd, &peer, 1, 1);
+			}
+			close(fd);
+		}
 	} else if (!strcmp(action, "udp_segments")) { // ADDRESS PORT SIZE SEGMENT: one call, many datagrams
 		int fd = make(&peer, SOCK_DGRAM), segment = m;
 		if (setsockopt(fd, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof(segment)))
