@@ -6,8 +6,8 @@
  * moves to another cgroup, when it ends and when it is freed, so that each bit
  * counts once and no sum ever falls. The includer defines struct work, all u64,
  * the name of its map, and the two functions that are declared below; and it calls
- * settle_now() late in a task's life, since some tasks (one in a thousand on 6.18)
- * are freed without the event.
+ * settle_now() late in a task's life, since the event of a task that is freed on
+ * the CPU of one that the kernel hides from tracing never comes.
  */
 #pragma once
 #include "kernel.h"

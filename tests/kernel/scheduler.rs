@@ -47,12 +47,26 @@ fn start() -> Agent {
     Agent::start(Wish { collectors: &["scheduler: {enabled: require}"], ..Wish::default() })
 }
 
+/// How often the threads of process 1 were switched away from: in a sandbox it may be hidden from tracing, and on other
+/// machines it hardly runs.
+fn switches_of_init() -> f64 {
+    let threads = fs::read_dir("/proc/1/task").unwrap().flatten();
+    // A thread may end between the listing and the reading.
+    let read = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let count = |status: String| {
+        let counts = status.lines().filter_map(|line| line.split_once("voluntary_ctxt_switches:"));
+        counts.map(|(_, count)| count.trim().parse::<f64>().unwrap()).sum::<f64>()
+    };
+    read.map(count).sum()
+}
+
 #[test]
 fn time_switches_and_waits_are_the_kernels_own() {
     let _kernel = live!();
     let agent = Agent::start(Wish { collectors: &["scheduler: {enabled: require, latency: all}"], ..Wish::default() });
     let (cgroup, crowd) = (Cgroup::new("time"), Cgroup::new("crowd"));
     let mut tasks = Tasks::start(&cgroup);
+    let hidden = switches_of_init();
     let mut others: Vec<_> = (0..2).map(|_| Tasks::start(&crowd)).collect();
     tasks.ask("pin 0");
     let (before, first) = tasks.at_rest(|| seen(&agent.scrape(), &cgroup));
@@ -67,9 +81,10 @@ fn time_switches_and_waits_are_the_kernels_own() {
     assert_eq!(last.voluntary - first.voluntary, after.voluntary - before.voluntary);
     assert_eq!(last.involuntary - first.involuntary, after.involuntary - before.involuntary);
     assert_eq!(last.waited - first.waited, after.delay - before.delay);
-    // Linux 6.18 leaves out one event in a thousand: then one wait of the histogram is the sum of two.
-    let (waits, runs) = (last.waits - first.waits, after.runs - before.runs);
-    assert!(0.98 * runs <= waits && waits <= runs, "{waits} waits in {runs} runs");
+    // Of a switch away from a task that the kernel hides from tracing nobody hears: then the next wait is the sum of two.
+    let (waits, runs, hidden) =
+        (last.waits - first.waits, after.runs - before.runs, (switches_of_init() - hidden).max(0.0));
+    assert!(runs - hidden <= waits && waits <= runs, "{waits} waits in {runs} runs, {hidden} of them at most hidden");
     assert!(last.runtime - first.runtime >= 60e6 && last.voluntary - first.voluntary >= 200.0);
     // Three that want one CPU: each waits about twice as long as it runs.
     assert!(last.waited - first.waited >= 30e6, "{first:?} {last:?}");

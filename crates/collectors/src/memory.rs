@@ -44,8 +44,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
          those below it are read while they live, others when they end.",
         "When a process moves to another cgroup, the faults of its other threads since the last gather are counted in \
          the first one.",
-        "What a task faults after its last event (sched_process_exit) is counted when it is freed, which Linux 6.18 does \
-         not tell of one task in a thousand.",
+        "What a task faults after its last event (sched_process_exit) is counted when it is freed; that is not told where \
+         it happens on the CPU of a task that the kernel hides from tracing, as sandboxes do with what runs them.",
         "Bulk allocations are not seen, nor is that pages are freed; pages that an interrupt allocates belong to the \
          workload kernel.",
         "A process that was already dying when memory ran out and that was let go on is counted as a kill.",

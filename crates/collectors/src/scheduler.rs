@@ -48,6 +48,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
          until the kernel has counted it; on kernels before 5.12 it is left out until then.",
         "When a process moves to another cgroup, what its other threads did since the last gather is counted in the \
          first one, and what it ran since the last clock tick in the second.",
+        "Where a kernel hides a task from tracing, as sandboxes do with what runs them, the wait of whoever follows it on \
+         a CPU is counted together with that one's next wait.",
         "A wait that is spread over several CPUs' queues counts from the last one on where two threads share a place \
          (see max_threads).",
     ],
