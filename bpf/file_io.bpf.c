@@ -123,6 +123,14 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 	HAND_OVER(next_sys_exit);
 	return 0;
 }
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit__near, struct pt_regs *regs, long ret)
+{
+	ended(regs, ret, FIND_NEAR);
+	HAND_OVER(next_sys_exit);
+	return 0;
+}
 #endif
 
 SEC("tp_btf/sys_exit")

@@ -23,4 +23,5 @@ struct loss {
 	u64 amounts; /* calls with an amount that was counted here */
 	u64 busy;    /* calls not timed: no room for their start */
 	u64 stale;   /* starts without an end, overwritten or thrown away */
+	u64 far;     /* descriptors that FIND_NEAR could not look up */
 };

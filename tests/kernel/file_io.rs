@@ -1,5 +1,8 @@
 //! Exact bytes, opens and timed calls on files, through every call, on file systems of the test's own.
 
+use bpf::abi::file_io::{Amount, FILE_READ, FILE_WRITE, Loss};
+use bpf::abi::histogram::HistShape;
+use bpf::{Error, Loader, Types};
 use serde_json::Value;
 
 use crate::harness::agent::{Agent, Wish};
@@ -146,4 +149,47 @@ fn what_does_not_fit_overflows_whole() {
         assert!(events > Some(0.0), "{map} was full, silently");
     }
     agent.stop();
+}
+
+/// What a program counts that finds files in one of the ways that kernels allow: bytes read and written in a cgroup,
+/// and descriptors that it could not look up.
+fn counted(program: &str, action: &str) -> Result<(u64, u64, u64), Error> {
+    let (facts, types, mount) = (bpf::probe::Facts::gather(), Types::load(None)?, Mount::tmpfs());
+    let loader = Loader::new("file_io").constant("hierarchy", &(facts.cgroups.primary as u32));
+    let mut object = loader.histogram("file_latency", HistShape::new(0, 4, 40)).load(&types)?;
+    object.attach(program, &types)?;
+    let cgroup = Cgroup::new("files-way");
+    stimulus::files(mount.path(), action, &[cgroup.directory()]);
+    let (mut read, mut written) = (0, 0);
+    object.table::<Amount, u64>("file_amounts")?.for_each(|amount, cells| {
+        let bytes = if amount.cgroup == cgroup.id() { cells.iter().sum::<u64>() } else { 0 };
+        match amount.kind {
+            FILE_READ => read += bytes,
+            FILE_WRITE if amount.magic == TMPFS => written += bytes,
+            _ => {}
+        }
+    })?;
+    let lost = object.per_cpu_cells::<Loss>("losses")?.get(0)?.iter().map(|loss| loss.far).sum();
+    Ok((read, written, lost))
+}
+
+const TMPFS: u32 = 0x0102_1994;
+
+#[test]
+fn every_way_to_a_file_counts_the_same() {
+    let _kernel = live!();
+    if bpf::probe::Facts::gather().is_legacy() {
+        println!("SKIPPED kernel::file_io::every_way_to_a_file_counts_the_same: before Linux 5.12 there is one way");
+        return;
+    }
+    for program in ["sys_exit", "sys_exit__probe"] {
+        // Before Linux 6.17 the first one is refused, and under lockdown=confidentiality the second one.
+        if let Ok((read, written, lost)) = counted(program, "read_loop=1000") {
+            assert_eq!((read, written, lost), (1000, 4096, 0), "{program}");
+        }
+    }
+    let (read, written, _) = counted("sys_exit__near", "read_loop=1000").unwrap();
+    assert_eq!((read, written), (1000, 4096), "the table that a process begins with");
+    let (_, _, lost) = counted("sys_exit__near", "everything=3").unwrap();
+    assert!(lost > 0, "a process with more descriptors than that is lost, but not in silence");
 }

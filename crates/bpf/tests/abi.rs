@@ -95,7 +95,7 @@ fn the_mirrors_of_file_io_fit() {
     for object in ["file_io", "file_io_legacy"] {
         let structs = structs(object);
         mirror!(&structs, "amount", file_io::Amount, cgroup magic kind);
-        mirror!(&structs, "loss", file_io::Loss, read written opens amounts busy stale);
+        mirror!(&structs, "loss", file_io::Loss, read written opens amounts busy stale far);
     }
 }
 

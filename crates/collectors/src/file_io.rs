@@ -60,7 +60,10 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "Directories do not count as files opened; execve's files do not either.",
         "A descriptor is looked up when its call ends: what another thread closed or replaced meanwhile is not counted, or as the new file.",
         "Latency includes calls that found the end of the file or failed; its operation `copy` is sendfile, splice and copy_file_range.",
-        "Before Linux 6.17 the table of descriptors needs bpf_probe_read_kernel, which lockdown=confidentiality refuses.",
+        "Under lockdown=confidentiality, which refuses bpf_probe_read_kernel, files are not seen before Linux 5.12, and \
+         before 6.17 not of processes whose table of descriptors has grown: a descriptor above 63 was open there, or where \
+         the process was started (bash has one). telesonde_events_lost says how many calls that may concern \
+         (far_descriptor).",
     ],
     metrics: &[&READ, &WRITTEN, &OPENS, &LATENCY, &MAP_OVERFLOW, &EVENTS_LOST, &SAMPLE_INTERVAL],
     needs: &[
@@ -127,6 +130,8 @@ struct FileIo {
     others: Sums<u32, u64>,
     latency: Option<Histograms<Amount>>,
     losses: PerCpuCells<Loss>,
+    /// Files of processes with many descriptors are lost.
+    only_near: bool,
 }
 
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
@@ -134,20 +139,24 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     config.latency = config.latency.thinned(setup.platform());
     let types = setup.types()?;
     let platform = setup.platform();
-    let object = load(&config, platform, &types)?;
+    let (object, refusal) = load(&config, platform, &types)?;
     let collector = FileIo {
         amounts: Entries::open(&object, "file_amounts", platform)?,
         others: Sums::new(),
         latency: config.latency.open(&object, "file_latency", config.latency_shape(), platform)?,
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
+        only_near: refusal.is_some(),
         object,
     };
     setup.watch(collector.object.watch());
+    if let Some(refusal) = refusal {
+        setup.degrade(format!("no files of processes that have had a descriptor above 63: {refusal}"));
+    }
     Ok(Box::new(collector))
 }
 
-/// Loads and attaches the programs.
-fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, MakeError> {
+/// Loads and attaches the programs; says why not all descriptors can be looked up.
+fn load(config: &Config, platform: &Platform, types: &Types) -> Result<(Object, Option<bpf::Error>), MakeError> {
     let legacy = platform.facts.is_legacy();
     let loader = Loader::new(if legacy { "file_io_legacy" } else { "file_io" })
         .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
@@ -157,13 +166,20 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
     let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     // The end first, so that every start finds its end. Only Linux 6.17 follows the table of descriptors by itself.
-    if legacy || object.attach_behind(&platform.gates, "sys_exit", types).is_err() {
-        object.attach_behind(&platform.gates, "sys_exit__probe", types).map_err(crate::refused)?;
+    let gates = &platform.gates;
+    let mut refusal = None;
+    if legacy {
+        object.attach_behind(gates, "sys_exit__probe", types).map_err(crate::refused)?;
+    } else if object.attach_behind(gates, "sys_exit", types).is_err() {
+        refusal = object.attach_behind(gates, "sys_exit__probe", types).err();
+    }
+    if refusal.is_some() {
+        object.attach_behind(gates, "sys_exit__near", types).map_err(crate::refused)?;
     }
     if config.latency != Latency::Off {
-        object.attach_behind(&platform.gates, "sys_enter", types).map_err(crate::refused)?;
+        object.attach_behind(gates, "sys_enter", types).map_err(crate::refused)?;
     }
-    Ok(object)
+    Ok((object, refusal))
 }
 
 #[async_trait]
@@ -210,6 +226,9 @@ impl FileIo {
         }
         scrape.record(&MAP_OVERFLOW, Subject::Node, ["file_amounts".into()], all.amounts);
         timing::record_lost(scrape, DESCRIPTOR.name, all.busy, all.stale);
+        if self.only_near {
+            scrape.record(&EVENTS_LOST, Subject::Node, [DESCRIPTOR.name.into(), "far_descriptor".into()], all.far);
+        }
         Ok(())
     }
 }
@@ -233,7 +252,7 @@ fn operation(kind: u32) -> &'static str {
     }
 }
 
-cell!(Loss: read, written, opens, amounts, busy, stale);
+cell!(Loss: read, written, opens, amounts, busy, stale, far);
 
 impl Key for Amount {
     fn cgroup(&self) -> u64 {

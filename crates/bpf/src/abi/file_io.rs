@@ -41,4 +41,6 @@ pub struct Loss {
     pub busy: u64,
     /// Starts without an end, overwritten or thrown away.
     pub stale: u64,
+    /// Descriptors that could not be looked up: the process has a larger table.
+    pub far: u64,
 }
