@@ -52,6 +52,15 @@ fn a_program_file_has_a_collector() {
 }
 
 #[test]
+fn the_architecture_names_what_programs_share() {
+    let text = std::fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    for entry in std::fs::read_dir(root().join("bpf/lib")).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        assert!(text.contains(&file), "ARCHITECTURE.md does not say what bpf/lib/{file} is for");
+    }
+}
+
+#[test]
 fn a_metric_is_declared_once_and_whole() {
     let mut known: BTreeMap<&str, &Metric> = BTreeMap::new();
     for metric in metrics() {
