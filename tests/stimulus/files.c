@@ -3,30 +3,20 @@
 //
 //   files DIRECTORY ACTION=N CGROUP_DIR...
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/openat2.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
-#include <unistd.h>
+#include "enter.h"
 
 // What was done to regular files: bytes, and calls that are timed.
 static long long read_bytes, write_bytes, opens, reads, writes, fsyncs, copies;
 
 static char data[8192] __attribute__((aligned(4096)));
-
-static void die(const char *what)
-{
-	fprintf(stderr, "files: %s: %s\n", what, strerror(errno));
-	_exit(1);
-}
 
 static long must(long result, const char *what)
 {
@@ -41,16 +31,6 @@ static void expect(long result, long expected, const char *what)
 		fprintf(stderr, "files: %s: %ld instead of %ld\n", what, result, expected);
 		_exit(1);
 	}
-}
-
-static void enter(const char *directory)
-{
-	char path[4096], pid[32];
-	snprintf(path, sizeof(path), "%s/cgroup.procs", directory);
-	int length = snprintf(pid, sizeof(pid), "%d", getpid());
-	int fd = must(open(path, O_WRONLY | O_CLOEXEC), path);
-	expect(write(fd, pid, length), length, path);
-	close(fd);
 }
 
 static int opened(long fd, const char *what)

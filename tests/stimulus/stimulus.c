@@ -6,15 +6,11 @@
 // The move itself, printing and exiting make calls of their own (write, exit_group): tests look at others only.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -22,27 +18,10 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
+#include "enter.h"
 
 static const char *program;
 static const char *cgroup;
-
-static void die(const char *what)
-{
-	fprintf(stderr, "stimulus: %s: %s\n", what, strerror(errno));
-	_exit(1);
-}
-
-static void enter(const char *directory)
-{
-	char path[4096], pid[32];
-	snprintf(path, sizeof(path), "%s/cgroup.procs", directory);
-	int length = snprintf(pid, sizeof(pid), "%d", getpid());
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, pid, length) != length)
-		die(path);
-	close(fd);
-}
 
 static long long now(void)
 {

@@ -12,35 +12,14 @@
 //
 // Between two lines it is blocked, so what the kernel says of it stands still.
 #define _GNU_SOURCE
-#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
-
-static void die(const char *what)
-{
-	fprintf(stderr, "tasks: %s: %s\n", what, strerror(errno));
-	_exit(1);
-}
-
-static void enter(const char *directory)
-{
-	char path[4096], pid[32];
-	snprintf(path, sizeof(path), "%s/cgroup.procs", directory);
-	int length = snprintf(pid, sizeof(pid), "%d", getpid());
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, pid, length) != length)
-		die(path);
-	close(fd);
-}
+#include "enter.h"
 
 static void spin(long long nanoseconds)
 {

@@ -14,36 +14,15 @@
 //   close, reset N               closes the oldest N connections, with FIN or RST
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <unistd.h>
+#include "enter.h"
 
 static int listener = -1;
 static int *all;
 static long first, last, room;
-
-static void die(const char *what)
-{
-	fprintf(stderr, "tcp: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static void enter(const char *directory)
-{
-	char path[4096], pid[32];
-	snprintf(path, sizeof(path), "%s/cgroup.procs", directory);
-	int length = snprintf(pid, sizeof(pid), "%d", getpid());
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, pid, length) != length)
-		die(path);
-	close(fd);
-}
 
 static socklen_t parse(const char *text, int port, struct sockaddr_storage *address)
 {

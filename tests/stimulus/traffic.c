@@ -7,38 +7,17 @@
 // Every action that waits for a peer prints "ready" first.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/ethtool.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <unistd.h>
+#include "enter.h"
 
 static char buffer[65536];
-
-static void die(const char *what)
-{
-	fprintf(stderr, "traffic: %s: %s\n", what, strerror(errno));
-	_exit(1);
-}
-
-static void enter(const char *directory)
-{
-	char path[4096], pid[32];
-	snprintf(path, sizeof(path), "%s/cgroup.procs", directory);
-	int length = snprintf(pid, sizeof(pid), "%d", getpid());
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, pid, length) != length)
-		die(path);
-	close(fd);
-}
 
 static void say(const char *word)
 {
