@@ -24,14 +24,6 @@ const volatile u32 by_workload = 1; /* count in `flows` */
 
 #define LOOPBACK_IFINDEX 1 /* in every network namespace */
 
-static __always_inline void lose_owner(void)
-{
-	struct network_loss *lost = loss();
-
-	if (lost)
-		__sync_fetch_and_add(&lost->owners, 1);
-}
-
 static __always_inline int count_packet(struct __sk_buff *skb, u8 direction)
 {
 	struct flow flow = { .direction = direction };

@@ -18,6 +18,15 @@ static __always_inline struct network_loss *loss(void)
 	return bpf_map_lookup_elem(&losses, &zero);
 }
 
+/* A socket whose owner could not be kept. */
+static __always_inline void lose_owner(void)
+{
+	struct network_loss *lost = loss();
+
+	if (lost)
+		__sync_fetch_and_add(&lost->owners, 1);
+}
+
 /*
  * The cell is this CPU's, but a packet that a task sends is counted with soft
  * interrupts on, and their packets may count here meanwhile: so the cell is made
