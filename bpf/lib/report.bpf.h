@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "kernel.h"
+#include "names.bpf.h"
 #include "ring.bpf.h"
 #include "stream.bpf.h"
 #include "task.bpf.h"
@@ -78,11 +79,8 @@ __noinline int report(struct __sk_buff *skb, u32 code, u32 at, u32 end)
 		bpf_skb_load_bytes(skb, 12, event->server, 4);
 	else
 		bpf_skb_load_bytes(skb, 8, event->server, 16);
-	if (at >= end)
-		length = 0;
-	if (length > QUESTION_BYTES)
-		length = QUESTION_BYTES;
-	if (length > 0 && bpf_skb_load_bytes(skb, at, event->question, length))
+	length = length < QUESTION_BYTES ? length : QUESTION_BYTES;
+	if (at >= end || !copy(skb, at, event->question, length, QUESTION_BYTES))
 		length = 0;
 	event->length = length;
 	length &= 511;

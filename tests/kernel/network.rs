@@ -1,13 +1,13 @@
 //! Traffic and drops of one workload, exactly.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::{self, Cgroup};
-use crate::harness::netns::{Counters, Pair};
+use crate::harness::netns::{Counters, Netns, Pair};
 use crate::harness::scrape::Scrape;
 use crate::harness::traffic::{Traffic, offload};
 use crate::harness::{directory, eventually, live};
@@ -78,6 +78,58 @@ fn datagrams_are_counted_at_both_ends() {
         }
     }
     assert_whole(&agent.scrape());
+    agent.stop();
+}
+
+/// A router's namespace has four interfaces' ends to pass, and no socket: the ends of the way count, once each.
+#[test]
+fn what_is_routed_counts_at_its_ends_only() {
+    const COUNT: u32 = 307;
+    const SIZE: u32 = 222;
+    let _kernel = live!();
+    let agent = start();
+    let (first, last) = (Pair::new(), Netns::new());
+    let router = &first.server;
+    router.ip(&["link", "add", "far", "type", "veth", "peer", "name", "far", "netns", &last.path()]);
+    for (netns, v4, v6) in [(router, "10.98.0.1/24", "fd01::1/64"), (&last, "10.98.0.2/24", "fd01::2/64")] {
+        netns.ip(&["link", "set", "far", "addrgenmode", "none"]);
+        netns.ip(&["address", "add", v4, "dev", "far"]);
+        netns.ip(&["address", "add", v6, "dev", "far", "nodad"]);
+        netns.ip(&["link", "set", "far", "up"]);
+    }
+    // Without an address of the link's own nobody is asked for a neighbour.
+    last.ip(&["link", "set", "far", "address", "02:00:00:00:00:03"]);
+    router.ip(&["neighbour", "add", "fd01::2", "lladdr", "02:00:00:00:00:03", "dev", "far", "nud", "permanent"]);
+    for (name, value) in [("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")] {
+        router.set(name, value);
+    }
+    first.client.ip(&["route", "add", "10.98.0.0/24", "via", "10.99.0.2"]);
+    first.client.ip(&["route", "add", "fd01::/64", "via", "fd00::2"]);
+    for (address, header, family) in [("10.98.0.2", 28, "ipv4"), ("fd01::2", 48, "ipv6")] {
+        // Once a packet has come through, every neighbour on the way is known.
+        let bind = |netns: &Netns, address: &str, port| netns.run(|| UdpSocket::bind((address, port)).unwrap());
+        let any = if family == "ipv4" { "0.0.0.0" } else { "::" };
+        let (near, far) = (bind(&first.client, any, 0), bind(&last, any, 7001));
+        far.set_nonblocking(true).unwrap();
+        eventually("the way is open", || {
+            let _ = near.send_to(&[1], (address, 7001));
+            far.recv(&mut [0]).ok()
+        });
+        let ends = ["routed-sender", "routed-receiver"].map(|name| Cgroup::new(&format!("{name}-{family}")));
+        let kernel =
+            |scrape: &Scrape| scrape.sum(PACKETS, &[("workload_name", "kernel"), ("network_transport", "udp")]);
+        let before = kernel(&agent.scrape());
+        let count = COUNT.to_string();
+        let receiving = Traffic::ready(&last, &ends[1], &["udp_receive", address, "7000", &count]);
+        Traffic::run(&first.client, &ends[0], &["udp_send", address, "7000", &count, &SIZE.to_string()]);
+        receiving.finish();
+        let expected = (f64::from(COUNT * (SIZE + header)), f64::from(COUNT));
+        for (cgroup, direction) in ends.iter().zip(["transmit", "receive"]) {
+            expect(&agent, cgroup.path(), &way(direction, "udp", family), expected);
+            assert_eq!(amount(&agent.scrape(), cgroup.path(), &[]), expected, "and nothing else");
+        }
+        assert!(kernel(&agent.scrape()) - before < f64::from(COUNT), "what is routed is nobody's");
+    }
     agent.stop();
 }
 

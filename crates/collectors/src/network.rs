@@ -48,7 +48,7 @@ static OVERFLOWS: Metric = Metric::counter(
 /// The collector.
 pub static DESCRIPTOR: Descriptor = Descriptor {
     name: "network",
-    summary: "Network traffic by workload: bytes and packets of its sockets, and packets that were dropped",
+    summary: "Network traffic by workload: bytes and packets of its sockets, packets that were dropped, accept queues that overflowed",
     limits: &[
         "Only what a socket of this host sends or receives is traffic: not what is forwarded, answered for a closed port, or meant for a connection in TIME_WAIT.",
         "A datagram that IP fragments is one packet, without the headers of its fragments.",

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bpf::probe::Facts;
+
 use super::message::{action, answer, prefixed, query, serve};
 use super::{RESPONSES, dig, dnsmasq, lacking};
 use crate::harness::agent::{Agent, Wish};
@@ -51,7 +53,8 @@ fn every_answer_is_reported_with_the_name_asked_for() {
         println!("SKIPPED kernel::dns::reported::every_answer_is_reported_with_the_name_asked_for: {reason}");
         return;
     }
-    for buffer in ["auto", "perf"] {
+    let buffers: &[&str] = if Facts::gather().is_legacy() { &["auto"] } else { &["auto", "perf"] };
+    for buffer in buffers {
         let receiver = Receiver::start();
         let agent = start(&receiver, &[&format!("events: {{buffer: {buffer}}}")]);
         let pair = Pair::new();

@@ -1,5 +1,7 @@
 //! What servers on this host are asked, where that is wanted.
 
+use bpf::probe::Facts;
+
 use super::message::{action, query};
 use super::{QUERIES, RESPONSES, TIMED, TIMEOUTS, check, dig, dnsmasq, lacking};
 use crate::harness::agent::{Agent, Wish};
@@ -26,8 +28,9 @@ fn servers_are_counted_where_that_is_wanted() {
         println!("SKIPPED kernel::dns::servers::servers_are_counted_where_that_is_wanted: {reason}");
         return;
     }
-    // One server is older than the agent.
-    for older in [false, true] {
+    // One server is older than the agent; where the kernel does not show its sockets it is found when it answers.
+    let sees_older = !Facts::gather().is_legacy();
+    for older in [false, true].into_iter().filter(|older| sees_older || !older) {
         let pair = Pair::new();
         let (client, host) = (Cgroup::new("dns-asks"), Cgroup::new("dns-serves"));
         let early = older.then(|| dnsmasq(&pair.server, &host));
