@@ -5,6 +5,8 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use bpf::probe::Facts;
+
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::netns::{Counters, Netns, Pair};
@@ -212,10 +214,13 @@ fn streams_are_counted_as_on_the_wire() {
                 Some((ends, sent, acknowledged))
             });
             assert!(sent.0 > f64::from(SIZE));
-            for (cgroup, there, back) in [(&ends.0, "transmit", "receive"), (&ends.1, "receive", "transmit")] {
-                expect(&agent, cgroup.path(), &way(there, "tcp", family), sent);
-                expect(&agent, cgroup.path(), &way(back, "tcp", family), acknowledged);
-            }
+            // Linux 5.10 runs no program for the SYN-ACK over IPv6, of 80 bytes.
+            let unseen = if Facts::gather().version < (6, 1) && server.is_ipv6() { (80.0, 1.0) } else { (0.0, 0.0) };
+            let answered = (acknowledged.0 - unseen.0, acknowledged.1 - unseen.1);
+            expect(&agent, ends.0.path(), &way("transmit", "tcp", family), sent);
+            expect(&agent, ends.0.path(), &way("receive", "tcp", family), acknowledged);
+            expect(&agent, ends.1.path(), &way("receive", "tcp", family), sent);
+            expect(&agent, ends.1.path(), &way("transmit", "tcp", family), answered);
         }
     }
     assert_whole(&agent.scrape());

@@ -68,7 +68,12 @@ pub fn pack(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<
     let dir = process::target().join("kernel");
     let root = dir.join("root");
     let _ = fs::remove_dir_all(&root);
-    for directory in ["bin", "proc", "sys", "dev", "tmp", "run", "root", "etc", "var/tmp", "modules.d"] {
+    // Programs are under both names, as Debian has them.
+    for directory in ["bin", "sbin", "lib", "lib64"] {
+        fs::create_dir_all(root.join("usr").join(directory))?;
+        std::os::unix::fs::symlink(Path::new("usr").join(directory), root.join(directory))?;
+    }
+    for directory in ["proc", "sys", "dev", "tmp", "run", "root", "etc", "var/tmp", "modules.d"] {
         fs::create_dir_all(root.join(directory))?;
     }
     busybox(&root)?;
