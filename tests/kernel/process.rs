@@ -174,7 +174,6 @@ fn connections_are_reported_at_both_ends() {
     let own = std::process::id().to_string();
     let events = || receiver.events(&[("event_name", "connection"), ("process.pid", &own)]);
     if agent.lacks("process", "no connection events", (5, 11)) {
-        assert_whole(&agent);
         assert!(events().is_empty());
         agent.stop();
         return;

@@ -160,7 +160,11 @@ pub fn document(columns: &[Column]) -> String {
         let _ = write!(text, "| {name} |");
         for column in columns {
             let (tests, seconds) = column.totals();
-            let _ = if which == 0 { write!(text, " {tests} |") } else { write!(text, " {:.0} |", seconds / 60.0) };
+            let _ = match which {
+                0 => write!(text, " {tests} |"),
+                _ if seconds > 0.0 => write!(text, " {:.0} |", seconds / 60.0),
+                _ => write!(text, " unknown |"),
+            };
         }
         text.push('\n');
     }
