@@ -161,6 +161,9 @@ fn record() -> Result<()> {
     let (others, normal): (Vec<_>, Vec<_>) = columns.into_iter().partition(|column| column.title.contains(' '));
     let mut text = String::from(include_str!("kernel/kernels.md"));
     for (heading, columns) in [("Normal boots: cgroup v2, one CPU", &normal), ("Other boots", &others)] {
+        if columns.is_empty() {
+            continue;
+        }
         let _ = write!(text, "\n## {heading}\n\n{}", table::document(columns));
         let skipped: BTreeSet<String> = columns
             .iter()
