@@ -54,7 +54,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "A datagram that IP fragments is one packet, without the headers of its fragments.",
         "Before Linux 6.3 a socket stays with its creator although another workload uses it; from then on the first use is still the former owner's.",
         "Before Linux 5.12 sockets that are older than the agent belong to the workload kernel.",
-        "Linux 5.10 does not show the SYN-ACK of a connection over IPv6.",
+        "Linux 6.1 and older do not show the SYN-ACK of a connection over IPv6; 6.12 does.",
         "What another program of the same hook drops has been counted.",
         "The subflows of Multipath TCP belong to the workload kernel.",
         "Overflows of accept queues are counted by looking at the queue as a segment comes, as the kernel does right after: with several CPUs on one listener they may differ from ListenOverflows by a few. Before Linux 5.12 they are absent.",
