@@ -155,12 +155,18 @@ async fn read(answer: Response<Body>) -> Result<Vec<u8>, Trouble> {
     body.map(|body| body.to_bytes().into()).map_err(|error| Trouble::Unreachable(chain(&*error)))
 }
 
-/// Gives an error with what caused it.
+/// Gives an error with what caused it, in the words that say something to whoever reads it.
 pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    // The client names its own type first; rustls closes with the address of a manual for programmers.
+    let plain = |error: &dyn Error| {
+        let text = error.to_string();
+        let text = text.strip_prefix("ServiceError: ").unwrap_or(&text);
+        text.split_once(": https://").map_or(text, |(text, _)| text).to_owned()
+    };
+    let mut text = plain(error);
     let mut cause = error.source();
     while let Some(error) = cause {
-        let why = error.to_string();
+        let why = plain(error);
         if !text.contains(&why) {
             text = format!("{text}: {why}");
         }
