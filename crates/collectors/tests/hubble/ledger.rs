@@ -194,3 +194,22 @@ fn connections_beyond_their_table_are_forgotten_and_counted() {
     let evicted = readings["telesonde_hubble_connections_evicted{reason=full}"] as u64;
     assert!((90..=95).contains(&evicted), "{evicted}");
 }
+
+#[test]
+fn agents_that_read_their_own_nodes_count_each_flow_once() {
+    let servers = runtime();
+    let on = |node: u32| Flow { node_name: format!("node-{node}"), ..udp(flow(pod("shop", "web", node), world(), 0)) };
+    let fleet: Vec<_> = (1..=3)
+        .map(|node| {
+            let messages = repeated(&on(node), 100 * node as usize);
+            let (player, address) = play(&servers, Setup::default(), once(messages));
+            (player, World::start(&address.to_string(), &json!({})), 100 * u64::from(node))
+        })
+        .collect();
+    let count = |(_, world, sent): &(_, World, u64)| {
+        let readings = world.settled(*sent);
+        let flows = flows(&readings).into_iter().filter(|(name, _)| name.starts_with("hubble_flows_total"));
+        flows.map(|(_, count)| count as u64).sum::<u64>()
+    };
+    assert_eq!(fleet.iter().map(count).sum::<u64>(), 600);
+}
