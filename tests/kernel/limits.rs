@@ -42,7 +42,8 @@ fn the_plan_knows_every_map() {
         let plan = (descriptor.plan)(&(descriptor.section.defaults)(), cpus);
         let collector = status["integrations"].as_array().unwrap().iter().find(|one| one["name"] == descriptor.name);
         let maps = collector.unwrap()["maps"].as_array().unwrap();
-        assert!(!maps.is_empty(), "{} runs", descriptor.name);
+        // What asks a network peer needs none.
+        assert!(!maps.is_empty() || plan.maps.is_empty(), "{} runs", descriptor.name);
         for map in maps {
             let (name, bytes) = (map["name"].as_str().unwrap(), map["bytes"].as_u64().unwrap());
             let planned = plan.maps.iter().find(|(map, _)| *map == name).map(|&(_, bytes)| bytes);
