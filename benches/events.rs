@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     measure::pin(measure::cpus().0)?;
     let facts = Facts::gather();
     let mount = facts.cgroups.mount.clone().ok_or("no cgroup hierarchy is mounted")?;
-    let workloads = Arc::new(Workloads::start(Hierarchy { mount }, &Settings::default())?);
+    let workloads = Arc::new(Workloads::start(Hierarchy { mount, whole: true }, &Settings::default())?);
     let types = Types::load(None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();

@@ -4,6 +4,7 @@ mod block;
 mod cgroup;
 mod churn;
 mod connection;
+mod container;
 mod counts;
 mod dns;
 mod file_io;

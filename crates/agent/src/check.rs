@@ -164,13 +164,31 @@ fn findings(facts: &Facts, btf_path: Option<&Path>) -> Vec<Finding> {
         Hierarchy::Memory => "memory (v1)",
     };
     all.push(match &facts.cgroups.mount {
-        Some(mount) => good("cgroups", format!("{mode}; workloads by {primary} at {}", mount.display())),
+        Some(mount) if facts.cgroups.whole => {
+            good("cgroups", format!("{mode}; workloads by {primary} at {}", mount.display()))
+        }
+        Some(mount) => lacks(
+            "cgroups",
+            &format!("{mode}; of {primary} only what is below the agent's own cgroup, at {}", mount.display()),
+            Grade::Less,
+            "workloads that are older than the agent have no names, and no files of cgroups are read: mount the host's \
+             /sys/fs/cgroup (Kubernetes: a hostPath volume; Docker, Podman: -v /sys/fs/cgroup:/host/sys/fs/cgroup:ro) and \
+             set host.cgroup to its place, or run in the host's cgroup namespace (--cgroupns=host)",
+        ),
         None => lacks(
             "cgroups",
             "not mounted",
             Grade::Bad,
-            "mount cgroup2 at /sys/fs/cgroup (in a container: mount the host's)",
+            "mount cgroup2 at /sys/fs/cgroup (in a container: mount the host's and set host.cgroup to its place)",
         ),
+    });
+    all.push(if facts.sees_all_tasks {
+        good("pid namespace", "the host's".to_owned())
+    } else {
+        let fix = "tasks and sockets that are older than the agent, and what a task does before it ends, are not seen of \
+                   other pid namespaces: run in the host's (Kubernetes: hostPID: true; Docker, Podman: --pid=host); \
+                   a mount of the host's /proc does not help, since the kernel walks over tasks by namespace";
+        lacks("pid namespace", "the agent's own", Grade::Less, fix)
     });
     all.push(match facts.memlock {
         Memlock::Cgroup => good("map memory", "charged to the agent's cgroup".to_owned()),

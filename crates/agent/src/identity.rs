@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use config::sections::host::Host;
 use model::{Attributes, Text};
 use uuid::Uuid;
 
@@ -15,18 +16,27 @@ pub struct Given {
     pub kubernetes: bool,
     /// Resource attributes that replace or add to those found.
     pub resource: BTreeMap<String, String>,
+    /// Where the host is seen.
+    pub host: Host,
 }
 
-/// Gives the host name as the kernel has it.
-pub fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+/// Gives the name of the host: as the kernel has it, which in a container is the container's, or as the host's own file
+/// says, where its root directory is given.
+pub fn host_name(host: &Host) -> String {
+    let named = || {
+        let text = std::fs::read_to_string(host.file("/etc/hostname")).ok()?;
+        let name = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+        Some(name.to_owned())
+    };
+    let given = (!host.root.as_os_str().is_empty()).then(named).flatten();
+    given.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
 }
 
 /// Gives the resource attributes (metrics.md, Identity), never the agent's own pod.
 pub fn resource(given: &Given) -> Attributes {
-    let host = host_name();
+    let host = host_name(&given.host);
     let node = if given.node_name.is_empty() { host.clone() } else { given.node_name.clone() };
-    let host_id = host_id();
+    let host_id = host_id(&given.host);
     // Stable on the node and different on every other: derived from the machine id where there is one.
     let instance =
         Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("telesonde/{}", host_id.as_deref().unwrap_or(&node)).as_bytes());
@@ -46,8 +56,8 @@ pub fn resource(given: &Given) -> Attributes {
 }
 
 /// Says whether this host is a Kubernetes node: a kubelet gives every container these variables.
-pub fn in_kubernetes() -> bool {
-    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() || Path::new("/var/lib/kubelet/pods").is_dir()
+pub fn in_kubernetes(host: &Host) -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() || host.file("/var/lib/kubelet/pods").is_dir()
 }
 
 /// Says whether the agent runs in a pod that may talk to the API.
@@ -56,9 +66,9 @@ pub fn has_service_account() -> bool {
         && Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
 }
 
-fn host_id() -> Option<String> {
+fn host_id(host: &Host) -> Option<String> {
     ["/etc/machine-id", "/var/lib/dbus/machine-id", "/sys/class/dmi/id/product_uuid"].iter().find_map(|path| {
-        let text = std::fs::read_to_string(path).ok()?;
+        let text = std::fs::read_to_string(host.file(path)).ok()?;
         let id = text.trim();
         (!id.is_empty() && id != "uninitialized").then(|| id.to_lowercase())
     })

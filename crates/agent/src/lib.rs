@@ -102,7 +102,7 @@ fn platform(
     loaded: &config::Loaded,
     registry: &[&'static Descriptor],
 ) -> Result<(Arc<Platform>, Arc<enrich::Workloads>), Failure> {
-    let facts = bpf::probe::Facts::gather();
+    let facts = wiring::facts(&loaded.config);
     let executables = wiring::executables(loaded)?;
     let workloads = wiring::workloads(&loaded.config, &facts, executables.as_ref())?;
     let peers = wiring::peers(&loaded.config)?;

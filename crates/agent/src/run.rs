@@ -34,7 +34,7 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let failed = |error: std::io::Error| Failure::new(Exit::Failure, format!("cannot take over signals: {error}"));
     let mut signals = Signals::take().map_err(failed)?;
     let config = &loaded.config;
-    let facts = Facts::gather();
+    let facts = wiring::facts(config);
     if let Some(obstacle) = check::obstacle(&facts, wiring::given(&config.integrations.ebpf.btf_path).as_deref()) {
         return Err(obstacle);
     }

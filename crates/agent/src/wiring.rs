@@ -62,6 +62,11 @@ pub fn log(config: &Config) -> (Option<tracing::Level>, LogFormat) {
     (level, format)
 }
 
+/// Looks at the host, where the configuration says that it is to be seen.
+pub fn facts(config: &Config) -> Facts {
+    Facts::gather_with(config.host.cgroups().as_deref())
+}
+
 /// Makes the kernel's table of executables where they are to be told apart.
 ///
 /// # Errors
@@ -92,7 +97,11 @@ pub fn workloads(
 ) -> Result<Arc<Workloads>, Failure> {
     use config::sections::integrations::Granularity;
     let Some(mount) = facts.cgroups.mount.clone() else {
-        return Err(Failure::new(Exit::Unable, "no cgroup hierarchy is mounted; mount cgroup2 at /sys/fs/cgroup"));
+        let fix = match config.host.cgroups() {
+            Some(path) => format!("nothing is mounted at or below {} (host.cgroup, host.root)", path.display()),
+            None => "mount cgroup2 at /sys/fs/cgroup".to_owned(),
+        };
+        return Err(Failure::new(Exit::Unable, format!("no cgroup hierarchy is to be seen: {fix}")));
     };
     let kubernetes = kubernetes(config)?;
     let settings = Settings {
@@ -108,7 +117,7 @@ pub fn workloads(
         expects: kubernetes.is_ok().then_some(enrich::Kind::Pods).into_iter().collect(),
         ..Settings::default()
     };
-    let started = Workloads::start(Hierarchy { mount }, &settings);
+    let started = Workloads::start(Hierarchy { mount, whole: facts.cgroups.whole }, &settings);
     let workloads = started.map(Arc::new).map_err(|error| Failure::new(Exit::Unable, error.to_string()))?;
     match kubernetes {
         Ok(kubernetes) => drop(tokio::spawn(kubernetes.follow(Arc::clone(&workloads)))),
@@ -247,18 +256,23 @@ fn sample_every(percent: u8) -> u32 {
 
 /// Gives the node's name.
 pub fn node_name(config: &Config) -> String {
-    if config.agent.node_name.is_empty() { identity::host_name() } else { config.agent.node_name.clone() }
+    if config.agent.node_name.is_empty() { identity::host_name(&config.host) } else { config.agent.node_name.clone() }
 }
 
 /// Gives the manager's options.
 pub fn options(config: &Config) -> Options {
     use config::sections::agent::DeploymentMode;
     let kubernetes = match config.agent.deployment_mode {
-        DeploymentMode::Auto => identity::in_kubernetes(),
+        DeploymentMode::Auto => identity::in_kubernetes(&config.host),
         DeploymentMode::Kubernetes => true,
         DeploymentMode::Vm => false,
     };
-    let given = Given { node_name: node_name(config), kubernetes, resource: config.agent.resource.clone() };
+    let given = Given {
+        node_name: node_name(config),
+        kubernetes,
+        resource: config.agent.resource.clone(),
+        host: config.host.clone(),
+    };
     Options {
         collect_timeout: COLLECT_TIMEOUT,
         housekeeping: config.integrations.ebpf.scrape_interval,

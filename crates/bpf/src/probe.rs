@@ -35,6 +35,9 @@ pub enum Hierarchy {
     Memory = 1,
 }
 
+/// The number of the root's directory in every hierarchy; a cgroup namespace shows another directory as its root.
+const ROOT: u64 = 1;
+
 /// How this host arranges its cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroups {
@@ -46,6 +49,8 @@ pub struct Cgroups {
     pub hierarchy_id: i32,
     /// Where the primary hierarchy is mounted.
     pub mount: Option<PathBuf>,
+    /// Whether the whole of it is to be seen there, not what is below the root of some cgroup namespace.
+    pub whole: bool,
     /// Where the v2 hierarchy is mounted, whatever is primary: programs of cgroup hooks attach there.
     pub unified: Option<PathBuf>,
     /// Where the v1 cpu controller is mounted.
@@ -60,8 +65,6 @@ impl Cgroups {
     /// # Errors
     /// Fails where the kernel has no such hierarchy and where only a part of it is to be seen.
     pub fn open_root(&self) -> io::Result<File> {
-        /// The number of the root's directory; a cgroup namespace shows another directory as its root.
-        const ROOT: u64 = 1;
         let root = if let Some(path) = &self.unified {
             File::open(path)?
         } else {
@@ -70,7 +73,8 @@ impl Cgroups {
             fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?.into()
         };
         if root.metadata()?.ino() != ROOT {
-            let why = "only a part of the v2 cgroup hierarchy is to be seen; run in the host's cgroup namespace";
+            let why = "only a part of the v2 cgroup hierarchy is to be seen; mount the host's and name it in host.cgroup, or \
+                       run in the host's cgroup namespace";
             return Err(io::Error::other(why));
         }
         Ok(root)
@@ -111,6 +115,8 @@ pub struct Facts {
     pub memlock: Memlock,
     /// This process' id as the kernel's programs see it; nothing where it cannot be had.
     pub process: Option<u32>,
+    /// Whether this process is in the first pid namespace, where it sees all tasks.
+    pub sees_all_tasks: bool,
     /// How many files this process may have open.
     pub open_files: u64,
     /// Whether the kernel tells how long tasks wait for resources (`/proc/pressure`).
@@ -148,6 +154,11 @@ const LEGACY_BEFORE: (u32, u32) = (5, 12);
 impl Facts {
     /// Looks at the host. What cannot be read counts as absent.
     pub fn gather() -> Self {
+        Self::gather_with(None)
+    }
+
+    /// Looks at the host, at its cgroups only as far as they are mounted at a path or below it.
+    pub fn gather_with(cgroups_below: Option<&Path>) -> Self {
         let uname = rustix::system::uname();
         let release = uname.release().to_string_lossy().into_owned();
         let mounts = Mounts::parse(&read("/proc/self/mountinfo"));
@@ -160,9 +171,10 @@ impl Facts {
             tracefs: mounts.find("tracefs", None),
             lockdown: lockdown(&read("/sys/kernel/security/lockdown")),
             capabilities: capabilities(&read("/proc/self/status")),
-            cgroups: cgroups(&mounts, &read("/proc/cgroups")),
+            cgroups: cgroups(&mounts.below(cgroups_below), &read("/proc/cgroups")),
             memlock: memlock(version),
-            process: sys::own_process().ok().or_else(first_namespace),
+            process: sys::own_process().ok().or_else(|| in_first_pid_namespace().then(std::process::id)),
+            sees_all_tasks: in_first_pid_namespace(),
             open_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
             // A kernel that was booted with psi=0 has the files and refuses to read them.
             pressure: !read("/proc/pressure/cpu").is_empty(),
@@ -199,12 +211,11 @@ pub(crate) fn lift_memlock() {
     }
 }
 
-/// Gives the process id of a process in the first pid namespace, where it is the one that the kernel's programs see.
-fn first_namespace() -> Option<u32> {
-    use std::os::unix::fs::MetadataExt;
+/// Says whether this process is in the first pid namespace: there its id is the one that the kernel's programs see.
+fn in_first_pid_namespace() -> bool {
     /// `PROC_PID_INIT_INO` of the kernel.
     const FIRST: u64 = 0xefff_fffc;
-    (fs::metadata("/proc/self/ns/pid").ok()?.ino() == FIRST).then(std::process::id)
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|namespace| namespace.ino() == FIRST)
 }
 
 fn read(path: &str) -> String {
@@ -246,36 +257,55 @@ impl Mounts {
         Self(mountinfo.lines().filter_map(parse).collect())
     }
 
+    /// Leaves out what is mounted elsewhere.
+    fn below(&self, path: Option<&Path>) -> Self {
+        let below = |(at, ..): &&(PathBuf, String, String)| path.is_none_or(|path| at.starts_with(path));
+        Self(self.0.iter().filter(below).cloned().collect())
+    }
+
+    /// Finds the first mount of a cgroup hierarchy that shows it from its root; else the first one.
+    fn hierarchy(&self, kind: &str, option: Option<&str>) -> Option<PathBuf> {
+        let all = || self.0.iter().filter(|mount| Self::fits(mount, kind, option)).map(|(path, ..)| path);
+        all().find(|path| is_root(path)).or_else(|| all().next()).cloned()
+    }
+
     /// Finds the first mount of a file system, with an option where one is given.
     fn find(&self, kind: &str, option: Option<&str>) -> Option<PathBuf> {
-        let fits = |(_, found, options): &&(PathBuf, String, String)| {
-            found == kind && option.is_none_or(|option| options.split(',').any(|other| other == option))
-        };
-        self.0.iter().find(fits).map(|(path, ..)| path.clone())
+        self.0.iter().find(|mount| Self::fits(mount, kind, option)).map(|(path, ..)| path.clone())
     }
+
+    fn fits((_, found, options): &(PathBuf, String, String), kind: &str, option: Option<&str>) -> bool {
+        found == kind && option.is_none_or(|option| options.split(',').any(|other| other == option))
+    }
+}
+
+fn is_root(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|directory| directory.ino() == ROOT)
 }
 
 fn cgroups(mounts: &Mounts, controllers: &str) -> Cgroups {
     // "memory <hierarchy> <cgroups> <enabled>"; hierarchy 0 is v2.
     let memory = controllers.lines().find_map(|line| line.strip_prefix("memory\t"));
     let memory = memory.and_then(|line| line.split('\t').next()?.parse().ok()).unwrap_or(0);
-    let (v1, v2) = (mounts.find("cgroup", None).is_some(), mounts.find("cgroup2", None));
+    let (v1, v2) = (mounts.find("cgroup", None).is_some(), mounts.hierarchy("cgroup2", None));
     let mode = match (v1, &v2) {
         (true, Some(_)) => CgroupMode::Hybrid,
         (true, None) => CgroupMode::V1,
         (false, Some(_)) => CgroupMode::V2,
         (false, None) => CgroupMode::None,
     };
-    let cpu = mounts.find("cgroup", Some("cpu"));
+    let cpu = mounts.hierarchy("cgroup", Some("cpu"));
     // "blkio <hierarchy> ..."
     let blkio = controllers.lines().find_map(|line| line.strip_prefix("blkio\t"));
     let blkio = blkio.and_then(|line| line.split('\t').next()?.parse::<i32>().ok()).unwrap_or(0);
-    let io = if blkio == 0 { v2.clone() } else { mounts.find("cgroup", Some("blkio")) };
-    if memory > 0 {
-        let mount = mounts.find("cgroup", Some("memory"));
-        return Cgroups { mode, primary: Hierarchy::Memory, hierarchy_id: memory, mount, unified: v2, cpu, io };
-    }
-    Cgroups { mode, primary: Hierarchy::Unified, hierarchy_id: 0, mount: v2.clone(), unified: v2, cpu, io }
+    let io = if blkio == 0 { v2.clone() } else { mounts.hierarchy("cgroup", Some("blkio")) };
+    let (primary, hierarchy_id, mount) = if memory > 0 {
+        (Hierarchy::Memory, memory, mounts.hierarchy("cgroup", Some("memory")))
+    } else {
+        (Hierarchy::Unified, 0, v2.clone())
+    };
+    let whole = mount.as_deref().is_some_and(is_root);
+    Cgroups { mode, primary, hierarchy_id, mount, whole, unified: v2, cpu, io }
 }
 
 #[cfg(test)]

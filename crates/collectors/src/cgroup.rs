@@ -117,6 +117,12 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         object.attach("cgroup_rmdir__id", &types).map_err(crate::refused)?;
         setup.degrade(format!("the kernel gives no paths of cgroups ({error}); names come from the file system"));
     }
+    if !platform.facts.cgroups.whole {
+        setup.degrade(
+            "only a part of the cgroup hierarchy is to be seen: workloads that are older than the agent have no names, and \
+             no files of cgroups are read; mount the host's and name it in host.cgroup",
+        );
+    }
     setup.watch(object.watch());
     let runtime = setup.runtime().clone();
     let ring = {

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod exporters;
+pub mod host;
 pub mod integrations;
 pub mod otlp;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use agent::{Admin, Agent, Enrich, Health, Limits, Log};
 use exporters::Exporters;
+use host::Host;
 use integrations::Integrations;
 use otlp::Endpoint;
 
@@ -21,6 +23,8 @@ use otlp::Endpoint;
 pub struct Config {
     /// The agent itself.
     pub agent: Agent,
+    /// Where an agent in a container sees what is its host's.
+    pub host: Host,
     /// What is collected.
     pub integrations: Integrations,
     /// Where it goes.
@@ -49,6 +53,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             agent: Agent::default(),
+            host: Host::default(),
             integrations: Integrations::default(),
             exporters: Exporters::default(),
             enrich: Enrich::default(),

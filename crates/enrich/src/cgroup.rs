@@ -15,6 +15,9 @@ const LIMIT: usize = 1 << 20;
 pub struct Hierarchy {
     /// Where it is mounted, such as `/sys/fs/cgroup` or `/sys/fs/cgroup/memory`.
     pub mount: PathBuf,
+    /// Whether the mount shows it from its root. What is below some container's cgroup has other paths than those that
+    /// the kernel reports: of such a part nothing is read.
+    pub whole: bool,
 }
 
 /// What a walk through a hierarchy found.
@@ -27,15 +30,6 @@ pub(crate) struct Walk {
 }
 
 impl Hierarchy {
-    /// Says whether the mount shows the hierarchy from its root, not from some container's cgroup down.
-    ///
-    /// # Errors
-    /// Fails when the mount point cannot be looked at.
-    pub fn is_whole(&self) -> io::Result<bool> {
-        // kernfs gives the root of every hierarchy the id 1.
-        fs::metadata(&self.mount).map(|metadata| metadata.ino() == 1)
-    }
-
     /// Gives the id of the cgroup at a path from the root.
     ///
     /// # Errors
@@ -47,6 +41,9 @@ impl Hierarchy {
     /// Lists all cgroups. What vanishes meanwhile is left out; an unreadable root is an error.
     pub(crate) fn walk(&self, keep_going: impl Fn() -> bool) -> io::Result<Walk> {
         let mut walk = Walk { found: vec![(self.id("/")?, "/".to_owned())], complete: true };
+        if !self.whole {
+            return Ok(Walk { found: Vec::new(), complete: false });
+        }
         let mut next = 0;
         while next < walk.found.len() {
             if !keep_going() || walk.found.len() >= LIMIT {
@@ -70,6 +67,9 @@ impl Hierarchy {
 
     /// Lists the ids and names of the cgroups right below a path.
     pub(crate) fn children(&self, path: &str) -> io::Result<Vec<(u64, String)>> {
+        if !self.whole {
+            return Ok(Vec::new());
+        }
         let directory = self.directory(path);
         // Two links are the directory's name and its own `.`: there is nothing below, which spares reading a leaf.
         if fs::metadata(&directory)?.nlink() == 2 {

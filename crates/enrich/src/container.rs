@@ -46,7 +46,9 @@ const RUNTIMES: &[(&str, &str)] = &[
 pub fn locate(path: &str) -> Place<'_> {
     let mut place = Place::default();
     let mut above = "";
-    for (depth, segment) in path.split('/').filter(|segment| !segment.is_empty()).enumerate() {
+    // A cgroup namespace shows what is outside of its root as `/../..`.
+    let segments = path.split('/').filter(|segment| !matches!(*segment, "" | ".."));
+    for (depth, segment) in segments.enumerate() {
         if let Some(pod) = pod(segment) {
             place = Place { pod: Some(pod), ..Place::default() };
         }

@@ -200,9 +200,12 @@ impl Identities {
             (None, None) => {
                 let mut pairs: Vec<_> = ids().chain(runtime).collect();
                 if pairs.is_empty() {
-                    let unit = unit::unit(path).map(|unit| ("systemd.unit", unit));
-                    let (key, value) = unit.unwrap_or(("cgroup.path", path));
-                    pairs.push((Text::Static(key), value.to_owned().into()));
+                    let unit = unit::unit(path).or_else(|| unit::slice(path)).map(|unit| ("systemd.unit", unit));
+                    let name = unit.unwrap_or(("cgroup.path", path));
+                    let user = unit::user(path).map(|user| ("user.id", user));
+                    pairs.extend(
+                        [name].into_iter().chain(user).map(|(key, value)| (key.into(), value.to_owned().into())),
+                    );
                 }
                 pairs
             }

@@ -173,7 +173,7 @@ impl Census for Workloads {
     fn roots(&self, known: u64) -> Option<(u64, Vec<Root>)> {
         let cache = &self.shared.cache;
         let number = cache.roster();
-        (number != known).then(|| (number, roots::roots(cache.alive())))
+        (self.shared.hierarchy.whole && number != known).then(|| (number, roots::roots(cache.alive())))
     }
 
     fn rules(&self, known: u64) -> Option<(u64, Vec<(u64, Rule)>)> {

@@ -47,6 +47,10 @@ impl Owners {
     pub fn new(cgroups: &Cgroups, census: Arc<dyn Census>) -> Result<Self, &'static str> {
         let mounts = match (&cgroups.io, &cgroups.mount) {
             (io, primary) if io == primary => None,
+            _ if !cgroups.whole => {
+                return Err("only a part of the cgroup hierarchies is to be seen, so that nobody owns block I/O; \
+                            mount the host's and name it in host.cgroup");
+            }
             (Some(io), Some(primary)) => Some(Mounts { io: io.clone(), primary: primary.clone() }),
             _ => return Err("the hierarchy of the I/O controller is not mounted, so that nobody owns block I/O"),
         };

@@ -230,6 +230,7 @@ mod tests {
             files(cgroups, pressure).iter().map(path).collect::<Vec<_>>()
         };
         let v2 = Cgroups {
+            whole: true,
             mode: CgroupMode::V2,
             primary: Hierarchy::Unified,
             hierarchy_id: 0,

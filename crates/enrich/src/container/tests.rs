@@ -86,6 +86,18 @@ fn kubernetes_with_the_systemd_driver() {
         ("/kubepods.slice/kubepods-podPOD_.slice/isulad-ID.scope", "ID", "", "POD"),
         ("/kubepods.slice/kubepods-podPOD_.slice/kata_ID", "ID", "", "POD"),
         ("/kata_overhead/ID", "ID", "", ""),
+        (
+            "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-podSTATIC.slice/cri-containerd-ID.scope",
+            "ID",
+            "containerd",
+            "STATIC",
+        ),
+        ("/kubepods.slice/kubepods-podPOD_.slice/crio-conmon-ID.scope/supervisor", "", "", "POD"),
+        ("/system.slice/crio-conmon-ID.scope", "", "", ""),
+        ("/kubepods.slice/kubepods-podPOD_.slice/crio-ID.scope/system.slice/app.service", "ID", "cri-o", "POD"),
+        // k3s, RKE2 and MicroK8s run the kubelet within a unit of their own.
+        ("/system.slice/k3s.service/kubepods/burstable/podPOD/ID", "ID", "", "POD"),
+        ("/k3s/kubepods/besteffort/podPOD/ID", "ID", "", "POD"),
     ]);
 }
 
@@ -138,6 +150,39 @@ fn kubernetes_inside_containers() {
             "POD",
         ),
         ("/docker/OUTER/docker/ID", "ID", "docker", ""),
+        // kind on rootless Podman and on rootless Docker; minikube.
+        (
+            "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-OUTER.scope/container/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-podPOD_.slice/cri-containerd-ID.scope",
+            "ID",
+            "containerd",
+            "POD",
+        ),
+        (
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/docker.service/docker/OUTER/kubelet/kubepods/podPOD/ID",
+            "ID",
+            "",
+            "POD",
+        ),
+        ("/docker/OUTER/kubepods.slice/kubepods-podPOD_.slice/docker-ID.scope", "ID", "docker", "POD"),
+        // Docker in Docker, where the inner one has either driver, and its own daemons.
+        ("/system.slice/docker-OUTER.scope/system.slice/docker-ID.scope", "ID", "docker", ""),
+        ("/system.slice/docker-OUTER.scope/system.slice/containerd.service", "OUTER", "docker", ""),
+        ("/docker/OUTER/init", "OUTER", "docker", ""),
+        ("/docker/OUTER/system.slice/docker-ID.scope/init.scope", "ID", "docker", ""),
+    ]);
+}
+
+/// As `/proc/PID/cgroup` shows them in a cgroup namespace.
+#[test]
+fn paths_out_of_a_cgroup_namespace() {
+    check(&[
+        ("/../../kubepods/burstable/podPOD/ID", "ID", "", "POD"),
+        ("/../cri-containerd-ID.scope", "ID", "containerd", ""),
+        ("/../../kubepods-burstable-podPOD_.slice/cri-containerd-ID.scope/init.scope", "ID", "containerd", "POD"),
+        ("/../../../system.slice/docker-ID.scope", "ID", "docker", ""),
+        ("/../default/redis", "redis", "containerd", ""),
+        ("/..", "", "", ""),
+        ("/../../init.scope", "", "", ""),
     ]);
 }
 
@@ -160,6 +205,16 @@ fn docker_and_podman() {
         ("/libpod_parent/OUTER/libpod-ID", "ID", "podman", ""),
         ("/libpod_parent/OUTER", "", "", ""),
         ("/libpod_parent/conmon", "", "", ""),
+        ("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-conmon-ID.scope", "", "", ""),
+        ("/user.slice/user-1000.slice/user@1000.service/user.slice/podman-4711.scope", "", "", ""),
+        (
+            "/user.slice/user-1000.slice/user@1000.service/user.slice/user-libpod_pod_OUTER.slice/libpod-ID.scope/container",
+            "ID",
+            "podman",
+            "",
+        ),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/web.service/libpod-payload-ID", "ID", "podman", ""),
+        ("/machine.slice/libpod-ID.scope/init.scope", "ID", "podman", ""),
         ("/system.slice/web.service/libpod-payload-ID", "ID", "podman", ""),
         ("/system.slice/var-lib-docker-overlay2-ID-merged.mount", "", "", ""),
         ("/system.slice/ID-1f2e3d.service", "", "", ""),

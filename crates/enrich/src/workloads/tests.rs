@@ -27,7 +27,7 @@ impl Fake {
     }
 
     fn hierarchy(&self) -> Hierarchy {
-        Hierarchy { mount: self.0.clone() }
+        Hierarchy { mount: self.0.clone(), whole: true }
     }
 
     fn start(&self) -> Workloads {
@@ -129,7 +129,7 @@ fn an_executable_has_its_name_beside_that_of_its_workload() {
 
 #[test]
 fn a_missing_mount_is_an_error() {
-    let hierarchy = Hierarchy { mount: "/no/such/place".into() };
+    let hierarchy = Hierarchy { mount: "/no/such/place".into(), whole: true };
     let error = Workloads::start(hierarchy, &Settings::default()).err().unwrap();
     assert!(error.to_string().contains("/no/such/place"), "{error}");
 }
@@ -252,7 +252,7 @@ fn real_cgroups_are_found_and_buried() {
         println!("SKIPPED real_cgroups_are_found_and_buried: cannot make a cgroup: {error}");
         return;
     }
-    let hierarchy = Hierarchy { mount: mount.to_owned() };
+    let hierarchy = Hierarchy { mount: mount.to_owned(), whole: true };
     let workloads = Workloads::start(hierarchy.clone(), &Settings::default()).unwrap();
     let name = root.file_name().unwrap().to_str().unwrap();
     let mut ids = BTreeSet::new();

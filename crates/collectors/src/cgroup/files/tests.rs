@@ -52,6 +52,7 @@ impl Fixture {
 
     fn facts(&self) -> Facts {
         let cgroups = Cgroups {
+            whole: true,
             mode: CgroupMode::V2,
             primary: Hierarchy::Unified,
             hierarchy_id: 0,
