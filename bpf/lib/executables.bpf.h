@@ -11,7 +11,8 @@
 #include "maps.bpf.h"
 #include "task.bpf.h"
 
-const volatile u32 owners_by = OWNERS_UNIFIED;
+/* Where user space says which cgroups, programs need not look at `hierarchy`, too. */
+const volatile u32 owners_by = OWNERS_CGROUPS;
 const volatile u64 executable_seed = 0;       /* so that nobody can choose two names with one hash */
 const volatile u32 executable_cache_mask = 0; /* slots of executable_cache - 1 */
 
@@ -79,24 +80,28 @@ static __noinline u64 executable_in(struct task_struct *task, u64 cgroup)
 static __always_inline u64 owner_of_task(struct task_struct *task)
 {
 	u32 by = owners_by;
+	u64 cgroup;
 
 	if (by == OWNERS_UNIFIED)
 		return unified_cgroup(task);
 	if (by == OWNERS_MEMORY)
 		return memory_cgroup(task);
-	return executable_in(task, cgroup_of(task));
+	cgroup = cgroup_of(task);
+	return by == OWNERS_EXECUTABLES ? executable_in(task, cgroup) : cgroup;
 }
 
 /* The same of the current task. */
 static __always_inline u64 task_owner(struct task_struct *task)
 {
 	u32 by = owners_by;
+	u64 cgroup;
 
 	if (by == OWNERS_UNIFIED)
 		return TASK_UNIFIED(task);
 	if (by == OWNERS_MEMORY)
 		return TASK_MEMORY(task);
-	return executable_in(task, task_cgroup(task));
+	cgroup = task_cgroup(task);
+	return by == OWNERS_EXECUTABLES ? executable_in(task, cgroup) : cgroup;
 }
 
 /* The same in the hooks of packets. */

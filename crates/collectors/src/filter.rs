@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
+use bpf::abi::executable::{OWNERS_MEMORY, OWNERS_UNIFIED};
 use bpf::abi::filter::{COMM_EXCLUDE, COMM_INCLUDE, CommRule, comm, comm_slot};
+use bpf::probe::Hierarchy;
 use bpf::{Loader, Object};
 use runtime::{MakeError, Platform};
 
@@ -24,7 +26,13 @@ pub fn tune(loader: Loader, platform: &Platform) -> Loader {
     let loader = loader.constant("own_tgid", &platform.excluded_process.unwrap_or_default());
     let loader = match &platform.executables {
         Some(executables) => executables.share(loader),
-        None => loader.constant("owners_by", &(platform.facts.cgroups.primary as u32)),
+        None => loader.constant(
+            "owners_by",
+            &match platform.facts.cgroups.primary {
+                Hierarchy::Unified => OWNERS_UNIFIED,
+                Hierarchy::Memory => OWNERS_MEMORY,
+            },
+        ),
     };
     share(loader, platform)
 }

@@ -5,8 +5,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Set in the id of an executable, and in no cgroup's.
 pub const EXECUTABLE: u64 = 1 << 63;
 
-/// A value of the constant `owners_by`: executables are told apart; other values are those of `hierarchy`.
-pub const OWNERS_EXECUTABLES: u32 = 2;
+/// A value of the constant `owners_by`: cgroups of version 2.
+pub const OWNERS_UNIFIED: u32 = 1;
+/// A value of the constant `owners_by`: cgroups of the v1 memory controller.
+pub const OWNERS_MEMORY: u32 = 2;
+/// A value of the constant `owners_by`: executables within cgroups.
+pub const OWNERS_EXECUTABLES: u32 = 3;
 
 /// What an id of `executables` stands for.
 #[repr(C)]
