@@ -32,7 +32,8 @@ impl Source {
         std::fs::create_dir_all(directory.join("cgroups")).unwrap();
         let filters_pods = !options.namespaces.is_empty() || !options.selector.selects_all();
         let settings = Settings { expects: vec![Kind::Pods], filters_pods, ..Settings::default() };
-        let workloads = Workloads::start(Hierarchy { mount: directory.join("cgroups") }, &settings).map(Arc::new);
+        let workloads =
+            Workloads::start(Hierarchy { mount: directory.join("cgroups"), whole: true }, &settings).map(Arc::new);
         let workloads = workloads.unwrap();
         let runtime = Runtime::new().unwrap();
         let kubeconfig: Option<PathBuf> = Some(server.kubeconfig(&directory));
