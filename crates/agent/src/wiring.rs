@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bpf::probe::Facts;
 use config::{Config, Enabled, Loaded, Sources, Switch};
 use enrich::kubernetes::{KUBERNETES, Kubernetes, parse_selector};
-use enrich::{Hierarchy, Peers, Settings, State, Workloads};
+use enrich::{Hierarchy, Kind, Peers, Settings, State, Workloads, runtimes};
 use export::http::auth::Auth;
 use export::http::tls::TlsOptions;
 use export::{otlp, prometheus};
@@ -104,6 +104,7 @@ pub fn workloads(
         return Err(Failure::new(Exit::Unable, format!("no cgroup hierarchy is to be seen: {fix}")));
     };
     let kubernetes = kubernetes(config)?;
+    let places = runtimes::Places::usual(|path| config.host.file(path));
     let settings = Settings {
         granularity: match config.integrations.ebpf.granularity {
             Granularity::Node => enrich::Granularity::Node,
@@ -114,7 +115,10 @@ pub fn workloads(
         add: config.enrich.attributes.add.clone(),
         container_filter: config.integrations.ebpf.container_filter.clone(),
         filters_pods: filters_pods(config),
-        expects: kubernetes.is_ok().then_some(enrich::Kind::Pods).into_iter().collect(),
+        expects: [(kubernetes.is_ok(), Kind::Pods), (!places.readable().is_empty(), Kind::Containers)]
+            .into_iter()
+            .filter_map(|(named, kind)| named.then_some(kind))
+            .collect(),
         ..Settings::default()
     };
     let started = Workloads::start(Hierarchy { mount, whole: facts.cgroups.whole }, &settings);
@@ -123,6 +127,9 @@ pub fn workloads(
         Ok(kubernetes) => drop(tokio::spawn(kubernetes.follow(Arc::clone(&workloads)))),
         Err(why) => workloads.report(KUBERNETES, State::Off(why)),
     }
+    runtimes::start(places, &workloads).map_err(|error| {
+        Failure::new(Exit::Unable, format!("cannot start the thread that names containers: {error}"))
+    })?;
     Ok(workloads)
 }
 

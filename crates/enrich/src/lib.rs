@@ -15,6 +15,7 @@ mod members;
 mod pairs;
 pub mod peers;
 mod roots;
+pub mod runtimes;
 mod source;
 mod stats;
 pub mod unit;

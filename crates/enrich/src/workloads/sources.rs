@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Workloads;
+use crate::container;
 use crate::directory::{Container, Kind, Pod};
 use crate::source::{Source, State};
 
@@ -24,6 +25,22 @@ impl Workloads {
     /// Gives the UIDs of the pods that are not gone.
     pub fn pods(&self) -> Vec<Arc<str>> {
         self.shared.identities.directory.pods()
+    }
+
+    /// Gives the ids of the containers outside of pods whose cgroups exist, and the number of that list; nothing while the
+    /// list is still the one that has the number `known`.
+    pub fn containers(&self, known: u64) -> Option<(u64, Vec<String>)> {
+        let cache = &self.shared.cache;
+        let number = cache.roster();
+        let ids = || {
+            let ids = cache.alive().into_iter().filter_map(|alive| {
+                let place = container::locate(&alive.path);
+                let container = place.container.filter(|_| place.pod.is_none())?;
+                Some(container.id.into_owned())
+            });
+            ids.collect()
+        };
+        (number != known).then(|| (number, ids()))
     }
 
     /// Notes what a container outside of pods is now; says no when there is no room for it.
