@@ -375,7 +375,7 @@ fn a_pod_takes_little_memory() {
     const PODS: u32 = 2000;
     let directory = directory("kubernetes-memory");
     let settings = Settings { expects: vec![Kind::Pods], ..Settings::default() };
-    let workloads = Workloads::start(Hierarchy { mount: directory }, &settings).unwrap();
+    let workloads = Workloads::start(Hierarchy { mount: directory, whole: true }, &settings).unwrap();
     let name = |key: &'static str, value: String| (model::Text::Static(key), value.into());
     let fill = |number: u32| {
         let container = |at: u32| Container {
