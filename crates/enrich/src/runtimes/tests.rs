@@ -33,7 +33,9 @@ impl Root {
     /// Gives the names of a container, or what is wrong.
     fn find(&self, id: &str) -> String {
         match self.places().find(id) {
-            Ok(Some(container)) => container.names.iter().map(|(key, value)| format!("{key}={value} ")).collect(),
+            Ok(Some(container)) => {
+                container.names.iter().flat_map(|(key, value)| [key.as_str(), "=", value.as_str(), " "]).collect()
+            }
             Ok(None) => "nothing".to_owned(),
             Err(error) => error.to_string(),
         }
