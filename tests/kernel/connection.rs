@@ -203,9 +203,11 @@ fn a_flood_of_a_million_connections_loses_nothing_uncounted() {
         let lost = amount(scrape, &[("otel_metric_overflow", "true")]);
         let all = amount(scrape, &[]);
         println!("{named:?} named, {lost:?} lost, {all:?} in all; the hook had {}", network(scrape, &[]));
-        assert!(named.0 <= sent.0 && named.0 + lost.0 >= sent.0, "{named:?} and {lost:?}");
-        // Others on this machine send, too: at a quiet moment both counted the same.
-        (all.0 == network(scrape, &[])).then_some(())
+        assert!(named.0 <= sent.0, "{named:?}");
+        // Others on this machine send, too, and may have lost at most what they sent.
+        let others = network(scrape, &[]) - sent.0;
+        let excess = named.0 + lost.0 - sent.0;
+        (0.0 <= excess && excess <= others).then_some(())
     });
     assert!(agent.scrape().value("telesonde_bpf_map_overflow_total", &[("map", "connections")]) > Some(0.0));
     agent.stop();
