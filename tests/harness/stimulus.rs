@@ -141,7 +141,7 @@ fn all_compile() {
         let name = entry.file_name().into_string().unwrap();
         if name.ends_with(".bpf.c") {
             bpf(&name);
-        } else if !name.starts_with("compat") && !name.ends_with(".h") {
+        } else if !name.starts_with("compat") && entry.path().extension().is_some_and(|kind| kind == "c") {
             compile(&name, &["-O1", "-Wall", "-Werror", "-pthread"], &["clang", "cc"]).unwrap();
         }
     }
