@@ -25,6 +25,8 @@ struct {
 /* 128 B an entry: the places of connections whose socket has others, too. */
 MAP(HASH, tuples, struct tuple, u64, 4096, ON_DEMAND);
 RING(overflow, 128 * 1024);
+/* Read by nobody: it lets the object's types describe what the ring carries. */
+const volatile struct stray stray_layout = {};
 MAP(PERCPU_ARRAY, lost, u32, struct connection_loss, 1, 0);
 
 /* A place is a slot and its generation. */

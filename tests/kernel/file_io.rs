@@ -156,7 +156,7 @@ fn what_does_not_fit_overflows_whole() {
 fn counted(program: &str, action: &str) -> Result<(u64, u64, u64), Error> {
     let (facts, types, mount) = (bpf::probe::Facts::gather(), Types::load(None)?, Mount::tmpfs());
     let hierarchy = facts.cgroups.primary as u32;
-    let loader = Loader::new("file_io").constant("hierarchy", &hierarchy).constant("owners_by", &hierarchy);
+    let loader = Loader::new("file_io").constant("hierarchy", &hierarchy);
     let mut object = loader.histogram("file_latency", HistShape::new(0, 4, 40)).load(&types)?;
     object.attach(program, &types)?;
     let cgroup = Cgroup::new("files-way");

@@ -328,8 +328,10 @@ fn short_connections_of_many_tasks_lose_nothing() {
         let scrape = agent.scrape();
         let resets = counts(&scrape, clients, "ipv4")[3];
         assert!(resets >= f64::from(EACH / 2) + missed, "{resets} resets");
-        assert_eq!(states(&scrape, clients), numbers([]));
-        assert_eq!(states(&scrape, servers), numbers([("listen", 1)]));
+        // A last change that the kernel skipped leaves its connection in the state before.
+        assert!(states(&scrape, clients).values().sum::<f64>() <= -missed);
+        let servers = states(&scrape, servers);
+        assert!(servers["listen"] == 1.0 && servers.values().sum::<f64>() <= 1.0 - missed, "{servers:?}");
     }
     assert_eq!(agent.scrape().sum("telesonde_events_lost_total", &[("collector", "tcp")]), 0.0);
     agent.stop();

@@ -7,7 +7,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("log: {levle: info}\n", "f.yaml:1:7: log.levle is not a known key; did you mean level?"),
     (
         "colour: red\n",
-        "f.yaml:1:1: colour is not a known key; the keys here are agent, integrations, exporters, enrich, series_ttl, limits, health, admin, log, shutdown_timeout",
+        "f.yaml:1:1: colour is not a known key; the keys here are agent, host, integrations, exporters, enrich, series_ttl, limits, health, admin, log, shutdown_timeout",
     ),
     (
         "series_ttl: 15\n",
@@ -95,7 +95,7 @@ const MISTAKES: &[(&str, &str)] = &[
         "health: {listen: '127.0.0.1:9464'}\n",
         "f.yaml:1:18: health.listen: exporters.prometheus.listen listens on 127.0.0.1:9464 too; give one of them another port",
     ),
-    ("- a\n- b\n", "f.yaml:1:1: the configuration must be a map of agent, integrations and others, not a list"),
+    ("- a\n- b\n", "f.yaml:1:1: the configuration must be a map of agent, host and others, not a list"),
     ("log: {level: info}\nlog: {level: warn}\n", "f.yaml:2:1: log is given twice, first on line 1; keep one of them"),
 ];
 
