@@ -3,50 +3,15 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::error::Error;
-use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bpf::abi::histogram::HistShape;
 use bpf::{Loader, Types};
-use model::{Answer, Census, CgroupChange, Peers, Resolver, Rule, Subject};
+use model::{Census, CgroupChange, Nobody, Rule};
 use runtime::{CgroupRules, Descriptor, Own, Platform, Setup};
 use serde_json::Value;
-
-/// Nothing dies here.
-struct NoCgroups;
-
-impl Census for NoCgroups {
-    fn changed(&self, _: CgroupChange) {}
-
-    fn removed_for(&self, _: u64) -> Option<Duration> {
-        None
-    }
-}
-
-/// Nobody is named here.
-struct Nobody;
-
-impl Resolver for Nobody {
-    fn generation(&self) -> u64 {
-        0
-    }
-
-    fn resolve(&self, _: Subject) -> Answer {
-        Answer::Known(Arc::default())
-    }
-}
-
-impl Peers for Nobody {
-    fn generation(&self) -> u64 {
-        0
-    }
-
-    fn find(&self, _: IpAddr) -> u32 {
-        0
-    }
-}
 
 /// What is attached; dropping it detaches it.
 pub type Attached = Vec<Box<dyn Any>>;
@@ -173,7 +138,7 @@ impl Workshop {
 fn platform(types: &Types) -> Platform {
     Platform {
         facts: bpf::probe::Facts::gather(),
-        census: Arc::new(NoCgroups),
+        census: Arc::new(Nobody),
         peers: Arc::new(Nobody),
         sections: HashMap::new(),
         shared: Mutex::default(),

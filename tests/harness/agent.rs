@@ -176,6 +176,20 @@ impl Agent {
         eventually(what, || look(&self.scrape()))
     }
 
+    /// Scrapes until bytes and packets, or any other two amounts, are so many; never more.
+    pub fn until_exactly(&self, what: &str, expected: (f64, f64), read: impl Fn(&Scrape) -> (f64, f64)) {
+        let mut last = (-1.0, -1.0);
+        self.until(&format!("{what} has {expected:?}"), |scrape| {
+            let now = read(scrape);
+            if now != last {
+                println!("{what} has {now:?}, not yet {expected:?}");
+            }
+            last = now;
+            assert!(now.0 <= expected.0 && now.1 <= expected.1, "{what}: {now:?}, not {expected:?}");
+            (now == expected).then_some(())
+        });
+    }
+
     /// Gives how many entries of a kernel map of the syscalls collector are in use.
     pub fn map_entries(&self, map: &str) -> u64 {
         let status = self.status().unwrap();

@@ -36,16 +36,7 @@ fn to(cgroup: &Cgroup) -> (&str, &str) {
 
 /// Scrapes until there is an amount under these labels, never more.
 fn expect(agent: &Agent, labels: &[(&str, &str)], expected: Amount) {
-    let mut last = (-1.0, 0.0);
-    agent.until(&format!("{labels:?} has {expected:?}"), |scrape| {
-        let now = amount(scrape, labels);
-        if now != last {
-            println!("{labels:?} has {now:?}, not yet {expected:?}");
-        }
-        last = now;
-        assert!(last.0 <= expected.0 && last.1 <= expected.1, "{labels:?}: {last:?}, not {expected:?}");
-        (last == expected).then_some(())
-    });
+    agent.until_exactly(&format!("{labels:?}"), expected, |scrape| amount(scrape, labels));
 }
 
 /// Sends datagrams from one namespace to an address of the other, which must count once, under both workloads.

@@ -33,18 +33,9 @@ fn amount(scrape: &Scrape, path: &str, labels: &[(&str, &str)]) -> Amount {
     (scrape.sum(BYTES, &labels), scrape.sum(PACKETS, &labels))
 }
 
-/// Scrapes until a workload has an amount under these labels, and all of it under these.
+/// Scrapes until a workload has an amount under these labels, never more.
 fn expect(agent: &Agent, path: &str, labels: &[(&str, &str)], expected: Amount) {
-    let mut last = (0.0, 0.0);
-    agent.until(&format!("{path} {labels:?} has {expected:?}"), |scrape| {
-        let now = amount(scrape, path, labels);
-        if now != last {
-            println!("{path} {labels:?} has {now:?}, not yet {expected:?}");
-        }
-        last = now;
-        assert!(last.0 <= expected.0 && last.1 <= expected.1, "{path} {labels:?}: {last:?}, not {expected:?}");
-        (last == expected).then_some(())
-    });
+    agent.until_exactly(&format!("{path} {labels:?}"), expected, |scrape| amount(scrape, path, labels));
 }
 
 fn way<'l>(direction: &'l str, transport: &'l str, family: &'l str) -> [(&'l str, &'l str); 3] {

@@ -99,7 +99,7 @@ struct State {
 
 impl State {
     fn sweep(&mut self) -> Result<(), bpf::Error> {
-        self.slots.sweep(&mut self.pairs, crate::account::now(), |_| {})
+        self.slots.sweep(&mut self.pairs, crate::account::now())
     }
 
     fn add(&mut self, strays: &[Stray]) {

@@ -7,12 +7,14 @@ pub mod event;
 pub mod histogram;
 pub mod metric;
 pub mod name;
+pub mod nobody;
 pub mod snapshot;
 pub mod source;
 pub mod subject;
 
 pub use attributes::{Attribute, Attributes, Rendering, Text};
 pub use metric::{Kind, Metric, MetricRef};
+pub use nobody::Nobody;
 pub use snapshot::{Buckets, Family, HistogramPoint, NumberPoint, Points, Scope, Series, Snapshot, Value};
 pub use source::Source;
 pub use subject::{Answer, Census, CgroupChange, Executable, Executables, Party, Peers, Resolver, Root, Rule, Subject};

@@ -150,7 +150,7 @@ fn skipped_here(programs: &[PathBuf], columns: &[table::Column]) -> Result<Vec<S
 fn record() -> Result<()> {
     let directory = process::target().join("kernel/consoles");
     let mut columns = Vec::new();
-    for entry in fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?.flatten() {
+    for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
         let title = entry.file_name().to_string_lossy().into_owned();
         columns.push(table::Column::read(&title, &fs::read_to_string(entry.path())?));
     }
@@ -172,6 +172,9 @@ fn record() -> Result<()> {
         if !skipped.is_empty() {
             let _ = write!(text, "\nSkipped:\n\n{}", skipped.into_iter().collect::<String>());
         }
+    }
+    if normal.is_empty() && others.is_empty() {
+        text.push_str("\nNo run of the present suite is recorded yet.\n");
     }
     let path = process::root().join("docs/kernels.md");
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))

@@ -41,10 +41,15 @@ pub fn ready() -> Option<Types> {
         Ok(types) => Some(types),
         Err(error) => {
             assert!(std::env::var_os("TELESONDE_REQUIRE_BPF").is_none(), "{error}");
-            println!("skipped: {error}");
+            skip(&error);
             None
         }
     }
+}
+
+/// Says that this test did not run, as `cargo xtask test` counts it.
+pub fn skip(reason: &impl std::fmt::Display) {
+    println!("SKIPPED {}: {reason}", thread::current().name().unwrap_or("a test"));
 }
 
 /// A cgroup of the primary hierarchy, removed in the end.

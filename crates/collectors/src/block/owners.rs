@@ -131,17 +131,9 @@ impl Census for Owners {
 
 #[cfg(test)]
 mod tests {
+    use model::Nobody;
+
     use super::*;
-
-    struct Nobody;
-
-    impl Census for Nobody {
-        fn changed(&self, _: CgroupChange) {}
-
-        fn removed_for(&self, _: u64) -> Option<Duration> {
-            None
-        }
-    }
 
     #[test]
     fn paths_join_two_hierarchies() {

@@ -5,6 +5,7 @@
 //! once nobody can still be adding, it is read for the last time, emptied and put on the stack of free ones. So
 //! nothing is lost in between.
 
+use std::mem::offset_of;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,10 +15,16 @@ use bpf::{Error, Mapped, Object, Stack, Table};
 
 use super::pairs::Pairs;
 
-/// Words of a slot, as `bpf/connection.h` lays it out.
-const GENERATION: usize = 6;
-const SENT: usize = 10;
-const RECEIVED: usize = 12;
+/// Gives which word of a slot is at an offset.
+const fn word(offset: usize) -> usize {
+    offset / size_of::<u64>()
+}
+
+const GENERATION: usize = word(offset_of!(Connection, generation));
+const LAST: usize = word(offset_of!(Connection, last));
+const CLOSED: usize = word(offset_of!(Connection, closed));
+const SENT: usize = word(offset_of!(Connection, sent));
+const RECEIVED: usize = word(offset_of!(Connection, received));
 
 /// How long a program may still be adding to a slot that it found before it was taken back.
 const GRACE: u64 = Duration::from_millis(100).as_nanos() as u64;
@@ -97,17 +104,11 @@ impl Slots {
         self.connections.get(slot as usize).unwrap_or_default()
     }
 
-    /// Looks through the table: what has grown goes to the pairs, and what is over goes back. `ended` is shown every
-    /// connection that is over.
+    /// Looks through the table: what has grown goes to the pairs, and what is over goes back.
     ///
     /// # Errors
     /// Fails when the kernel refuses to change its maps.
-    pub(super) fn sweep(
-        &mut self,
-        pairs: &mut Pairs,
-        now: u64,
-        mut ended: impl FnMut(&Connection),
-    ) -> Result<(), Error> {
+    pub(super) fn sweep(&mut self, pairs: &mut Pairs, now: u64) -> Result<(), Error> {
         self.meet(pairs);
         if pairs.is_renamed() {
             self.rename(pairs);
@@ -126,7 +127,7 @@ impl Slots {
                     self.count(slot, pairs);
                     self.release(slot, pairs)?;
                 }
-                Stage::Live if self.is_over(slot, now, crowded) => self.take_back(slot, pairs, now, &mut ended)?,
+                Stage::Live if self.is_over(slot, now, crowded) => self.take_back(slot, pairs, now)?,
                 _ => {}
             }
         }
@@ -205,8 +206,6 @@ impl Slots {
     }
 
     fn is_over(&self, slot: usize, now: u64, crowded: bool) -> bool {
-        const CLOSED: usize = 9;
-        const LAST: usize = 8;
         let words = self.connections.words(slot);
         if words[CLOSED].load(Ordering::Relaxed) != 0 {
             return true;
@@ -224,13 +223,7 @@ impl Slots {
         silent >= if crowded { most.min(CROWDED) } else { most }
     }
 
-    fn take_back(
-        &mut self,
-        slot: usize,
-        pairs: &mut Pairs,
-        now: u64,
-        ended: &mut impl FnMut(&Connection),
-    ) -> Result<(), Error> {
+    fn take_back(&mut self, slot: usize, pairs: &mut Pairs, now: u64) -> Result<(), Error> {
         let connection = self.get(slot as u32);
         // Not to be found first: who asks now makes another one.
         if self.tuples.get(&connection.tuple)?.is_some_and(|place| place as u32 == slot as u32) {
@@ -242,7 +235,6 @@ impl Slots {
         life.generation = life.generation.wrapping_add(1);
         pairs.close(life.pair);
         pairs.forget(slot as u32);
-        ended(&connection);
         Ok(())
     }
 

@@ -1,49 +1,17 @@
 //! A manager with the one collector, and a look at its snapshots.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hubble::server::{Player, Script, Setup, Step};
-use model::{Answer, Attributes, Census, CgroupChange, Peers, Points, Resolver, Source, Subject};
+use model::{Attributes, Nobody, Points, Source};
 use runtime::{Buffer, Bus, Limits, Manager, Options, Own, Platform, Selection, State};
 use serde_json::{Value, json};
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-struct NoCgroups;
-
-impl Census for NoCgroups {
-    fn changed(&self, _: CgroupChange) {}
-
-    fn removed_for(&self, _: u64) -> Option<Duration> {
-        None
-    }
-}
-
-impl Peers for NoCgroups {
-    fn generation(&self) -> u64 {
-        0
-    }
-
-    fn find(&self, _: IpAddr) -> u32 {
-        0
-    }
-}
-
-struct Nameless;
-
-impl Resolver for Nameless {
-    fn generation(&self) -> u64 {
-        0
-    }
-
-    fn resolve(&self, _: Subject) -> Answer {
-        Answer::Known(Arc::default())
-    }
-}
 
 /// A running collector.
 pub struct World {
@@ -85,11 +53,11 @@ impl World {
         let mut section = json!({"mode": "node", "hubble_node_address": address});
         section.as_object_mut().unwrap().extend(keys.as_object().cloned().unwrap_or_default());
         let own = Own::new();
-        let bus = Arc::new(Bus::new(Arc::new(Nameless), 1, 1_000));
+        let bus = Arc::new(Bus::new(Arc::new(Nobody), 1, 1_000));
         let platform = Platform {
             facts: bpf::probe::Facts::gather(),
-            census: Arc::new(NoCgroups),
-            peers: Arc::new(NoCgroups),
+            census: Arc::new(Nobody),
+            peers: Arc::new(Nobody),
             sections: HashMap::new(),
             shared: Mutex::default(),
             btf_path: None,
@@ -127,7 +95,7 @@ impl World {
         };
         let platform = Arc::new(platform);
         let manager =
-            Manager::start(options, vec![selection], &platform, Arc::new(Nameless), own, runtime.handle()).unwrap();
+            Manager::start(options, vec![selection], &platform, Arc::new(Nobody), own, runtime.handle()).unwrap();
         Self { manager, bus, runtime }
     }
 

@@ -3,7 +3,6 @@
 mod scripted;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -11,45 +10,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use model::source::Pending;
-use model::{Answer, Attributes, Census, CgroupChange, Peers, Points, Resolver, Snapshot, Source, Subject};
+use model::{Attributes, Nobody, Points, Snapshot, Source};
 use opentelemetry::KeyValue;
 use scripted::{Act, Birth, DEPTH, FIRST_COLLECTOR, Life, SECOND_COLLECTOR, STEADY_COLLECTOR, STEP, Script, World};
 use telesonde_runtime::{Descriptor, Limits, Manager, Options, Own, Platform, Selection, StartError, State};
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct NoCgroups;
-
-impl Census for NoCgroups {
-    fn changed(&self, _: CgroupChange) {}
-
-    fn removed_for(&self, _: u64) -> Option<Duration> {
-        None
-    }
-}
-
-impl Peers for NoCgroups {
-    fn generation(&self) -> u64 {
-        0
-    }
-
-    fn find(&self, _: IpAddr) -> u32 {
-        0
-    }
-}
-
-struct Nameless;
-
-impl Resolver for Nameless {
-    fn generation(&self) -> u64 {
-        0
-    }
-
-    fn resolve(&self, _: Subject) -> Answer {
-        Answer::Known(Arc::default())
-    }
-}
 
 fn options() -> Options {
     Options {
@@ -76,8 +43,8 @@ fn steady(world: &str) -> Selection {
 fn start_with(options: Options, selections: Vec<Selection>, own: Own) -> Result<Manager, StartError> {
     let platform = Platform {
         facts: bpf::probe::Facts::gather(),
-        census: Arc::new(NoCgroups),
-        peers: Arc::new(NoCgroups),
+        census: Arc::new(Nobody),
+        peers: Arc::new(Nobody),
         sections: HashMap::new(),
         shared: Mutex::default(),
         btf_path: None,
@@ -87,7 +54,7 @@ fn start_with(options: Options, selections: Vec<Selection>, own: Own) -> Result<
         ring_bytes: 4096,
         perf_bytes: 8192,
         buffer: telesonde_runtime::Buffer::Auto,
-        bus: Arc::new(telesonde_runtime::Bus::new(Arc::new(Nameless), 0, 0)),
+        bus: Arc::new(telesonde_runtime::Bus::new(Arc::new(Nobody), 0, 0)),
         process_filter: Vec::new(),
         exclude_processes: Vec::new(),
         cgroup_rules: None,
@@ -96,14 +63,7 @@ fn start_with(options: Options, selections: Vec<Selection>, own: Own) -> Result<
         sample_every: 1,
         meters: own.provider(),
     };
-    Manager::start(
-        options,
-        selections,
-        &Arc::new(platform),
-        Arc::new(Nameless),
-        own,
-        &tokio::runtime::Handle::current(),
-    )
+    Manager::start(options, selections, &Arc::new(platform), Arc::new(Nobody), own, &tokio::runtime::Handle::current())
 }
 
 fn start(selections: Vec<Selection>) -> Manager {
