@@ -11,7 +11,9 @@ use super::{id, owned, pod, restart, run, uid};
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::apiserver::{ApiServer, Mood, NODE};
 use crate::harness::cgroup::Cgroup;
+use crate::harness::netns::Pair;
 use crate::harness::scrape::Scrape;
+use crate::harness::traffic::Traffic;
 use crate::harness::{directory, live, stimulus};
 
 const COUNT: &str = "ebpf_syscall_count_total";
@@ -345,4 +347,56 @@ fn check_tells_of_the_api_server() {
     assert!(denied["ok"] == false && denied["fix"].as_str().unwrap().contains("the right to list pods"), "{denied}");
     let missing = found(Path::new("/no/such/kubeconfig"));
     assert!(missing["fix"].as_str().unwrap().contains("/no/such/kubeconfig"), "{missing}");
+}
+
+/// Who has an address that no socket of this node has: the pod that the API says has it, or had it last; not one that
+/// shares the node's address; else the configured network.
+#[test]
+fn peers_are_pods_by_their_addresses_then_networks() {
+    const BYTES: &str = "ebpf_connection_bytes_total";
+    let _kernel = live!();
+    let server = ApiServer::start();
+    let addressed = |name: &str, number, addresses: &[&str], host: bool| {
+        let mut pod = pod(name, &uid(number));
+        run(&mut pod, &id(number));
+        let all: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+        pod["status"]["podIPs"] = json!(all);
+        pod["status"]["podIP"] = json!(addresses[0]);
+        pod["spec"]["hostNetwork"] = json!(host);
+        pod
+    };
+    server.put(addressed("db-0", 1, &["10.99.0.9", "fd00::9"], false));
+    server.put(addressed("proxy-0", 2, &["10.99.0.8"], true));
+    let kubeconfig = server.kubeconfig(&directory("peers"));
+    let enrich = format!("kubernetes: {{kubeconfig: \"{}\"}}, networks: {{lab: [10.99.0.0/16]}}", kubeconfig.display());
+    let collectors = ["connection: {enabled: require}"];
+    let agent = Agent::start(Wish { collectors: &collectors, enrich: &enrich, node: NODE, ..Wish::default() });
+    let (pair, sender) = (Pair::new(), Cgroup::new("to-peers"));
+    for address in ["10.99.0.8", "10.99.0.9", "fd00::9"] {
+        let to = ["lladdr", "02:00:00:00:00:02", "dev", "veth", "nud", "permanent"];
+        pair.client.ip(&[&["neighbour", "add", address], &to[..]].concat());
+    }
+    let send = |address: &str| Traffic::run(&pair.client, &sender, &["udp_send", address, "7000", "101", "300"]);
+    let expect = |key: &str, name: &str, bytes: f64| {
+        let labels = [("source_cgroup_path", sender.path()), (key, name)];
+        agent.until_exactly(name, (bytes, 0.0), |scrape| (scrape.sum(BYTES, &labels), 0.0));
+    };
+    let (v4, v6) = (101.0 * 328.0, 101.0 * 348.0);
+    ["10.99.0.9", "fd00::9", "10.99.0.8"].into_iter().for_each(send);
+    expect("destination_k8s_pod_name", "db-0", v4 + v6);
+    expect("destination_workload_name", "lab", v4);
+    server.delete("db-0");
+    send("10.99.0.9");
+    expect("destination_k8s_pod_name", "db-0", 2.0 * v4 + v6);
+    server.put(addressed("cache-0", 3, &["10.99.0.9"], false));
+    agent.until("the agent knows the new pod", |_| {
+        send("10.99.0.9");
+        let scrape = agent.scrape();
+        (scrape.sum(BYTES, &[("destination_k8s_pod_name", "cache-0")]) > 0.0).then_some(())
+    });
+    let total = [("source_cgroup_path", sender.path())];
+    let old = agent.scrape().sum(BYTES, &[total[0], ("destination_k8s_pod_name", "db-0")]);
+    send("fd00::9");
+    expect("destination_k8s_pod_name", "db-0", old + v6);
+    agent.stop();
 }

@@ -397,7 +397,8 @@ fn a_pod_takes_little_memory() {
             alias: None,
             names: names.into(),
             observed: true,
-            containers
+            containers,
+            addresses: Vec::new(),
         }));
         let made = |at: u32, path: String| {
             let id = u64::from(10 + 4 * number + at);

@@ -105,7 +105,7 @@ fn platform(
     let facts = wiring::facts(&loaded.config);
     let executables = wiring::executables(loaded)?;
     let workloads = wiring::workloads(&loaded.config, &facts, executables.as_ref())?;
-    let peers = wiring::peers(&loaded.config)?;
+    let peers = wiring::peers(&loaded.config, &workloads)?;
     let resolver = Arc::clone(&workloads) as Arc<dyn model::Resolver>;
     let bus = Arc::new(Bus::new(resolver, events::count(&loaded.config), loaded.config.exporters.events.queue));
     let parties = (&workloads, &peers);

@@ -51,7 +51,7 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let meter = meters.meter(SCOPE);
     observe(&meter, &facts, &workloads);
     let (options, selections) = (wiring::options(config), wiring::selections(&loaded, registry));
-    let peers = wiring::peers(config)?;
+    let peers = wiring::peers(config, &workloads)?;
     let resolver: Arc<dyn model::Resolver> = Arc::new(Pairs::new(Arc::clone(&workloads) as _, Arc::clone(&peers)));
     let bus = Arc::new(Bus::new(Arc::clone(&resolver), events::count(config), config.exporters.events.queue));
     let (stop, stopping) = watch::channel(false);

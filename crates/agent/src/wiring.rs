@@ -174,11 +174,11 @@ fn filters_pods(config: &Config) -> bool {
     !ebpf.namespace_filter.is_empty() || !ebpf.pod_selector.trim().is_empty()
 }
 
-/// Gives who knows whose address it is.
+/// Gives who knows whose address it is: the sources of pods, then the configured networks.
 ///
 /// # Errors
 /// Fails when a network of the configuration is none.
-pub fn peers(config: &Config) -> Result<Arc<Peers>, Failure> {
+pub fn peers(config: &Config, workloads: &Arc<Workloads>) -> Result<Arc<Peers>, Failure> {
     let mut networks = Vec::new();
     for (name, all) in &config.enrich.networks {
         for text in all {
@@ -186,7 +186,7 @@ pub fn peers(config: &Config) -> Result<Arc<Peers>, Failure> {
             networks.push((name.clone(), text.parse().map_err(wrong)?));
         }
     }
-    Ok(Arc::new(Peers::new(Vec::new(), &networks)))
+    Ok(Arc::new(Peers::new(vec![Arc::clone(workloads) as _], &networks)))
 }
 
 /// Gives what all collectors share.

@@ -3,13 +3,17 @@
 //! Sources in the background fill it (the Kubernetes API, local container runtimes); names are read from it, from memory
 //! only. What is gone stays for a while, so that what arrives late still gets its names.
 
+mod addresses;
+
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use model::Text;
 
 use crate::container::Place;
+use addresses::AddressIndex;
 
 /// The most pods, and the most containers, that are known at once; containers of pods are bounded with their pods.
 const MOST: usize = 1 << 16;
@@ -42,6 +46,8 @@ pub struct Pod {
     pub observed: bool,
     /// Its containers, as far as their ids are known.
     pub containers: Vec<Container>,
+    /// The addresses that nobody else has.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What a source gives names to.
@@ -72,6 +78,7 @@ struct KnownPod {
     alias: Option<Arc<str>>,
     /// The containers that it has or had, the latest last.
     containers: VecDeque<Arc<str>>,
+    addresses: Vec<IpAddr>,
     gone: Option<Instant>,
 }
 
@@ -86,6 +93,7 @@ struct Known {
     pods: HashMap<Arc<str>, KnownPod>,
     aliases: HashMap<Arc<str>, Arc<str>>,
     containers: HashMap<Arc<str>, KnownContainer>,
+    addresses: AddressIndex,
     /// What is gone, oldest first; some of it may have come back.
     gone: VecDeque<(Instant, Kind, Arc<str>)>,
     expected: [bool; 2],
@@ -130,7 +138,7 @@ impl Directory {
 
     /// Notes what a pod is now. Gives the UIDs and ids whose names may have changed; nothing when there is no room.
     pub(crate) fn put_pod(&self, pod: Pod, now: Instant) -> Option<Vec<Arc<str>>> {
-        let Pod { uid, alias, names, observed, containers } = pod;
+        let Pod { uid, alias, names, observed, containers, addresses } = pod;
         let mut known = self.write();
         self.sweep(&mut known, now);
         if known.pods.len() >= MOST && !known.pods.contains_key(&uid) {
@@ -145,12 +153,15 @@ impl Directory {
                 pod: Arc::new(PodNames { names: Box::default(), observed: false }),
                 alias: None,
                 containers: VecDeque::new(),
+                addresses: Vec::new(),
                 gone: None,
             }
         });
         entry.gone = None;
+        known.addresses.claim(&uid, &mut entry.addresses, addresses);
         if *entry.pod != own || entry.alias != alias {
             entry.pod = Arc::new(own);
+            known.addresses.rename(&entry.addresses);
             changed.push(Arc::clone(&uid));
             changed.extend(alias.clone());
             if let Some(alias) = &alias {
@@ -199,6 +210,18 @@ impl Directory {
             known.gone.push_back((now, Kind::Pods, uid));
         }
         self.sweep(&mut known, now);
+    }
+
+    /// Gives the UID and names of the pod that has an address, or had it last.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<(Arc<str>, Arc<PodNames>)> {
+        let known = self.read();
+        let (uid, entry) = known.pods.get_key_value(known.addresses.owner(address)?)?;
+        Some((Arc::clone(uid), Arc::clone(&entry.pod)))
+    }
+
+    /// Gives a number that changes whenever an address may have another owner, or its owner another name.
+    pub(crate) fn addresses(&self) -> u64 {
+        self.read().addresses.generation()
     }
 
     /// Gives the UIDs of the pods that are not gone.
@@ -263,6 +286,7 @@ impl Directory {
                 }
                 Kind::Pods if known.pods.get(&id).is_some_and(|entry| entry.gone == Some(since)) => {
                     let Some(entry) = known.pods.remove(&id) else { continue };
+                    known.addresses.release(&id, &entry.addresses);
                     for id in entry.containers {
                         known.containers.remove(&id);
                     }

@@ -1,6 +1,7 @@
 //! Turns a cgroup's path, and what the directory knows of it, into attributes: one shared set for all that look alike.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use model::{Answer, Attributes, Rule, Text};
@@ -191,10 +192,7 @@ impl Identities {
             let pod = place.pod.as_ref().map(|uid| ("k8s.pod.uid", uid.to_string()));
             container.into_iter().chain(pod).map(|(key, id)| (Text::Static(key), Text::from(id)))
         };
-        let wanted = |pair: &(Text, Text)| {
-            let key = pair.0.as_str();
-            !OPTIONAL.contains(&key) || self.add.iter().any(|added| added == key)
-        };
+        let wanted = |pair: &(Text, Text)| self.wants(pair.0.as_str());
         let names = |names: &[(Text, Text)]| names.iter().filter(|pair| wanted(pair)).cloned().collect::<Vec<_>>();
         let mut pairs = match (&found.pod, &found.container) {
             (None, None) => {
@@ -228,6 +226,21 @@ impl Identities {
             Some(reason) if self.directory.expects(kind(place)) => (Answer::Unknown(set, reason.as_str()), true),
             _ => (Answer::Known(set), false),
         }
+    }
+
+    /// Gives the names of the pod that has an address; none of one that is left out, and nothing when no pod has it.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<Arc<Attributes>> {
+        let (uid, pod) = self.directory.owner(address)?;
+        if self.filters_pods && !pod.observed {
+            return Some(Arc::clone(&self.empty));
+        }
+        let uid = (Text::Static("k8s.pod.uid"), Text::Shared(uid));
+        let names = pod.names.iter().cloned().chain([uid]).filter(|(key, _)| self.wants(key.as_str()));
+        Some(self.share(names.collect()))
+    }
+
+    fn wants(&self, key: &str) -> bool {
+        !OPTIONAL.contains(&key) || self.add.iter().any(|added| added == key)
     }
 
     /// Gives a workload's set with the name of an executable within it.

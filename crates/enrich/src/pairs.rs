@@ -28,6 +28,7 @@ impl Pairs {
 }
 
 impl Resolver for Pairs {
+    /// What a peer's number stands for never changes: whoever has another name, or another owner, has another number.
     fn generation(&self) -> u64 {
         self.workloads.generation()
     }

@@ -2,12 +2,13 @@
 
 mod sources;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use model::{Answer, Census, CgroupChange, Resolver, Root, Rule, Subject};
+use model::{Answer, Attributes, Census, CgroupChange, Resolver, Root, Rule, Subject};
 use tracing::{debug, warn};
 
 use crate::cache::{Cache, Life, Lookup};
@@ -137,6 +138,16 @@ impl Workloads {
             Answer::Unknown(_, reason) => counters.miss(Reason::of(reason)),
         }
         answer
+    }
+}
+
+impl crate::peers::Addresses for Workloads {
+    fn generation(&self) -> u64 {
+        self.shared.identities.directory.addresses()
+    }
+
+    fn owner(&self, address: IpAddr) -> Option<Arc<Attributes>> {
+        self.shared.identities.owner(address)
     }
 }
 

@@ -21,7 +21,14 @@ fn container(number: usize) -> Container {
 
 fn pod(containers: impl IntoIterator<Item = usize>) -> Pod {
     let containers = containers.into_iter().map(container).collect();
-    Pod { uid: UID.into(), alias: None, names: names(&[("k8s.pod.name", "web-0")]), observed: true, containers }
+    Pod {
+        uid: UID.into(),
+        alias: None,
+        names: names(&[("k8s.pod.name", "web-0")]),
+        observed: true,
+        containers,
+        addresses: Vec::new(),
+    }
 }
 
 /// Says whether the pod and the container of a path are known.
@@ -97,4 +104,35 @@ fn a_pods_source_knows_its_containers_best() {
     assert_eq!(directory.put_container(local, now), Some(false));
     let found = directory.find(&locate(&format!("/docker/{}", id(1))));
     assert_eq!(found.container.unwrap().names[0].0.as_str(), "k8s.container.name");
+}
+
+#[test]
+fn an_address_belongs_to_its_latest_pod() {
+    let (directory, now) = (Directory::new(HOUR, 1), Instant::now());
+    let (address, other): (IpAddr, IpAddr) = ("10.0.0.7".parse().unwrap(), "fd00::7".parse().unwrap());
+    let put = |uid: &str, addresses: &[IpAddr]| {
+        directory.put_pod(Pod { uid: uid.into(), addresses: addresses.to_vec(), ..pod([]) }, now);
+        directory.addresses()
+    };
+    let owner = |address| directory.owner(address).map(|(uid, _)| uid.to_string());
+    assert_eq!(owner(address), None);
+    let first = put("first", &[address, other]);
+    assert_eq!((owner(address).as_deref(), owner(other).as_deref()), (Some("first"), Some("first")));
+    assert_eq!(put("first", &[address, other]), first, "that is no news");
+    assert_eq!(put("first", &[]), first, "what has ended keeps its name");
+    let second = put("second", &[address]);
+    assert!(second > first);
+    assert_eq!((owner(address).as_deref(), owner(other).as_deref()), (Some("second"), Some("first")));
+    assert_eq!(put("first", &[address, other]), second, "and takes nothing back");
+    assert_eq!(owner(address).as_deref(), Some("second"));
+    directory.put_pod(Pod { uid: "second".into(), names: Names::default(), addresses: vec![address], ..pod([]) }, now);
+    let renamed = directory.addresses();
+    assert!(renamed > second, "another name is news");
+    assert!(put("second", &[other]) > renamed);
+    assert_eq!((owner(address), owner(other).as_deref()), (None, Some("second")), "another address, too");
+    directory.remove_pod("first", now);
+    directory.remove_pod("second", now);
+    assert_eq!(owner(other).as_deref(), Some("second"), "what is gone is remembered");
+    directory.remove_pod("third", now + 2 * HOUR);
+    assert_eq!(owner(other), None, "for a while");
 }

@@ -45,6 +45,7 @@ impl Kubernetes {
             names: names.into(),
             observed: is_chosen && self.selector.matches(labels),
             containers: containers(object),
+            addresses: object.addresses(),
         }
     }
 }

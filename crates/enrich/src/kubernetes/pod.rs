@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use serde::Deserialize;
@@ -99,6 +100,7 @@ pub(super) struct OwnerReference {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Spec {
+    host_network: Option<bool>,
     containers: Option<Vec<Image>>,
     init_containers: Option<Vec<Image>>,
     ephemeral_containers: Option<Vec<Image>>,
@@ -114,12 +116,22 @@ struct Image {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Conditions {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    address: Option<String>,
+    #[serde(rename = "podIPs")]
+    addresses: Option<Vec<Address>>,
     #[serde(rename = "containerStatuses")]
     containers: Option<Vec<ContainerStatus>>,
     #[serde(rename = "initContainerStatuses")]
     init_containers: Option<Vec<ContainerStatus>>,
     #[serde(rename = "ephemeralContainerStatuses")]
     ephemeral_containers: Option<Vec<ContainerStatus>>,
+}
+
+#[derive(Deserialize)]
+struct Address {
+    ip: String,
 }
 
 #[derive(Deserialize)]
@@ -186,6 +198,23 @@ impl Object<'_> {
             let ids = ids.into_iter().flatten().filter(|id| !id.is_empty());
             ids.map(move |id| (status.name.as_str(), image, id.split_once("://").map_or(id, |(_, id)| id)))
         })
+    }
+
+    /// Gives the addresses that are the pod's own: those of the node are not, and those of a pod that has ended may be
+    /// another's by now.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        let shared = self.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+        let status = self
+            .status
+            .as_ref()
+            .filter(|status| !shared && !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")));
+        let Some(status) = status else { return Vec::new() };
+        let all = status.addresses.iter().flatten().map(|address| address.ip.as_str());
+        let mut found: Vec<IpAddr> =
+            all.chain(status.address.as_deref()).filter_map(|text| text.parse().ok()).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     /// Says what cannot be used of it.

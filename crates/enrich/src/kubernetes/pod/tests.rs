@@ -99,3 +99,14 @@ fn what_is_no_pod_is_refused() {
     };
     assert!(named("web-0") && !named("") && !named("a\nb") && !named("a\u{1b}[2J") && !named(&"x".repeat(254)));
 }
+
+#[test]
+fn addresses_of_the_node_and_of_what_has_ended_are_not_the_pods() {
+    let own = POD
+        .replace("\"hostNetwork\": true,", "")
+        .replace("\"podIP\"", "\"podIPs\": [{\"ip\": \"fd00::7\"}, {\"ip\": \"x\"}], \"podIP\"");
+    let addresses: Vec<String> = read(&own).addresses().iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["10.0.0.7", "fd00::7"]);
+    assert!(read(POD).addresses().is_empty(), "of the node");
+    assert!(read(&own.replace("\"Running\"", "\"Failed\"")).addresses().is_empty(), "ended");
+}

@@ -16,7 +16,14 @@ fn container(digit: char, name: &str) -> Container {
 /// The pod `web-0` with containers by the digit of their ids.
 fn pod(uid: &str, containers: &[(char, &str)]) -> Pod {
     let containers = containers.iter().map(|&(digit, name)| container(digit, name)).collect();
-    Pod { uid: uid.into(), alias: None, names: names(&[("k8s.pod.name", "web-0")]), observed: true, containers }
+    Pod {
+        uid: uid.into(),
+        alias: None,
+        names: names(&[("k8s.pod.name", "web-0")]),
+        observed: true,
+        containers,
+        addresses: Vec::new(),
+    }
 }
 
 fn path(uid: &str, digit: char) -> String {
