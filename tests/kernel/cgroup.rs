@@ -113,8 +113,10 @@ fn a_task_killed_for_want_of_memory_is_counted() {
     assert!(!child.wait().unwrap().success(), "it does not fit");
     let kills = file(cgroup.directory(), &["memory.oom_control", "memory.events"]).unwrap();
     let hits = file(cgroup.directory(), &["memory.failcnt"]).unwrap_or_else(|| kills.clone());
+    let of = |event| [("cgroup_path", cgroup.path()), ("event", event)];
+    agent.until("it is seen", |scrape| scrape.value(EVENTS, &of("oom_kill")));
     let (files, scrape) = at_once(&agent, &[&kills, &hits]);
-    let event = |event| scrape.value(EVENTS, &[("cgroup_path", cgroup.path()), ("event", event)]);
+    let event = |event| scrape.value(EVENTS, &of(event));
     assert_eq!(event("oom_kill"), Some(1.0));
     assert_eq!(event("oom_kill"), Some(number(&files[0], "oom_kill ")));
     let max = if kills == hits { number(&files[1], "max ") } else { number(&files[1], "") };
