@@ -90,7 +90,7 @@ static PRESSURE: Descriptor = Descriptor {
     metrics: &[&STALLED],
     needs: &[],
     section: Section::of::<PressureConfig>(),
-    plan: |_, _| Plan { maps: Vec::new(), samples_per_workload: 0 },
+    plan: |_, _| Plan { maps: Vec::new(), numbers: 0, histograms: 0 },
     make: make_pressure,
 };
 

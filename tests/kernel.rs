@@ -22,6 +22,7 @@ mod network;
 mod outage;
 mod process;
 mod quantiles;
+mod samples;
 mod scheduler;
 mod steady;
 mod tcp;

@@ -45,6 +45,15 @@ struct Memory {
     bytes: u64,
 }
 
+/// What Prometheus is to scrape.
+struct Exposition {
+    workloads: usize,
+    /// Samples that each workload may have in any case.
+    share: usize,
+    /// Samples that all may have.
+    most: usize,
+}
+
 /// How long a source of names may take until it has told something.
 const SOURCES: Duration = Duration::from_secs(5);
 
@@ -66,6 +75,8 @@ pub fn check(
     let verdicts: Vec<Verdict> = registry.iter().map(|d| verdict(d, loaded, platform, workloads)).collect();
     let hosts = [facts.possible_cpus].into_iter().chain(OTHER_HOSTS);
     let memory: Vec<Memory> = hosts.map(|cpus| memory(registry, loaded, cpus)).collect();
+    let share = loaded.config.limits.samples_per_workload;
+    let exposition = Exposition { workloads, share, most: share * workloads.max(runtime::WORKLOADS) };
     let lame = verdicts.iter().any(|verdict| !matches!(verdict.state, "usable" | "disabled"));
     let worst = findings.iter().map(|finding| finding.grade).max().unwrap_or(Grade::Good);
     let exit = match worst {
@@ -75,8 +86,8 @@ pub fn check(
         Grade::Good => Exit::Success,
     };
     let report = match format {
-        Format::Json => json_report(&findings, &verdicts, &memory, workloads, exit),
-        Format::Table => table_report(&findings, &verdicts, &memory, workloads, exit),
+        Format::Json => json_report(&findings, &verdicts, &memory, &exposition, exit),
+        Format::Table => table_report(&findings, &verdicts, &memory, &exposition, exit),
     };
     (report, exit)
 }
@@ -245,7 +256,7 @@ fn verdict(descriptor: &'static Descriptor, loaded: &Loaded, platform: &Arc<Plat
     let plan = (descriptor.plan)(&selection.section, platform.facts.possible_cpus);
     let full: u64 = plan.maps.iter().map(|(_, bytes)| bytes).sum();
     let map_bytes = (full as f64 * platform.map_scale) as u64;
-    let samples = plan.samples_per_workload * workloads;
+    let samples = (plan.numbers + plan.histograms * histogram_samples(loaded)) * workloads;
     let runtime = tokio::runtime::Handle::current();
     let mut setup = Setup::new(name, selection.section.clone(), Arc::clone(platform), runtime);
     let (state, why) = match (descriptor.make)(&mut setup) {
@@ -258,6 +269,12 @@ fn verdict(descriptor: &'static Descriptor, loaded: &Loaded, platform: &Arc<Plat
         Err(MakeError::Failed(why)) => ("failed", why),
     };
     Verdict { name, state, why, map_bytes, samples }
+}
+
+/// Gives how many samples a histogram of latencies has in a scrape: its bounds, `+Inf`, the sum and the count.
+fn histogram_samples(loaded: &Loaded) -> usize {
+    let doublings = loaded.config.exporters.prometheus.bucket_doublings();
+    model::metric::spaced(model::metric::NANOSECOND_BOUNDS, doublings).count() + 3
 }
 
 /// Adds up the plans of the collectors that are to run.
@@ -284,7 +301,13 @@ fn workloads(facts: &Facts) -> usize {
     facts.cgroups.mount.as_deref().map_or(0, |mount| count(mount, 0))
 }
 
-fn table_report(findings: &[Finding], verdicts: &[Verdict], memory: &[Memory], workloads: usize, exit: Exit) -> String {
+fn table_report(
+    findings: &[Finding],
+    verdicts: &[Verdict],
+    memory: &[Memory],
+    exposition: &Exposition,
+    exit: Exit,
+) -> String {
     let mut host = Table::new(["HOST", "FOUND", ""]);
     for finding in findings {
         let mark = match finding.grade {
@@ -312,8 +335,12 @@ fn table_report(findings: &[Finding], verdicts: &[Verdict], memory: &[Memory], w
     let memory: Vec<String> =
         memory.iter().map(|memory| format!("{} on {} CPUs", mebibytes(memory.bytes), memory.cpus)).collect();
     let memory = memory.join(", ");
+    let Exposition { workloads, share, most } = exposition;
     format!(
-        "{host}\n{collectors}\nFull maps need {memory}; limits.map_memory caps them.\nSamples are estimated for the {workloads} cgroups that have tasks now.\n{end}\n"
+        "{host}\n{collectors}\nFull maps need {memory}; limits.map_memory caps them.\n\
+         Samples of a scrape are estimated for the {workloads} cgroups that have tasks now, as if each did most of what is watched.\n\
+         limits.samples_per_workload ({share}) caps them at {most} for so many: past it what is idle folds; the agent's own are 500 to 1000.\n\
+         {end}\n"
     )
 }
 
@@ -321,7 +348,13 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-fn json_report(findings: &[Finding], verdicts: &[Verdict], memory: &[Memory], workloads: usize, exit: Exit) -> String {
+fn json_report(
+    findings: &[Finding],
+    verdicts: &[Verdict],
+    memory: &[Memory],
+    exposition: &Exposition,
+    exit: Exit,
+) -> String {
     let host: Vec<Value> = findings
         .iter()
         .map(|f| json!({"what": f.what, "found": f.found, "ok": f.grade == Grade::Good, "fix": f.fix}))
@@ -334,7 +367,8 @@ fn json_report(findings: &[Finding], verdicts: &[Verdict], memory: &[Memory], wo
         .collect();
     let memory: Vec<Value> = memory.iter().map(|m| json!({"cpus": m.cpus, "map_bytes": m.bytes})).collect();
     let report = json!({
-        "exit_code": exit as u8, "host": host, "collectors": collectors, "map_memory": memory, "workloads": workloads
+        "exit_code": exit as u8, "host": host, "collectors": collectors, "map_memory": memory,
+        "workloads": exposition.workloads, "samples_per_workload": exposition.share, "most_samples": exposition.most
     });
     crate::documents::pretty(&report)
 }

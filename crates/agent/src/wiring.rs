@@ -286,6 +286,8 @@ pub fn options(config: &Config) -> Options {
         limits: Limits {
             series_per_metric: config.limits.series_per_metric,
             series_total: config.limits.series_total,
+            samples_per_workload: config.limits.samples_per_workload,
+            bucket_doublings: config.exporters.prometheus.bucket_doublings(),
             series_ttl: config.series_ttl.as_nanos() as u64,
         },
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -373,6 +375,7 @@ pub fn prometheus(config: &Config) -> Result<Option<prometheus::Options>, Failur
     let mut options = prometheus::Options::new(section.listen);
     options.path.clone_from(&section.path);
     options.max_age = section.max_age;
+    options.style.doublings = section.bucket_doublings();
     options.tls = given(&section.tls.cert).map(|certificate| TlsOptions {
         certificate,
         key: section.tls.key.clone(),

@@ -91,9 +91,6 @@ impl Config {
     }
 }
 
-/// Samples that a typical container adds: one disk, both ways.
-const SAMPLES: usize = 34;
-
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
     let (key, histogram) = (size_of::<Transfer>(), config.latency_shape().bytes() as usize);
@@ -101,7 +98,8 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
         ("block_bytes", cost::per_cpu_hash(config.max_transfers, key, 8, cpus)),
         ("block_latency", cost::hash(config.max_latencies, key, histogram)),
     ];
-    Plan { maps, samples_per_workload: SAMPLES }
+    // One disk, mostly read or mostly written.
+    Plan { maps, numbers: 1, histograms: 1 }
 }
 
 /// A disk's name and a direction.

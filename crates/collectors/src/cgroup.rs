@@ -53,7 +53,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     plan: |_, _| Plan {
         maps: vec![("changes", u64::from(ring::bytes(ring::DEFAULT)))],
         // Six lines of pressure, four of events, two of throttling, two of memory.
-        samples_per_workload: 14,
+        numbers: 14,
+        histograms: 0,
     },
     make,
 };

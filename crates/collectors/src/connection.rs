@@ -76,9 +76,6 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
 /// The maps that only this collector needs of the programs that it shares.
 pub static MAPS: [&str; 5] = ["connections", "slots", "tuples", "overflow", "lost"];
 
-/// Samples that a typical container adds: bytes and packets to six peers, and two transports.
-const SAMPLES: usize = 14;
-
 fn plan(section: &serde_json::Value, _: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
     let slots = config.max_connections;
@@ -88,7 +85,8 @@ fn plan(section: &serde_json::Value, _: usize) -> Plan {
         ("tuples", cost::hash(config::shared(slots), size_of::<Tuple>(), size_of::<u64>())),
         ("overflow", config::OVERFLOW_BYTES.into()),
     ];
-    Plan { maps, samples_per_workload: SAMPLES }
+    // Bytes and packets to three peers, and two transports.
+    Plan { maps, numbers: 8, histograms: 0 }
 }
 
 /// What the rounds, the reader of the overflow and the sweeps in between share.

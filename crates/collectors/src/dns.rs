@@ -87,9 +87,6 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     make,
 };
 
-/// Samples that a typical container adds: two types, two codes, timeouts, and a histogram of 16 lines.
-const SAMPLES: usize = 21;
-
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
     let key = size_of::<Tally>();
@@ -104,7 +101,8 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     }
     let ring = if config.events.enabled { ring::bytes(ring::DEFAULT) } else { unused_ring() };
     maps.push(("events", ring.into()));
-    Plan { maps, samples_per_workload: SAMPLES }
+    // Two types, a code or two, and timeouts.
+    Plan { maps, numbers: 4, histograms: 1 }
 }
 
 /// Gives the size of a ring that nothing goes through: the object has it in any case.

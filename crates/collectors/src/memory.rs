@@ -90,7 +90,7 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     if config.allocations {
         maps.push(("allocations", cost::per_cpu_hash(entries, size_of::<u64>(), size_of::<u64>(), cpus)));
     }
-    Plan { maps, samples_per_workload: if config.allocations { 3 } else { 2 } }
+    Plan { maps, numbers: if config.allocations { 3 } else { 2 }, histograms: 0 }
 }
 
 struct Memory {

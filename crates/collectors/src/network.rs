@@ -75,9 +75,6 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     make,
 };
 
-/// Samples that a typical container adds: bytes and packets of 6 flows, and 3 reasons.
-const SAMPLES: usize = 15;
-
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
     let mut maps = vec![
@@ -91,7 +88,8 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     if config.drops {
         maps.push(("drops", cost::per_cpu_hash(config.max_drops, size_of::<Dropped>(), size_of::<u64>(), cpus)));
     }
-    Plan { maps, samples_per_workload: SAMPLES }
+    // Bytes and packets of four flows.
+    Plan { maps, numbers: 8, histograms: 0 }
 }
 
 struct Network {

@@ -42,7 +42,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     section: Section::of::<Config>(),
     plan: |_, _| Plan {
         maps: vec![("events", u64::from(crate::ring::bytes(crate::ring::DEFAULT)))],
-        samples_per_workload: 0,
+        numbers: 0,
+        histograms: 0,
     },
     make,
 };

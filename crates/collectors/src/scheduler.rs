@@ -107,9 +107,6 @@ impl Config {
     }
 }
 
-/// Samples that a typical container adds: runtime, two kinds of switches and a histogram of 16 lines.
-const SAMPLES: usize = 19;
-
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
     let mut maps = account::maps::<Work>("ran", config.max_workloads, cpus);
@@ -118,7 +115,7 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
         maps.push(("waits", cost::per_cpu_hash(config.max_latencies, size_of::<u64>(), histogram, cpus)));
         maps.push(("delays", cost::array(config.max_threads.next_power_of_two(), size_of::<u64>())));
     }
-    Plan { maps, samples_per_workload: if config.latency == Latency::Off { 3 } else { SAMPLES } }
+    Plan { maps, numbers: 3, histograms: usize::from(config.latency != Latency::Off) }
 }
 
 struct Scheduler {

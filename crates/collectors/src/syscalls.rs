@@ -70,9 +70,6 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     make,
 };
 
-/// Samples that a typical container adds: some 40 calls, 10 errors and a histogram of 16 lines.
-const SAMPLES: usize = 66;
-
 fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     let config: Config = serde_json::from_value(section.clone()).unwrap_or_default();
     let mut maps = vec![
@@ -85,7 +82,8 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
         maps.push(("latency", cost::per_cpu_hash(config.max_latencies, size_of::<Call>(), histogram, cpus)));
         maps.push(("starts", cost::array(STARTS, size_of::<Start>())));
     }
-    Plan { maps, samples_per_workload: SAMPLES }
+    // Some 45 calls and 5 errors.
+    Plan { maps, numbers: 50, histograms: 1 }
 }
 
 struct Syscalls {

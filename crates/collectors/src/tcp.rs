@@ -132,9 +132,6 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     make,
 };
 
-/// Samples that a typical container adds: five states, five counters and two histograms of 16 lines.
-const SAMPLES: usize = 42;
-
 /// What the causes of failed connects are called, in the order of `bpf/tcp.h`.
 const CAUSE_NAMES: [&str; CAUSES] = ["refused", "timeout", "unreachable", "aborted", "unsent", "_OTHER"];
 
@@ -178,7 +175,8 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     } else {
         maps.push(("conns", cost::storage(CONN, cpus)));
     }
-    Plan { maps, samples_per_workload: SAMPLES }
+    // Four states, five counters and the mean of round trips.
+    Plan { maps, numbers: 10, histograms: 2 }
 }
 
 struct Tcp {

@@ -59,6 +59,8 @@ pub struct Style {
     pub created: bool,
     /// Classic buckets beside the native ones in the protobuf exposition.
     pub classic_histograms: bool,
+    /// How many doublings lie between neighbouring classic bounds at least; 0 for all bounds of a metric.
+    pub doublings: u8,
 }
 
 /// Appends a snapshot in a format, in the default style.
@@ -68,11 +70,11 @@ pub fn encode(snapshot: &Snapshot, format: Format, out: &mut Vec<u8>) -> Counts 
 
 /// Appends a snapshot in a format and style.
 pub fn encode_with(snapshot: &Snapshot, format: Format, style: Style, out: &mut Vec<u8>) -> Counts {
-    let dialect = |open| text::Dialect { open, created: style.created };
+    let dialect = |open| text::Dialect { open, created: style.created, doublings: style.doublings };
     match format {
         Format::Text => text::encode(snapshot, dialect(false), out),
         Format::OpenMetrics | Format::OpenMetrics0 => text::encode(snapshot, dialect(true), out),
-        Format::Protobuf => protobuf::encode(snapshot, style.classic_histograms, out),
+        Format::Protobuf => protobuf::encode(snapshot, style, out),
     }
 }
 

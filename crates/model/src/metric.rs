@@ -95,6 +95,19 @@ impl Metric {
     }
 }
 
+/// Gives the exponents of classic boundaries, from the first on so many doublings apart at least.
+pub fn spaced(bounds: &[i8], doublings: u8) -> impl Iterator<Item = i8> {
+    let mut next = i16::MIN;
+    let is_next = move |exponent: &i8| {
+        let taken = i16::from(*exponent) >= next;
+        if taken {
+            next = i16::from(*exponent) + i16::from(doublings);
+        }
+        taken
+    };
+    bounds.iter().copied().filter(is_next)
+}
+
 /// A metric that is either one of the statics or was made at run time by an OpenTelemetry instrument.
 #[derive(Clone, Debug)]
 pub enum MetricRef {
@@ -112,5 +125,19 @@ impl Deref for MetricRef {
             Self::Static(metric) => metric,
             Self::Shared(metric) => metric,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_taken_so_far_apart() {
+        let taken = |bounds, doublings| spaced(bounds, doublings).collect::<Vec<_>>();
+        assert_eq!(taken(NANOSECOND_BOUNDS, 0), NANOSECOND_BOUNDS);
+        assert_eq!(taken(NANOSECOND_BOUNDS, 4), [10, 14, 18, 22, 26, 30, 34]);
+        assert_eq!(taken(SECOND_BOUNDS, 4), [-14, -10, -6, -2, 2]);
+        assert_eq!(taken(&[-128, 126, 127], 255), [-128, 127]);
     }
 }

@@ -85,8 +85,10 @@ pub struct Empty {}
 pub struct Plan {
     /// Each kernel map and the bytes that it takes when it is full.
     pub maps: Vec<(&'static str, u64)>,
-    /// How many Prometheus samples a typical workload adds.
-    pub samples_per_workload: usize,
+    /// How many series of counters and gauges a workload has that does most of what the collector watches.
+    pub numbers: usize,
+    /// How many histograms it has.
+    pub histograms: usize,
 }
 
 /// What is known of a collector before it touches the kernel. It feeds `list`, `check`, documents, the reference

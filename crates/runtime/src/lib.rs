@@ -21,5 +21,5 @@ pub use health::{State, Status};
 pub use manager::{Manager, Options, Selection, StartError};
 pub use own::Own;
 pub use rules::CgroupRules;
-pub use series::Limits;
+pub use series::{Limits, WORKLOADS};
 pub use setup::{Buffer, Platform, Setup};

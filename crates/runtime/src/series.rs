@@ -6,6 +6,7 @@
 
 mod family;
 mod places;
+mod shares;
 mod subjects;
 mod total;
 
@@ -19,6 +20,8 @@ use model::{Attributes, Family, Kind, Metric, MetricRef, Resolver, Scope, Subjec
 
 use crate::collector::{Content, Reading, Scrape};
 use family::Group;
+use shares::Shares;
+pub use shares::WORKLOADS;
 use subjects::Subjects;
 use total::{Last, Total};
 
@@ -29,6 +32,11 @@ pub struct Limits {
     pub series_per_metric: usize,
     /// Series of all collectors together.
     pub series_total: usize,
+    /// Samples in the Prometheus text that each workload may have in any case, where a histogram counts with all its
+    /// lines. As long as all together have fewer than [`WORKLOADS`] times as many, each may have more.
+    pub samples_per_workload: usize,
+    /// How many doublings lie between the bounds of a histogram in that text at least.
+    pub bucket_doublings: u8,
     /// Nanoseconds that a series stays after its workload has ended.
     pub series_ttl: u64,
 }
@@ -54,6 +62,9 @@ pub struct Origin {
     /// Whether this gather has a later scrape of the same collector: then only what is cumulative counts.
     pub superseded: bool,
 }
+
+/// After how many gathers without growth a series may make room for another.
+const IDLE_GATHERS: u64 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
@@ -124,6 +135,7 @@ pub struct Store {
     overflow: Arc<Attributes>,
     next_series: u64,
     total: usize,
+    shares: Shares,
 }
 
 impl Store {
@@ -148,6 +160,7 @@ impl Store {
             overflow: Arc::new(overflow),
             next_series: 1,
             total: 0,
+            shares: Shares::default(),
         }
     }
 
@@ -155,7 +168,11 @@ impl Store {
     pub fn declare(&mut self, metrics: &[&'static Metric], scope: &Arc<Scope>) {
         for &metric in metrics {
             self.group_of.entry(std::ptr::from_ref(metric) as usize).or_insert_with(|| {
-                self.groups.push(Group::new(MetricRef::Static(metric), Arc::clone(scope)));
+                self.groups.push(Group::new(
+                    MetricRef::Static(metric),
+                    Arc::clone(scope),
+                    shares::weight(metric, self.limits.bucket_doublings),
+                ));
                 (self.groups.len() - 1) as u32
             });
         }
@@ -239,9 +256,10 @@ impl Store {
         self.admit(moment, acknowledged);
         for group in &mut self.groups {
             let before = group.len();
-            group.expire(moment.now, self.limits.series_ttl, acknowledged);
+            group.expire(moment.now, self.limits.series_ttl, acknowledged, &mut self.shares);
             self.total -= before - group.len();
         }
+        self.trim(moment);
         self.compact();
         self.groups.iter().filter_map(|group| group.family(moment.number)).collect()
     }

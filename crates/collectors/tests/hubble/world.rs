@@ -79,7 +79,13 @@ impl World {
         let options = Options {
             collect_timeout: Duration::from_secs(10),
             housekeeping: Duration::from_hours(1),
-            limits: Limits { series_per_metric: 20_000, series_total: 100_000, series_ttl: 3_600_000_000_000 },
+            limits: Limits {
+                series_per_metric: 20_000,
+                series_total: 100_000,
+                samples_per_workload: 1_000_000,
+                bucket_doublings: 4,
+                series_ttl: 3_600_000_000_000,
+            },
             version: "0".to_owned(),
             schema_url: String::new(),
             resource: Arc::new(Attributes::new([])),

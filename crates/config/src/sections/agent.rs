@@ -99,6 +99,11 @@ pub struct Limits {
     /// The most series in all.
     #[schemars(range(min = 1, max = 100_000_000))]
     pub series_total: usize,
+    /// How many samples a workload may have in any case in what Prometheus scrapes as text, where a histogram counts with
+    /// all its lines. It may have more as long as all workloads together have no more than 60 times this; after that, what
+    /// has not changed for longest goes into the metric's overflow series. Gauges always have room.
+    #[schemars(range(min = 16, max = 1_000_000))]
+    pub samples_per_workload: usize,
     /// The most memory that the maps in the kernel may take.
     #[serde(with = "crate::size")]
     #[schemars(schema_with = "crate::size::memory")]
@@ -107,7 +112,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { series_per_metric: 20_000, series_total: 100_000, map_memory: 32 << 20 }
+        Self { series_per_metric: 20_000, series_total: 100_000, samples_per_workload: 130, map_memory: 32 << 20 }
     }
 }
 

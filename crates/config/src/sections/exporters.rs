@@ -40,6 +40,10 @@ pub struct Prometheus {
     #[serde(with = "crate::duration")]
     #[schemars(schema_with = "crate::duration::any")]
     pub max_age: Duration,
+    /// By how much the bounds of classic histograms differ at least, each from the one before; those that there are
+    /// are powers of 4. Native histograms, which Prometheus asks for by protobuf, and OTLP are not concerned.
+    #[schemars(range(min = 4, max = 4_096))]
+    pub bucket_ratio: u16,
     /// TLS of the listener: off unless cert and key are given.
     pub tls: ServerTls,
     /// Who may scrape: anybody unless basic or bearer is given.
@@ -55,10 +59,18 @@ impl Default for Prometheus {
             listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
             path: "/metrics".to_owned(),
             max_age: Duration::from_secs(1),
+            bucket_ratio: 16,
             tls: ServerTls::default(),
             auth: Auth::default(),
             limits: ServerLimits::default(),
         }
+    }
+}
+
+impl Prometheus {
+    /// Gives how many doublings the ratio of bounds is, in full.
+    pub fn bucket_doublings(&self) -> u8 {
+        self.bucket_ratio.max(1).next_power_of_two().ilog2() as u8
     }
 }
 

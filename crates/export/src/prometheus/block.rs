@@ -90,15 +90,20 @@ impl Block<'_> {
     }
 }
 
-/// Calls `each` with every classic boundary's exponent and the number of values at or below it.
+/// Calls `each` with every classic boundary's number and how many values are at or below it.
 ///
 /// Slots of a scale of 0 or more end at every power of two, so the counts are exact.
-pub(super) fn cumulative(metric: &Metric, point: &HistogramPoint, counts: &[u64], mut each: impl FnMut(usize, u64)) {
+pub(super) fn cumulative(
+    bounds: impl Iterator<Item = i8>,
+    point: &HistogramPoint,
+    counts: &[u64],
+    mut each: impl FnMut(usize, i8, u64),
+) {
     let buckets = point.buckets(counts);
     let mut rest = buckets.counts.iter();
     let mut slot = i64::from(buckets.first);
     let mut below = point.zero;
-    for (index, &exponent) in metric.bounds.iter().enumerate() {
+    for (index, exponent) in bounds.enumerate() {
         let last = match point.scale {
             scale @ 0.. => i64::from(exponent) << u32::from(scale.unsigned_abs()).min(32),
             scale => i64::from(exponent) >> u32::from(scale.unsigned_abs()).min(32),
@@ -108,7 +113,7 @@ pub(super) fn cumulative(metric: &Metric, point: &HistogramPoint, counts: &[u64]
             below += count;
             slot += 1;
         }
-        each(index, below);
+        each(index, exponent, below);
     }
 }
 

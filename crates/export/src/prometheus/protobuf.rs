@@ -1,7 +1,9 @@
 //! The protobuf exposition: delimited `io.prometheus.client.MetricFamily` messages with native histograms.
 
+use model::metric::spaced;
 use model::{HistogramPoint, Kind, Metric, NumberPoint, Snapshot};
 
+use super::Style;
 use super::block::{self, Block, Counts, Writer};
 use super::labels::{self, Joiner, Syntax};
 use crate::wire;
@@ -18,7 +20,7 @@ const GAUGE: u64 = 1;
 const HISTOGRAM: u64 = 4;
 
 /// Appends a snapshot.
-pub(super) fn encode(snapshot: &Snapshot, classic: bool, out: &mut Vec<u8>) -> Counts {
+pub(super) fn encode(snapshot: &Snapshot, style: Style, out: &mut Vec<u8>) -> Counts {
     let mut counts = Counts::default();
     let mut joiner = Joiner::default();
     let mut native = Native::default();
@@ -34,7 +36,7 @@ pub(super) fn encode(snapshot: &Snapshot, classic: bool, out: &mut Vec<u8>) -> C
                 Kind::Histogram => HISTOGRAM,
             };
             head(name, &metric.help, kind, out);
-            block.write(&mut joiner, &mut counts, &mut Messages { classic, native: &mut native, out });
+            block.write(&mut joiner, &mut counts, &mut Messages { style, native: &mut native, out });
             let base = name.strip_suffix("_total").filter(|_| metric.kind == Kind::Counter).unwrap_or(name);
             if let Some(unit) = block::unit(metric, base) {
                 wire::bytes(out, 5, unit.as_bytes());
@@ -62,7 +64,7 @@ fn head(name: &str, help: &str, kind: u64, out: &mut Vec<u8>) {
 }
 
 struct Messages<'a> {
-    classic: bool,
+    style: Style,
     native: &'a mut Native,
     out: &'a mut Vec<u8>,
 }
@@ -101,11 +103,12 @@ impl Writer for Messages<'_> {
             wire::message(out, 7, |out| {
                 wire::uint(out, 1, point.count);
                 wire::double(out, 2, point.sum);
-                if self.classic || !native {
-                    block::cumulative(metric, point, counts, |index, count| {
+                if self.style.classic_histograms || !native {
+                    let bounds = spaced(metric.bounds, self.style.doublings);
+                    block::cumulative(bounds, point, counts, |_, exponent, count| {
                         wire::message(out, 3, |out| {
                             wire::uint(out, 1, count);
-                            wire::double(out, 2, f64::from(metric.bounds[index]).exp2());
+                            wire::double(out, 2, f64::from(exponent).exp2());
                         });
                     });
                 }

@@ -1,5 +1,6 @@
 //! The text exposition 0.0.4 and OpenMetrics 1.0, which differ in names, escapes and the end mark.
 
+use model::metric::spaced;
 use model::{Attributes, HistogramPoint, Kind, Metric, NumberPoint, Snapshot};
 
 use super::block::{self, Block, Counts, Writer};
@@ -13,6 +14,8 @@ pub(super) struct Dialect {
     pub(super) open: bool,
     /// `_created` samples, which only OpenMetrics has.
     pub(super) created: bool,
+    /// How many doublings lie between neighbouring bounds at least.
+    pub(super) doublings: u8,
 }
 
 /// Appends a snapshot.
@@ -116,7 +119,7 @@ impl Names {
         compose(&mut self.count, name, "_count");
         self.bounds.clear();
         self.ends.clear();
-        let bounds = metric.bounds.iter().map(|&exponent| number::boundary(exponent, dialect.open));
+        let bounds = spaced(metric.bounds, dialect.doublings).map(|exponent| number::boundary(exponent, dialect.open));
         for bound in bounds.chain(["+Inf"]) {
             for part in ["le=\"", bound, "\"} "] {
                 self.bounds.extend_from_slice(part.as_bytes());
@@ -196,8 +199,9 @@ impl Writer for Lines<'_> {
     }
 
     fn histogram(&mut self, labels: [&[u8]; 2], metric: &Metric, point: &HistogramPoint, counts: &[u64]) {
-        block::cumulative(metric, point, counts, |index, count| self.bucket(labels, index, count));
-        self.bucket(labels, metric.bounds.len(), point.count);
+        let bounds = spaced(metric.bounds, self.dialect.doublings);
+        block::cumulative(bounds, point, counts, |index, _, count| self.bucket(labels, index, count));
+        self.bucket(labels, self.names.ends.len() - 1, point.count);
         self.begin(&self.names.sum, labels);
         number::float(self.out, point.sum);
         self.out.push(b'\n');

@@ -7,6 +7,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use model::{Attributes, Family, HistogramPoint, Kind, MetricRef, NumberPoint, Points, Scope, Series};
 
+use super::shares::Shares;
 use super::total::Total;
 
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Entry {
 pub(super) struct Group {
     pub metric: MetricRef,
     pub scope: Arc<Scope>,
+    /// Samples of one series in the Prometheus text.
+    pub weight: usize,
     pub entries: Vec<Option<Entry>>,
     free: Vec<u32>,
     index: HashTable<u32>,
@@ -38,10 +41,11 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub fn new(metric: MetricRef, scope: Arc<Scope>) -> Self {
+    pub fn new(metric: MetricRef, scope: Arc<Scope>, weight: usize) -> Self {
         Self {
             metric,
             scope,
+            weight,
             entries: Vec::new(),
             free: Vec::new(),
             index: HashTable::new(),
@@ -118,7 +122,7 @@ impl Group {
 
     /// Removes the series whose workload ended `ttl` nanoseconds ago, but before this gather, so that its final value
     /// was seen, and whose final value every receiver has.
-    pub fn expire(&mut self, now: u64, ttl: u64, acknowledged: u64) {
+    pub fn expire(&mut self, now: u64, ttl: u64, acknowledged: u64, shares: &mut Shares) {
         for at in 0..self.entries.len() as u32 {
             if self.overflow == Some(at) {
                 continue;
@@ -129,6 +133,9 @@ impl Group {
                     && entry.changed <= acknowledged
             });
             if over {
+                if let Some(entry) = &self.entries[at as usize] {
+                    shares.remove(&entry.series.entity, self.weight);
+                }
                 self.remove(at);
             }
         }

@@ -1,5 +1,6 @@
 //! Where cells add what they saw: they enter and leave series, wait for names, fold past the budget, and go.
 
+use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use model::{Attributes, Kind, Series};
 
 use super::subjects::Owner;
 use super::total::{Last, Total};
-use super::{Dimension, Moment, Place, Remainder, Store};
+use super::{Dimension, IDLE_GATHERS, Moment, Place, Remainder, Store};
 use crate::collector::{Content, Reading};
 
 impl Store {
@@ -36,7 +37,7 @@ impl Store {
         }
     }
 
-    fn enter(&mut self, at: u32, place: Place) {
+    pub(super) fn enter(&mut self, at: u32, place: Place) {
         let Some(cell) = &mut self.cells[at as usize] else { return };
         cell.place = place;
         let group = &mut self.groups[cell.group as usize];
@@ -51,7 +52,7 @@ impl Store {
         }
     }
 
-    fn leave(&mut self, at: u32, now: u64) {
+    pub(super) fn leave(&mut self, at: u32, now: u64) {
         let Some(cell) = &mut self.cells[at as usize] else { return };
         let group = &mut self.groups[cell.group as usize];
         match cell.place {
@@ -82,13 +83,17 @@ impl Store {
         if let Some(series) = found {
             return Place::Series(series);
         }
-        if self.groups[group as usize].len() >= self.limits.series_per_metric || self.total >= self.limits.series_total
-        {
+        let of = &self.groups[group as usize];
+        let weight = of.weight;
+        let is_full = of.len() >= self.limits.series_per_metric || self.total >= self.limits.series_total;
+        let has_share = of.metric.kind == Kind::Gauge || self.shares.has_room(entity, weight, &self.limits);
+        if is_full || !has_share {
             self.overflow_series(group, content, attached, moment);
             return Place::Folded;
         }
         let series = self.new_series(entity, dimensions, attached, moment);
         self.total += 1;
+        self.shares.add(entity, weight);
         Place::Series(self.groups[group as usize].insert(series, Total::zero(content)))
     }
 
@@ -100,7 +105,7 @@ impl Store {
         }
     }
 
-    fn new_series(
+    pub(super) fn new_series(
         &mut self,
         entity: &Arc<Attributes>,
         dimensions: &Arc<Attributes>,
@@ -183,14 +188,20 @@ impl Store {
         const AT_ONCE: usize = 64;
         let mut active = std::mem::take(&mut self.active);
         active.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+        let wanting: Vec<_> = active.iter().take(AT_ONCE).filter_map(|&(_, at)| self.owner(at)).collect();
+        let mut idle = self.idle(&wanting, moment);
         for (_, at) in active.drain(..).take(AT_ONCE) {
             let Some(cell) = &self.cells[at as usize] else { continue };
-            let (group, known) = (cell.group, self.subjects.get(cell.known));
-            let Owner::Workload(entity) = known.owner.clone() else { continue };
+            let group = cell.group;
+            let Some(entity) = self.owner(at) else { continue };
             let dimensions = Arc::clone(&cell.dimension.attributes);
             let Some(shape) = self.shape(at) else { continue };
             let found = self.groups[group as usize].find(&entity, &dimensions);
-            if found.is_none() && !self.make_room(group, moment, acknowledged) {
+            let weight = self.groups[group as usize].weight;
+            if found.is_none()
+                && !(self.make_share(&entity, weight, &mut idle)
+                    && self.make_room(group, &idle.given, moment, acknowledged))
+            {
                 continue;
             }
             // It counts on from here: the growth of this gather is in the overflow series already.
@@ -200,6 +211,14 @@ impl Store {
             self.enter(at, place);
         }
         self.active = active;
+        self.fold(&idle.given, moment);
+    }
+
+    fn owner(&self, cell: u32) -> Option<Arc<Attributes>> {
+        match &self.subjects.get(self.cells[cell as usize].as_ref()?.known).owner {
+            Owner::Workload(entity) => Some(Arc::clone(entity)),
+            Owner::Waiting | Owner::Excluded | Owner::Overflow => None,
+        }
     }
 
     fn shape(&self, at: u32) -> Option<Content> {
@@ -227,8 +246,7 @@ impl Store {
 
     /// Removes the series of a full metric that has been idle longest, those first whose value every receiver has;
     /// says whether there is room now.
-    fn make_room(&mut self, group: u32, moment: Moment, acknowledged: u64) -> bool {
-        const IDLE_GATHERS: u64 = 4;
+    fn make_room(&mut self, group: u32, gone: &HashSet<(u32, u32)>, moment: Moment, acknowledged: u64) -> bool {
         let full = self.groups[group as usize].len() >= self.limits.series_per_metric;
         if !full && self.total < self.limits.series_total {
             return true;
@@ -238,6 +256,7 @@ impl Store {
         let victim = entries
             .filter_map(|(at, entry)| entry.as_ref().map(|entry| (entry.changed, at as u32)))
             .filter(|&(changed, at)| overflow != Some(at) && changed + IDLE_GATHERS <= moment.number)
+            .filter(|&(_, at)| !gone.contains(&(group, at)))
             .min_by_key(|&(changed, at)| (changed > acknowledged, changed, at));
         let Some((_, victim)) = victim else { return false };
         for at in 0..self.cells.len() as u32 {
@@ -247,7 +266,11 @@ impl Store {
                 self.enter(at, Place::Folded);
             }
         }
-        self.groups[group as usize].remove(victim);
+        let of = &mut self.groups[group as usize];
+        if let Some(entry) = &of.entries[victim as usize] {
+            self.shares.remove(&entry.series.entity, of.weight);
+        }
+        of.remove(victim);
         self.total -= 1;
         true
     }

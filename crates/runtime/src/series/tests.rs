@@ -47,7 +47,18 @@ struct Bench {
 
 impl Bench {
     fn new(per_metric: usize, series_ttl: u64) -> Self {
-        let mut store = Store::new(Limits { series_per_metric: per_metric, series_total: 1000, series_ttl });
+        Self::with_share(per_metric, 1000, series_ttl)
+    }
+
+    fn with_share(per_metric: usize, samples_per_workload: usize, series_ttl: u64) -> Self {
+        let limits = Limits {
+            series_per_metric: per_metric,
+            series_total: 1000,
+            samples_per_workload,
+            bucket_doublings: 0,
+            series_ttl,
+        };
+        let mut store = Store::new(limits);
         let scope = Arc::new(Scope { name: "t".into(), version: "1".into(), schema_url: String::new() });
         store.declare(&[&CALLS, &OPEN, &TIME], &scope);
         Self { store, names: Names::default(), number: 0 }
@@ -366,4 +377,52 @@ fn collectors_that_share_a_metric_add_up() {
         }
         assert_eq!(values(&bench.store.finish(moment, u64::MAX), "calls"), [first + second]);
     }
+}
+
+/// Records so many calls by their names.
+fn kinds(scrape: &mut Scrape, subject: u64, from: u64, to: u64, count: u64) {
+    for kind in from..to {
+        scrape.record(&CALLS, Subject::Cgroup(subject), [format!("call{kind}").into()], count);
+    }
+}
+
+#[test]
+fn a_share_binds_only_where_all_have_theirs() {
+    let share = 10;
+    let mut bench = Bench::with_share(1000, share, 1_000_000);
+    let names: Vec<&'static str> = (0..=WORKLOADS).map(|number| &*format!("w{number}").leak()).collect();
+    for (subject, name) in (0..).zip(&names) {
+        bench.names.set(subject, named(name));
+    }
+    let of = |families: &[Family], name: &str| {
+        let points = numbers(families, "calls");
+        points.iter().filter(|point| point.series.entity.get("pod") == Some(name)).count()
+    };
+    // One has nine tenths of what there is for all, which it may as long as nobody else wants it.
+    let much = (WORKLOADS * share * 9 / 10) as u64;
+    let families = bench.gather(|s| kinds(s, 0, 0, much, 1));
+    assert_eq!(of(&families, "w0"), much as usize);
+    let mut families = Vec::new();
+    for round in 2..12 {
+        families = bench.gather(|s| {
+            kinds(s, 0, 0, much, 1);
+            (1..=WORKLOADS as u64).for_each(|subject| kinds(s, subject, 0, share as u64, round));
+        });
+    }
+    for name in &names[1..] {
+        assert_eq!(of(&families, name), share, "{name} has its share");
+    }
+    assert_eq!(of(&families, "w0"), share, "what was idle made room");
+    // Within a share the busy take the room of the idle, and what came late is counted as a whole.
+    for round in 12..24 {
+        families = bench.gather(|s| {
+            (1..=WORKLOADS as u64).for_each(|subject| kinds(s, subject, 0, share as u64, 11));
+            kinds(s, 1, 100, 103, round);
+        });
+    }
+    let points = numbers(&families, "calls");
+    let late =
+        |point: &NumberPoint| point.series.dimensions.get("syscall").is_some_and(|call| call.starts_with("call10"));
+    assert_eq!(points.iter().filter(|point| late(point)).count(), 3);
+    assert_eq!(of(&families, "w1"), share);
 }

@@ -33,6 +33,19 @@ impl Total {
         }
     }
 
+    /// Gives the total of a series of the same shape that nothing was added to.
+    pub fn cleared(&self) -> Self {
+        match self {
+            Self::Number(Value::U64(_)) => Self::Number(Value::U64(0)),
+            Self::Number(Value::F64(_)) => Self::Number(Value::F64(0.0)),
+            Self::Mean { .. } => Self::Mean { sum: 0, count: 0 },
+            &Self::Distribution { scale, first, ref counts, .. } => {
+                let counts = vec![0; counts.len()];
+                Self::Distribution { sum: 0.0, zero: 0, count: 0, scale, first, counts }
+            }
+        }
+    }
+
     /// Adds what a cumulative reading has grown by and gives that growth (of a histogram: of its count).
     ///
     /// A number that fell was reset: all of it is growth. Histogram counts are 32 bits wide and wrap; each grows the

@@ -22,7 +22,13 @@ fn options() -> Options {
     Options {
         collect_timeout: Duration::from_millis(100),
         housekeeping: Duration::from_hours(1),
-        limits: Limits { series_per_metric: 100, series_total: 1000, series_ttl: 3_600_000_000_000 },
+        limits: Limits {
+            series_per_metric: 100,
+            series_total: 1000,
+            samples_per_workload: 1_000_000,
+            bucket_doublings: 4,
+            series_ttl: 3_600_000_000_000,
+        },
         version: "1.2.3".to_owned(),
         schema_url: "https://opentelemetry.io/schemas/1.0.0".to_owned(),
         resource: Arc::new(Attributes::new([("service.name".into(), "telesonde".into())])),
