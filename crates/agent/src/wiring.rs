@@ -104,7 +104,8 @@ pub fn workloads(
         return Err(Failure::new(Exit::Unable, format!("no cgroup hierarchy is to be seen: {fix}")));
     };
     let kubernetes = kubernetes(config)?;
-    let places = runtimes::Places::usual(|path| config.host.file(path));
+    let host = config.host.clone();
+    let places = runtimes::Places::usual(move |path| host.file(path));
     let settings = Settings {
         granularity: match config.integrations.ebpf.granularity {
             Granularity::Node => enrich::Granularity::Node,
@@ -115,7 +116,7 @@ pub fn workloads(
         add: config.enrich.attributes.add.clone(),
         container_filter: config.integrations.ebpf.container_filter.clone(),
         filters_pods: filters_pods(config),
-        expects: [(kubernetes.is_ok(), Kind::Pods), (!places.readable().is_empty(), Kind::Containers)]
+        expects: [(kubernetes.is_ok(), Kind::Pods), (places.readable(), Kind::Containers)]
             .into_iter()
             .filter_map(|(named, kind)| named.then_some(kind))
             .collect(),

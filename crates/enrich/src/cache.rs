@@ -133,6 +133,21 @@ impl Cache {
         all
     }
 
+    /// Gives the paths of all cgroups that exist, or did a while ago, and whether they still do.
+    pub(crate) fn lately(&self, while_ago: Duration) -> Vec<(Box<str>, bool)> {
+        let mut all = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            let seen = shard.values().filter(|entry| match entry.life {
+                Life::Alive => true,
+                Life::Gone => entry.since.elapsed() < while_ago,
+                Life::Asked => false,
+            });
+            all.extend(seen.filter_map(|entry| Some((entry.path.clone()?, entry.life == Life::Alive))));
+        }
+        all
+    }
+
     /// Gives what is known of a cgroup's names, or nothing when it is not known at all.
     pub(crate) fn look_up(&self, id: u64) -> Option<Lookup> {
         self.read(id).get(&id).map(|entry| match &entry.answer {

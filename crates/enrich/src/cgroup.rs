@@ -38,6 +38,11 @@ impl Hierarchy {
         fs::metadata(self.directory(path)).map(|metadata| metadata.ino())
     }
 
+    /// Gives the user who owns the cgroup at a path from the root.
+    pub(crate) fn owner(&self, path: &str) -> io::Result<u32> {
+        fs::metadata(self.directory(path)).map(|metadata| metadata.uid())
+    }
+
     /// Lists all cgroups. What vanishes meanwhile is left out; an unreadable root is an error.
     pub(crate) fn walk(&self, keep_going: impl Fn() -> bool) -> io::Result<Walk> {
         let mut walk = Walk { found: vec![(self.id("/")?, "/".to_owned())], complete: true };

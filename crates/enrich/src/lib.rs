@@ -31,7 +31,7 @@ pub use pairs::Pairs;
 pub use peers::Peers;
 pub use source::{Source, State};
 pub use stats::{Reason, Stats};
-pub use workloads::Workloads;
+pub use workloads::{Seen, Workloads};
 
 /// How finely measurements are told apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use model::{Answer, Attributes, Census, CgroupChange, Resolver, Root, Rule, Subject};
+pub use sources::Seen;
 use tracing::{debug, warn};
 
 use crate::cache::{Cache, Life, Lookup};

@@ -1,12 +1,22 @@
 //! What sources of names tell and how they fare.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Workloads;
 use crate::container;
 use crate::directory::{Container, Kind, Pod};
 use crate::source::{Source, State};
+
+/// A container by its cgroups.
+#[derive(Debug)]
+pub struct Seen {
+    /// The path of one of them.
+    pub path: Box<str>,
+    /// Whether any still exists.
+    pub alive: bool,
+}
 
 impl Workloads {
     /// Notes what a pod is now; says no when there is no room for it.
@@ -27,20 +37,28 @@ impl Workloads {
         self.shared.identities.directory.pods()
     }
 
-    /// Gives the ids of the containers outside of pods whose cgroups exist, and the number of that list; nothing while the
-    /// list is still the one that has the number `known`.
-    pub fn containers(&self, known: u64) -> Option<(u64, Vec<String>)> {
+    /// Gives the containers outside of pods, by their ids, whose cgroups exist or did a while ago, and the number of that
+    /// list; nothing while the list is still the one that has the number `known`.
+    pub fn containers(&self, known: u64, while_ago: Duration) -> Option<(u64, HashMap<String, Seen>)> {
         let cache = &self.shared.cache;
         let number = cache.roster();
-        let ids = || {
-            let ids = cache.alive().into_iter().filter_map(|alive| {
-                let place = container::locate(&alive.path);
-                let container = place.container.filter(|_| place.pod.is_none())?;
-                Some(container.id.into_owned())
-            });
-            ids.collect()
-        };
-        (number != known).then(|| (number, ids()))
+        if number == known {
+            return None;
+        }
+        let mut containers = HashMap::<String, Seen>::new();
+        for (path, alive) in cache.lately(while_ago) {
+            let place = container::locate(&path);
+            let Some(container) = place.container.filter(|_| place.pod.is_none()) else { continue };
+            let id = container.id.into_owned();
+            let seen = containers.entry(id).or_insert(Seen { path, alive: false });
+            seen.alive |= alive;
+        }
+        Some((number, containers))
+    }
+
+    /// Gives the user whose cgroup it is, where that can be seen: rootless runtimes are given theirs by systemd.
+    pub fn owner(&self, path: &str) -> Option<u32> {
+        self.shared.hierarchy.owner(path).ok()
     }
 
     /// Notes what a container outside of pods is now; says no when there is no room for it.
