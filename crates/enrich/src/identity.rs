@@ -194,22 +194,22 @@ impl Identities {
         };
         let wanted = |pair: &(Text, Text)| self.wants(pair.0.as_str());
         let names = |names: &[(Text, Text)]| names.iter().filter(|pair| wanted(pair)).cloned().collect::<Vec<_>>();
+        let user = || unit::user(path).map(|user| ("user.id".into(), user.to_owned().into()));
         let mut pairs = match (&found.pod, &found.container) {
             (None, None) => {
                 let mut pairs: Vec<_> = ids().chain(runtime).collect();
                 if pairs.is_empty() {
                     let unit = unit::unit(path).or_else(|| unit::slice(path)).map(|unit| ("systemd.unit", unit));
                     let name = unit.unwrap_or(("cgroup.path", path));
-                    let user = unit::user(path).map(|user| ("user.id", user));
-                    pairs.extend(
-                        [name].into_iter().chain(user).map(|(key, value)| (key.into(), value.to_owned().into())),
-                    );
+                    pairs.push((name.0.into(), name.1.to_owned().into()));
+                    pairs.extend(user());
                 }
                 pairs
             }
             (Some(pod), None) => names(&pod.names),
             (Some(pod), Some(container)) => [names(&pod.names), names(&container.names)].concat(),
-            (None, Some(container)) => names(&container.names).into_iter().chain(runtime).collect(),
+            // What users call their containers is no name for the whole host.
+            (None, Some(container)) => names(&container.names).into_iter().chain(runtime).chain(user()).collect(),
         };
         let reason = match (&found.pod, &found.container) {
             (None, None) if place.pod.is_some() => Some(Reason::PodUnknown),

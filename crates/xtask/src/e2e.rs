@@ -1,5 +1,5 @@
 //! `cargo xtask e2e`: the agent on the live kernel against a real OpenTelemetry Collector and a real Prometheus, all on
-//! the loopback interface; with `kubernetes`, beside a real API server too.
+//! the loopback interface; with `kubernetes`, beside a real API server too; with `runtimes`, beside real container runtimes.
 
 mod certificates;
 mod child;
@@ -11,6 +11,7 @@ mod outage;
 mod peers;
 mod prometheus;
 mod received;
+mod runtimes;
 mod snapshots;
 pub mod stimulus;
 
@@ -78,8 +79,10 @@ impl Report {
 /// # Errors
 /// Fails when something cannot be built or started.
 pub fn run(options: &crate::Proof) -> Result<ExitCode> {
-    if options.against == Against::Kubernetes {
-        return kubernetes::run(options);
+    match options.against {
+        Against::Receivers => {}
+        Against::Kubernetes => return kubernetes::run(options),
+        Against::Runtimes => return runtimes::run(options),
     }
     if !options.no_build {
         run::build()?;

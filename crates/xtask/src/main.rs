@@ -43,7 +43,7 @@ pub struct Proof {
     #[arg(long)]
     no_build: bool,
     /// Run only the checks of these groups: compare, prometheus, names, lint, outage, shutdown; with kubernetes: pods, restart, expiry, denial,
-    /// token, requests, series.
+    /// token, requests, series, account; with runtimes: docker, containerd, podman, rootless, check.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Skip what needs an API server where none has been built yet.
@@ -61,6 +61,8 @@ pub enum Against {
     Receivers,
     /// A real API server of Kubernetes beside them.
     Kubernetes,
+    /// Real container runtimes: Docker, containerd, Podman.
+    Runtimes,
 }
 
 #[derive(Subcommand)]

@@ -223,7 +223,11 @@ pub fn with_e2e(options: &crate::Proof) -> Result<ExitCode> {
     // A directory of its own keeps the two stages from rebuilding each other.
     command.arg("--target-dir").arg(target().join("xtask"));
     command.args(["--", "e2e"]);
-    command.args((options.against == crate::Against::Kubernetes).then_some("kubernetes"));
+    command.args(match options.against {
+        crate::Against::Receivers => None,
+        crate::Against::Kubernetes => Some("kubernetes"),
+        crate::Against::Runtimes => Some("runtimes"),
+    });
     command.args(options.keep.then_some("--keep")).args(options.no_build.then_some("--no-build"));
     command.args(options.cached.then_some("--cached")).args(options.record.then_some("--record"));
     if !options.only.is_empty() {

@@ -94,6 +94,22 @@ const RESOLVERS: Need = Need {
         &["dnsmasq", "bind-tools"],
     ],
 };
+#[cfg(feature = "e2e")]
+const CONTAINERS: Need = Need {
+    name: "container runtimes (docker, containerd, podman, runc, newuidmap)",
+    present: || {
+        ["docker", "dockerd", "containerd", "ctr", "podman", "runc", "newuidmap"]
+            .iter()
+            .all(|program| process::find(program).is_some())
+    },
+    packages: [
+        &["docker.io", "containerd", "podman", "runc", "uidmap"],
+        &["moby-engine", "containerd", "podman", "runc", "shadow-utils"],
+        &["docker", "containerd-ctr", "podman", "runc", "shadow"],
+        &["docker", "containerd", "podman", "runc", "shadow"],
+        &["docker", "containerd-ctr", "podman", "runc", "shadow-uidmap"],
+    ],
+};
 const CLANG_FORMAT: Need = Need {
     name: "clang-format",
     present: || process::find("clang-format").is_some(),
@@ -130,6 +146,15 @@ pub fn build() -> Result<()> {
 pub fn test() -> Result<()> {
     build()?;
     ensure(&[IPROUTE, DISKS, RESOLVERS])
+}
+
+/// Installs what the proof with real container runtimes needs.
+///
+/// # Errors
+/// Fails with the exact command where it cannot install.
+#[cfg(feature = "e2e")]
+pub fn runtimes() -> Result<()> {
+    ensure(&[COMPILER, CONTAINERS])
 }
 
 /// Installs what the suite on other kernels needs beyond the tests.

@@ -109,3 +109,24 @@ fn a_nameless_cgroup_belongs_to_what_is_around_it() {
         other => panic!("unexpected: {other:?}"),
     }
 }
+
+/// Two users, or a user and the host, may call containers by one name.
+#[test]
+fn containers_of_users_have_their_user() {
+    let identities = Identities::new(&Settings::default());
+    let names = || [("container.name".into(), "web".into())].into();
+    let other = ID.replace('3', "4");
+    for id in [ID, &other] {
+        identities.directory.put_container(Container { id: id.into(), names: names() }, std::time::Instant::now());
+    }
+    let own = format!("/user.slice/user-4711.slice/user@4711.service/user.slice/libpod-{other}.scope");
+    let cases = [
+        (format!("/machine.slice/libpod-{ID}.scope"), ""),
+        (own.clone(), "user.id=4711 "),
+        (own + "/container", "user.id=4711 "),
+    ];
+    for (path, user) in cases {
+        let expected = format!("container.name=web container.runtime.name=podman {user}");
+        assert_eq!(text(&known(&identities.named(&path))), expected, "{path}");
+    }
+}

@@ -169,19 +169,22 @@ impl Peers {
         Ok(program)
     }
 
-    /// Starts the release build of the agent, with these files of the directory over its configuration, and waits for its first scrape.
+    /// Starts the agent with these files of the directory over its configuration, and waits for its first scrape.
     ///
     /// # Errors
     /// Fails when it does not start.
     pub fn start_agent(&self, layers: &[&str]) -> Result<Program> {
-        let mut command = Command::new(process::target().join("release/telesonde"));
-        command.arg("run");
-        for file in [&["telesonde.yaml"], layers].concat() {
-            command.arg("--config").arg(self.dir.join(file));
-        }
-        let mut program = Program::start("agent", &self.dir, &mut command)?;
-        program.until("the first scrape", START, || http::get(self.scrape, "/metrics", "text/plain").is_ok())?;
-        Ok(program)
+        self.start_agent_by(Command::new(agent()), layers)
+    }
+
+    /// Does the same by a command that becomes the agent.
+    ///
+    /// # Errors
+    /// Fails when it does not start.
+    pub fn start_agent_by(&self, command: Command, layers: &[&str]) -> Result<Program> {
+        let files: Vec<PathBuf> =
+            [&["telesonde.yaml"], layers].concat().iter().map(|file| self.dir.join(file)).collect();
+        start_agent(&self.dir, self.scrape, command, &files)
     }
 
     /// Returns the path of promtool.
@@ -191,6 +194,25 @@ impl Peers {
     pub fn promtool() -> Result<PathBuf> {
         Ok(tools::install(Tool::Prometheus)?.with_file_name("promtool"))
     }
+}
+
+/// Gives the release build of the agent.
+pub fn agent() -> PathBuf {
+    process::target().join("release/telesonde")
+}
+
+/// Starts the agent by a command, with these files as its configuration, and waits for its first scrape.
+///
+/// # Errors
+/// Fails when it does not start.
+pub fn start_agent(dir: &Path, scrape: u16, mut command: Command, files: &[PathBuf]) -> Result<Program> {
+    command.arg("run");
+    for file in files {
+        command.arg("--config").arg(file);
+    }
+    let mut program = Program::start("agent", dir, &mut command)?;
+    program.until("the first scrape", START, || http::get(scrape, "/metrics", "text/plain").is_ok())?;
+    Ok(program)
 }
 
 /// Makes a working directory for this run.
