@@ -1,5 +1,8 @@
 //! Who talks to whom, exactly and once.
 
+mod lives;
+mod paths;
+
 use std::net::IpAddr;
 
 use crate::harness::agent::{Agent, Wish};

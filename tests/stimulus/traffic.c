@@ -96,6 +96,35 @@ static void drain(int fd)
 		die("recv");
 }
 
+// Gives a socket a port of its own.
+static int make_at(const struct peer *peer, int type, const char *port)
+{
+	struct sockaddr_storage any = { .ss_family = peer->address.ss_family };
+	int fd = make(peer, type);
+	// The port lies at the same place in both families.
+	((struct sockaddr_in *)&any)->sin_port = htons(atoi(port));
+	if (bind(fd, (const struct sockaddr *)&any, peer->length))
+		die("bind");
+	return fd;
+}
+
+// Sends echo requests; who answers is the kernel.
+static void echoes(const struct peer *peer, long count, long size)
+{
+	int v4 = peer->address.ss_family == AF_INET;
+	int fd = socket(peer->address.ss_family, SOCK_RAW, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	unsigned int request = v4 ? 0x0800 : 0x8000;
+	if (fd < 0)
+		die("socket");
+	// Type, code and checksum: all else is 0. Of ICMPv6 the kernel does the sum.
+	buffer[0] = request >> 8;
+	if (v4) {
+		buffer[2] = ~request >> 8;
+		buffer[3] = ~request;
+	}
+	datagrams(fd, peer, count, size);
+}
+
 static int connected(const struct peer *peer)
 {
 	int fd = make(peer, SOCK_STREAM);
@@ -145,6 +174,10 @@ int main(int argc, char **argv)
 	long n = argc > 5 ? atol(argv[5]) : 0, m = argc > 6 ? atol(argv[6]) : 0;
 	if (!strcmp(action, "udp_send")) { // ADDRESS PORT COUNT SIZE
 		datagrams(make(&peer, SOCK_DGRAM), &peer, n, m);
+	} else if (!strcmp(action, "udp_send_from")) { // ADDRESS PORT COUNT SIZE LOCAL_PORT
+		datagrams(make_at(&peer, SOCK_DGRAM, argv[7]), &peer, n, m);
+	} else if (!strcmp(action, "icmp_send")) { // ADDRESS 0 COUNT SIZE
+		echoes(&peer, n, m);
 	} else if (!strcmp(action, "udp_scatter")) { // ADDRESS PORT SOCKETS PORTS: from each socket a byte to each port
 		for (long i = 0; i < n; i++) {
 			int fd = make(&peer, SOCK_DGRAM);
@@ -172,6 +205,35 @@ int main(int argc, char **argv)
 		int fd = connected(&peer);
 		stream(fd, n);
 		shutdown(fd, SHUT_WR);
+		drain(fd);
+		close(fd);
+	} else if (!strcmp(action, "tcp_twice")) { // ADDRESS PORT BYTES: as many again when it is told to
+		int fd = connected(&peer);
+		stream(fd, n);
+		say("ready");
+		wait_for_word();
+		stream(fd, n);
+		shutdown(fd, SHUT_WR);
+		drain(fd);
+		close(fd);
+	} else if (!strcmp(action, "tcp_knock")) { // ADDRESS PORT: begins to connect and does not wait
+		int fd = make(&peer, SOCK_STREAM | SOCK_NONBLOCK);
+		if (connect(fd, (const struct sockaddr *)&peer.address, peer.length) != -1 || errno != EINPROGRESS)
+			die("connect");
+		say("ready");
+		wait_for_word();
+	} else if (!strcmp(action, "tcp_serve")) { // ADDRESS PORT BYTES TIMES: ends each connection itself
+		int listener = bound(&peer, SOCK_STREAM);
+		say("ready");
+		for (long i = 0; i < m; i++) {
+			int fd = accept(listener, NULL, NULL);
+			stream(fd, n);
+			close(fd);
+		}
+	} else if (!strcmp(action, "tcp_fetch")) { // ADDRESS PORT LOCAL_PORT
+		int fd = make_at(&peer, SOCK_STREAM, argv[5]);
+		if (connect(fd, (const struct sockaddr *)&peer.address, peer.length))
+			die("connect");
 		drain(fd);
 		close(fd);
 	} else if (!strcmp(action, "tcp_leave")) { // ADDRESS PORT BYTES: leaves them all to the kernel

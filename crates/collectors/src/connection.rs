@@ -2,6 +2,7 @@
 //! Its programs are those of network, at the sockets. What it cannot see stands in its descriptor.
 
 mod config;
+mod ends;
 mod overflow;
 mod pairs;
 mod slots;

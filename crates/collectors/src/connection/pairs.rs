@@ -10,6 +10,7 @@ use model::{Metric, Party, Peers, Subject, Text, Value};
 use runtime::Scrape;
 
 use super::config::{Config, Directions};
+use super::ends::{Ends, far};
 use super::{ACTIVE, BYTES, PACKETS};
 
 /// After so many rounds without a connection a pair is forgotten; its series stay.
@@ -43,22 +44,12 @@ struct Pair {
     idle: u32,
 }
 
-/// One end of a connection and its other end: the same for both, exchanged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Ends {
-    here: ([u8; 16], u16),
-    there: ([u8; 16], u16),
-    transport: u8,
-}
-
 /// All pairs.
 pub(super) struct Pairs {
     index: HashMap<Key, u32>,
     all: Vec<Option<Pair>>,
     free: Vec<u32>,
-    /// Which slot and cgroup has this end, of all connections in the table.
-    ends: HashMap<Ends, (u32, u64)>,
-    ends_of: HashMap<u32, Ends>,
+    ends: Ends,
     peers: Arc<dyn Peers>,
     generation: u64,
     directions: Directions,
@@ -75,8 +66,7 @@ impl Pairs {
             index: HashMap::new(),
             all: Vec::new(),
             free: Vec::new(),
-            ends: HashMap::new(),
-            ends_of: HashMap::new(),
+            ends: Ends::default(),
             generation: peers.generation(),
             peers,
             directions: config.directions,
@@ -94,24 +84,18 @@ impl Pairs {
 
     /// Notes which connection a slot has, so that its other end finds it.
     pub(super) fn note(&mut self, slot: u32, connection: &Connection) {
-        let ends = ends(connection);
-        self.ends.insert(ends, (slot, connection.tuple.cgroup));
-        self.ends_of.insert(slot, ends);
+        self.ends.note(slot, connection);
     }
 
     /// Forgets which connection a slot had.
     pub(super) fn forget(&mut self, slot: u32) {
-        if let Some(ends) = self.ends_of.remove(&slot)
-            && self.ends.get(&ends).is_some_and(|(present, _)| *present == slot)
-        {
-            self.ends.remove(&ends);
-        }
+        self.ends.forget(slot);
     }
 
     /// Adds a slot to the pair of its connection; gives the pair, and the slot of the other end where that is of this
     /// node.
     pub(super) fn enter(&mut self, connection: &Connection) -> (u32, Option<u32>) {
-        let other = self.ends.get(&ends(connection).exchanged()).copied();
+        let other = self.ends.other(connection);
         let key = self.key(&connection.tuple, connection.role, far(connection).0, other.map(|(_, cgroup)| cgroup));
         let pair = self.find(key);
         if let Some(pair) = self.pair(pair) {
@@ -292,26 +276,6 @@ impl Pair {
         } else {
             scrape.record(metric, subject, values, value);
         }
-    }
-}
-
-impl Ends {
-    fn exchanged(self) -> Self {
-        Self { here: self.there, there: self.here, ..self }
-    }
-}
-
-fn ends(connection: &Connection) -> Ends {
-    let Tuple { local, local_port, transport, .. } = connection.tuple;
-    Ends { here: (local, local_port), there: far(connection), transport }
-}
-
-/// Gives where packets really go.
-fn far(connection: &Connection) -> ([u8; 16], u16) {
-    if connection.backend == [0; 16] {
-        (connection.tuple.remote, connection.tuple.remote_port)
-    } else {
-        (connection.backend, connection.backend_port)
     }
 }
 

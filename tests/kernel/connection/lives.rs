@@ -1,0 +1,195 @@
+//! Connections that live long, hardly begin, begin again, are no connections, or carry more than 32 bits can count.
+
+use super::{ACTIVE, BYTES, FAMILIES, PACKETS, amount, assert_whole, expect, from, start, to};
+use crate::harness::cgroup::Cgroup;
+use crate::harness::live;
+use crate::harness::netns::Pair;
+use crate::harness::scrape::Scrape;
+use crate::harness::traffic::Traffic;
+
+fn open(scrape: &Scrape, cgroup: &Cgroup) -> f64 {
+    scrape.sum(ACTIVE, &[("cgroup_path", cgroup.path()), ("network_transport", "tcp")])
+}
+
+/// Silent for longer than anything that has no end of its own may be, and older than the agent that sees its end.
+#[test]
+fn a_connection_outlives_silence_and_the_agent() {
+    let _kernel = live!();
+    let section = ", ports: [7000], idle_timeout: 1s, interval: 100ms";
+    let first = start(section);
+    let pair = Pair::new();
+    let (sender, receiver) = (Cgroup::new("steady"), Cgroup::new("steady-server"));
+    let server = Pair::SERVER_V4.to_string();
+    let receiving = Traffic::ready(&pair.server, &receiver, &["tcp_receive", &server, "7000"]);
+    let mut sending = Traffic::ready(&pair.client, &sender, &["tcp_twice", &server, "7000", "2000000"]);
+    let labels = [from(&sender), to(&receiver), ("network_transport", "tcp"), ("server_port", "7000")];
+    first.until("the first half has come", |scrape| (scrape.sum(BYTES, &labels) > 2e6).then_some(()));
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert_eq!((open(&first.scrape(), &sender), open(&first.scrape(), &receiver)), (1.0, 1.0), "it is still open");
+    let acknowledged = first.scrape().sum(PACKETS, &[from(&receiver)]);
+    assert!(acknowledged > 0.0);
+    first.stop();
+
+    let second = start(section);
+    assert_eq!(second.scrape().sum(BYTES, &labels), 0.0, "what went before is the former one's");
+    sending.go_on();
+    sending.finish();
+    receiving.finish();
+    second.until("the second half has come, from and to the same", |scrape| {
+        let half = scrape.sum(BYTES, &labels);
+        let network = [("cgroup_path", sender.path()), ("network_io_direction", "transmit")];
+        (half > 2e6 && half == scrape.sum("ebpf_network_bytes_total", &network)).then_some(())
+    });
+    assert_eq!(second.scrape().sum(BYTES, &[from(&sender)]), second.scrape().sum(BYTES, &labels), "and nothing else");
+    second.until("its end was seen", |scrape| (open(scrape, &sender) + open(scrape, &receiver) == 0.0).then_some(()));
+    assert_whole(&second.scrape());
+    second.stop();
+}
+
+/// The answer to the SYN never arrives: the listening socket alone knows of it.
+#[test]
+fn half_a_handshake_counts_what_was_sent() {
+    let _kernel = live!();
+    let agent = start(", directions: both, ports: [7000]");
+    let pair = Pair::new();
+    pair.server.ip(&[
+        "neighbour",
+        "replace",
+        "10.99.0.1",
+        "lladdr",
+        "02:00:00:00:00:09",
+        "dev",
+        "veth",
+        "nud",
+        "permanent",
+    ]);
+    let (sender, receiver) = (Cgroup::new("knocker"), Cgroup::new("listener"));
+    let server = Pair::SERVER_V4.to_string();
+    let _receiving = Traffic::ready(&pair.server, &receiver, &["tcp_receive", &server, "7000"]);
+    let mut sending = Traffic::ready(&pair.client, &sender, &["tcp_knock", &server, "7000"]);
+    let known = [from(&sender), to(&receiver), ("server_port", "7000")];
+    agent.until("each SYN counts at both ends", |scrape| {
+        let way = |direction| amount(scrape, &[&known[..], &[("network_io_direction", direction)]].concat());
+        let (left, came) = (way("transmit"), way("receive"));
+        assert_eq!(left.0, 60.0 * left.1, "nothing but SYNs");
+        (left.1 > 0.0 && left == came).then_some(())
+    });
+    assert_eq!((open(&agent.scrape(), &sender), open(&agent.scrape(), &receiver)), (1.0, 1.0));
+    sending.go_on();
+    sending.finish();
+    agent.until("who gave up has none", |scrape| (open(scrape, &sender) == 0.0).then_some(()));
+    agent.stop();
+}
+
+/// Two workloads, one after the other, with the very same addresses and ports.
+#[test]
+fn ports_that_are_used_again_belong_to_their_present_owner() {
+    let _kernel = live!();
+    let agent = start(", ports: [7000]");
+    let pair = Pair::new();
+    for (server, family) in FAMILIES {
+        let address = server.to_string();
+        let cgroup = |name: &str| Cgroup::new(&format!("{name}-{family}"));
+        let (one, other, receiver) = (cgroup("one"), cgroup("other"), cgroup("reused"));
+        let serving = Traffic::ready(&pair.server, &receiver, &["tcp_serve", &address, "7000", "300000", "2"]);
+        Traffic::run(&pair.client, &one, &["tcp_fetch", &address, "7000", "5555"]);
+        Traffic::run(&pair.client, &other, &["tcp_fetch", &address, "7000", "5555"]);
+        serving.finish();
+        agent.until("both had as much, and the sender no more", |scrape| {
+            let had = |cgroup| scrape.sum(BYTES, &[from(&receiver), to(cgroup), ("server_port", "7000")]);
+            let sent = [("cgroup_path", receiver.path()), ("network_io_direction", "transmit")];
+            let all = scrape.sum("ebpf_network_bytes_total", &sent);
+            let total = scrape.sum(BYTES, &[from(&receiver)]);
+            println!("{family}: {} and {} of {total}; {all}", had(&one), had(&other));
+            (had(&one) > 3e5 && had(&other) > 3e5 && had(&one) + had(&other) == all && total == all).then_some(())
+        });
+        let (one, other) = (cgroup("one-datagrams"), cgroup("other-datagrams"));
+        let header = if server.is_ipv4() { 28 } else { 48 };
+        for (sender, count) in [(&one, 101), (&other, 103)] {
+            let action = ["udp_send_from", &address, "7000", &count.to_string(), "200", "5556"];
+            Traffic::run(&pair.client, sender, &action);
+        }
+        for (sender, count) in [(&one, 101), (&other, 103)] {
+            expect(&agent, &[from(sender)], (f64::from(count * (200 + header)), f64::from(count)));
+        }
+    }
+    assert_whole(&agent.scrape());
+    agent.stop();
+}
+
+#[test]
+fn echoes_are_one_class_without_ports() {
+    const COUNT: u32 = 97;
+    const SIZE: u32 = 256;
+    let _kernel = live!();
+    let agent = start("");
+    let pair = Pair::new();
+    for (server, family) in FAMILIES {
+        let sender = Cgroup::new(&format!("echo-{family}"));
+        Traffic::run(
+            &pair.client,
+            &sender,
+            &["icmp_send", &server.to_string(), "0", &COUNT.to_string(), &SIZE.to_string()],
+        );
+        let header = if server.is_ipv4() { 20 } else { 40 };
+        let labels = [from(&sender), ("network_transport", "icmp")];
+        expect(&agent, &labels, (f64::from(COUNT * (SIZE + header)), f64::from(COUNT)));
+        assert!(agent.scrape().all(BYTES, &labels).all(|sample| !sample.labels.contains_key("server_port")));
+    }
+    assert_whole(&agent.scrape());
+    agent.stop();
+}
+
+#[test]
+fn addresses_are_shown_by_wish_and_within_their_budget() {
+    let _kernel = live!();
+    let agent = start(", max_addresses: 2");
+    let (pair, sender) = (Pair::new(), Cgroup::new("to-many"));
+    for number in 10..15 {
+        let (address, to) =
+            (format!("10.99.0.{number}"), ["lladdr", "02:00:00:00:00:02", "dev", "veth", "nud", "permanent"]);
+        pair.client.ip(&[&["neighbour", "add", &address], &to[..]].concat());
+        Traffic::run(&pair.client, &sender, &["udp_send", &address, "7000", "10", "72"]);
+        // One after the other: the first two are shown.
+        expect(&agent, &[from(&sender)], (f64::from(number - 9) * 1000.0, f64::from(number - 9) * 10.0));
+    }
+    let scrape = agent.scrape();
+    // Others of this machine take part in the budget.
+    let shown: Vec<_> = scrape.all(BYTES, &[]).filter_map(|sample| sample.labels.get("network_peer_address")).collect();
+    let mut known: Vec<_> = shown.into_iter().filter(|address| !address.is_empty()).collect();
+    known.sort();
+    known.dedup();
+    assert!((1..=2).contains(&known.len()), "{known:?}");
+    agent.stop();
+}
+
+/// More bytes on one connection than 32 bits can count.
+#[test]
+fn bytes_beyond_32_bits_are_counted() {
+    const COUNT: u32 = 66_000;
+    const SIZE: u32 = 65_400;
+    let _kernel = live!();
+    let agent = start("");
+    let (pair, sender) = (Pair::new(), Cgroup::new("plenty"));
+    for netns in [&pair.client, &pair.server] {
+        netns.ip(&["link", "set", "veth", "mtu", "65535"]);
+    }
+    // Nobody has that address: the other end drops what comes.
+    pair.client.ip(&[
+        "neighbour",
+        "add",
+        "10.99.0.9",
+        "lladdr",
+        "02:00:00:00:00:02",
+        "dev",
+        "veth",
+        "nud",
+        "permanent",
+    ]);
+    Traffic::run(&pair.client, &sender, &["udp_send", "10.99.0.9", "7000", &COUNT.to_string(), &SIZE.to_string()]);
+    let bytes = f64::from(COUNT) * f64::from(SIZE + 28);
+    assert!(bytes > f64::from(u32::MAX));
+    expect(&agent, &[from(&sender)], (bytes, f64::from(COUNT)));
+    assert_whole(&agent.scrape());
+    agent.stop();
+}
