@@ -3,6 +3,7 @@
 
 mod config;
 mod ends;
+mod exchanges;
 mod overflow;
 mod pairs;
 mod slots;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bpf::abi::connection::{Connection, ConnectionLoss, Stray, Tuple};
+use bpf::abi::network::Traffic;
 use bpf::{PerCpuCells, cost};
 use model::{Metric, Subject, Text};
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
@@ -108,12 +110,49 @@ impl State {
     }
 }
 
-struct Connections {
-    /// What keeps the programs attached.
-    _sockets: Arc<Sockets>,
+/// The table as all who export something of it have it.
+pub struct Table {
     state: Arc<Mutex<State>>,
     overflow: Overflow,
     losses: PerCpuCells<ConnectionLoss>,
+}
+
+impl Table {
+    /// Brings the sums up to date.
+    async fn read(&self) -> Result<MutexGuard<'_, State>, CollectError> {
+        // First: what is counted as lost from then on is not in the records any more.
+        self.overflow.flush().await?;
+        let mut state = lock(&self.state);
+        state.sweep().map_err(|error| CollectError(error.to_string()))?;
+        Ok(state)
+    }
+
+    fn losses(&self) -> Result<ConnectionLoss, CollectError> {
+        self.losses.get(0).map(|cells| sum(&cells)).map_err(|error| CollectError(error.to_string()))
+    }
+
+    /// Gives all traffic by workload and peer: its subject, its direction, transport and version of IP, and whether it is
+    /// forgotten from now on; then what was lost, by direction.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read its maps.
+    pub async fn exchanges(
+        &self,
+        each: impl FnMut(Subject, [Text; 3], Traffic, bool) + Send,
+    ) -> Result<Vec<(&'static str, Traffic)>, CollectError> {
+        if let Some(exchanges) = self.read().await?.pairs.exchanges() {
+            exchanges.read(each);
+        }
+        let all = self.losses()?;
+        let lost = [("transmit", all.sent), ("receive", all.received)];
+        Ok(lost.into_iter().filter(|(_, traffic)| traffic.packets > 0).collect())
+    }
+}
+
+struct Connections {
+    /// What keeps the programs attached.
+    _sockets: Arc<Sockets>,
+    table: Arc<Table>,
     directions: Directions,
 }
 
@@ -124,7 +163,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let legacy = platform.facts.is_legacy();
     let mut object = sockets.object();
     let slots = Slots::open(&object, config.idle_timeout.0, !legacy).map_err(crate::refused)?;
-    let pairs = Pairs::new(&config, Arc::clone(&platform.peers));
+    let pairs = Pairs::new(&config, Arc::clone(&platform.peers), sockets.tells_peers());
     let state = Arc::new(Mutex::new(State { slots, pairs }));
     let losses = object.per_cpu_cells("lost").map_err(crate::refused)?;
     let ring = {
@@ -142,7 +181,9 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         setup.degrade(lacking.join("; "));
     }
     let directions = config.directions;
-    Ok(Box::new(Connections { _sockets: sockets, state, overflow, losses, directions }))
+    let table = Arc::new(Table { state, overflow, losses });
+    sockets.open_table(&table);
+    Ok(Box::new(Connections { _sockets: sockets, table, directions }))
 }
 
 /// Looks through the table from time to time, so that the kernel has free slots when nobody gathers.
@@ -163,20 +204,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 #[async_trait]
 impl Collector for Connections {
     async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
-        // First: what is counted as lost from then on is not in the records any more.
-        self.overflow.flush().await?;
-        self.read(scrape).map_err(|error| CollectError(error.to_string()))
-    }
-}
-
-impl Connections {
-    fn read(&self, scrape: &mut Scrape) -> Result<(), bpf::Error> {
-        {
-            let mut state = lock(&self.state);
-            state.sweep()?;
-            state.pairs.record(scrape);
-        }
-        let all = sum(&self.losses.get(0)?);
+        self.table.read().await?.pairs.record(scrape);
+        let all = self.table.losses()?;
         let mut total = all.sent;
         if self.directions == Directions::Both {
             total.add(&all.received);

@@ -94,7 +94,9 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
 
 struct Network {
     /// What keeps the programs attached.
-    _sockets: Arc<Sockets>,
+    sockets: Arc<Sockets>,
+    /// Whether traffic is told apart by peer: then it comes from the table of connections.
+    peers: bool,
     flows: Entries<Flow, Traffic>,
     drops: Option<(Entries<Dropped, u64>, Reasons)>,
     overflows: Option<Entries<u64, u64>>,
@@ -127,7 +129,11 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let overflows = if legacy { None } else { Some(Entries::open(&object, "overflows", &platform)?) };
     let losses = object.per_cpu_cells("losses").map_err(crate::refused)?;
     drop(object);
-    Ok(Box::new(Network { flows, drops, overflows, losses, _sockets: sockets }))
+    let peers = sockets.tells_peers();
+    if config.peers && !peers {
+        setup.degrade("peers are not told apart: the collector connection, which knows them, does not run");
+    }
+    Ok(Box::new(Network { sockets, peers, flows, drops, overflows, losses }))
 }
 
 /// The running kernel's names for why a packet was dropped.
@@ -151,11 +157,35 @@ impl Reasons {
 #[async_trait]
 impl Collector for Network {
     async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
+        if self.peers {
+            self.read_peers(scrape).await?;
+        }
         self.read(scrape).map_err(|error| CollectError(error.to_string()))
     }
 }
 
 impl Network {
+    /// Exports traffic by peer, from the table of connections.
+    async fn read_peers(&self, scrape: &mut Scrape) -> Result<(), CollectError> {
+        let gone = || CollectError("the collector connection, which knows the peers, does not run".to_owned());
+        let table = self.sockets.table().ok_or_else(gone)?;
+        let lost = table.exchanges(|subject, values, traffic, last| {
+            for (metric, value) in [(&BYTES, traffic.bytes), (&PACKETS, traffic.packets)] {
+                if last {
+                    scrape.close(metric, subject, values.clone(), value);
+                } else {
+                    scrape.record(metric, subject, values.clone(), value);
+                }
+            }
+        });
+        for (direction, traffic) in lost.await? {
+            for (metric, value) in [(&BYTES, traffic.bytes), (&PACKETS, traffic.packets)] {
+                scrape.record(metric, Subject::Overflow, [direction, "", ""].map(Text::from), value);
+            }
+        }
+        Ok(())
+    }
+
     fn read(&mut self, scrape: &mut Scrape) -> Result<(), Error> {
         self.flows.read(scrape, |flow, total, entry| {
             entry.count(&BYTES, flow.values(), total.bytes);
@@ -201,17 +231,21 @@ trait Attributes {
 impl Attributes for Flow {
     fn values(&self) -> [Text; 3] {
         let direction = if self.direction == DIRECTION_TRANSMIT { "transmit" } else { "receive" };
-        let transport = match self.transport {
-            1 => "icmp".into(),
-            6 => "tcp".into(),
-            17 => "udp".into(),
-            58 => "icmpv6".into(),
-            132 => "sctp".into(),
-            // Of raw sockets only.
-            other => format!("protocol_{other}").into(),
-        };
         let family = if self.family == FAMILY_IPV6 { "ipv6" } else { "ipv4" };
-        [direction.into(), transport, family.into()]
+        [direction.into(), transport(self.transport), family.into()]
+    }
+}
+
+/// Names a socket's IP protocol.
+pub(crate) fn transport(protocol: u16) -> Text {
+    match protocol {
+        1 => "icmp".into(),
+        6 => "tcp".into(),
+        17 => "udp".into(),
+        58 => "icmpv6".into(),
+        132 => "sctp".into(),
+        // Of raw sockets only.
+        other => format!("protocol_{other}").into(),
     }
 }
 

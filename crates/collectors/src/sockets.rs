@@ -30,9 +30,27 @@ pub struct Sockets {
     /// What this kernel cannot do.
     lacking: Vec<&'static str>,
     drops: bool,
+    /// Whether the collector network wants traffic by peer, which the table of connections has.
+    peers: bool,
+    table: Mutex<Weak<connection::Table>>,
 }
 
 impl Sockets {
+    /// Says whether traffic is told apart by peer.
+    pub fn tells_peers(&self) -> bool {
+        self.peers
+    }
+
+    /// Gives the table of connections, while the collector of that name runs.
+    pub fn table(&self) -> Option<Arc<connection::Table>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    /// Lets others have the table of connections.
+    pub fn open_table(&self, table: &Arc<connection::Table>) {
+        *self.table.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(table);
+    }
+
     /// Gives the object.
     pub fn object(&self) -> MutexGuard<'_, Object> {
         self.object.lock().unwrap_or_else(PoisonError::into_inner)
@@ -114,7 +132,8 @@ fn load(
         (true, false) => "connection",
         (true, true) => "connection_legacy",
     });
-    let loader = network.tune(loader, platform);
+    let peers = network.peers && connection.is_some();
+    let loader = network.tune(loader, platform, peers);
     let loader = match connection {
         Some(connection) => connection.tune(loader, platform),
         None => loader,
@@ -150,7 +169,8 @@ fn load(
     if drops {
         attach_drops(&mut object, types).map_err(crate::refused)?;
     }
-    Ok(Sockets { object: Mutex::new(object), taken: Default::default(), lacking, drops })
+    let (object, taken, table) = (Mutex::new(object), Default::default(), Mutex::default());
+    Ok(Sockets { object, taken, lacking, drops, peers, table })
 }
 
 /// Attaches the program that knows the receiving socket, else the one that does without.

@@ -1,4 +1,4 @@
-//! Names traffic between two: the attributes of who sends and of who receives, each under its prefix.
+//! Names traffic between two: the attributes of both, each under its prefix.
 
 use std::sync::Arc;
 
@@ -34,17 +34,20 @@ impl Resolver for Pairs {
     }
 
     fn resolve(&self, subject: Subject) -> Answer {
-        let Subject::Pair { source, destination } = subject else { return self.workloads.resolve(subject) };
-        let (source, destination) = (self.party(source), self.party(destination));
-        let reason = match (&source, &destination) {
+        let (one, other, prefixes) = match subject {
+            Subject::Pair { source, destination } => (source, destination, ["source.", "destination."]),
+            Subject::Facing { local, peer } => (local, peer, ["", "peer."]),
+            _ => return self.workloads.resolve(subject),
+        };
+        let (one, other) = (self.party(one), self.party(other));
+        let reason = match (&one, &other) {
             (Answer::Pending, _) | (_, Answer::Pending) => return Answer::Pending,
-            // Who receives may be left out and is still whom the other side talks to, without a name.
+            // The other may be left out and is still whom this one talks to, without a name.
             (Answer::Excluded, _) => return Answer::Excluded,
             (Answer::Unknown(_, reason), _) | (_, Answer::Unknown(_, reason)) => Some(*reason),
             _ => None,
         };
-        let both = prefixed("source", &source).chain(prefixed("destination", &destination));
-        let both = Arc::new(Attributes::new(both));
+        let both = Arc::new(Attributes::new(prefixed(prefixes[0], &one).chain(prefixed(prefixes[1], &other))));
         reason.map_or_else(|| Answer::Known(Arc::clone(&both)), |reason| Answer::Unknown(Arc::clone(&both), reason))
     }
 }
@@ -54,7 +57,7 @@ fn prefixed<'a>(prefix: &'a str, answer: &'a Answer) -> impl Iterator<Item = (Te
         Answer::Known(attributes) | Answer::Unknown(attributes, _) => attributes.pairs(),
         Answer::Pending | Answer::Excluded => &[],
     };
-    pairs.iter().map(move |pair| (format!("{prefix}.{}", pair.key).into(), pair.value.clone()))
+    pairs.iter().map(move |pair| (format!("{prefix}{}", pair.key).into(), pair.value.clone()))
 }
 
 #[cfg(test)]
@@ -88,6 +91,9 @@ mod tests {
         let resolve = |source, destination| pairs.resolve(Subject::Pair { source, destination });
         let Answer::Known(set) = resolve(Party::Cgroup(1), world) else { panic!("no names") };
         assert_eq!((set.get("source.systemd.unit"), set.get("destination.workload.name")), (Some("a"), Some("world")));
+        let facing = pairs.resolve(Subject::Facing { local: Party::Cgroup(1), peer: world });
+        let Answer::Known(set) = facing else { panic!("no names") };
+        assert_eq!((set.get("systemd.unit"), set.get("peer.workload.name")), (Some("a"), Some("world")));
         assert!(matches!(resolve(Party::Cgroup(2), world), Answer::Pending));
         assert!(matches!(resolve(Party::Cgroup(3), world), Answer::Excluded));
         let Answer::Known(set) = resolve(Party::Cgroup(1), Party::Cgroup(3)) else { panic!("no names") };

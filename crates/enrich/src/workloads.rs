@@ -124,7 +124,9 @@ impl Workloads {
         let identities = &self.shared.identities;
         let answer = match subject {
             // A pair is two: `Pairs` asks for each.
-            Subject::Node | Subject::Pair { .. } => Answer::Known(Arc::clone(&identities.empty)),
+            Subject::Node | Subject::Pair { .. } | Subject::Facing { .. } => {
+                Answer::Known(Arc::clone(&identities.empty))
+            }
             Subject::Kernel => Answer::Known(Arc::clone(&identities.kernel)),
             Subject::Overflow => Answer::Known(Arc::clone(&identities.overflow)),
             Subject::Cgroup(_) if !identities.tells_apart() => Answer::Known(Arc::clone(&identities.empty)),

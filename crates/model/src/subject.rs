@@ -26,6 +26,14 @@ pub enum Subject {
         /// Who receives.
         destination: Party,
     },
+    /// Traffic of one with another: the point gets the attributes of the first, and those of the other as `peer.`
+    /// ones.
+    Facing {
+        /// Whose traffic it is.
+        local: Party,
+        /// Whom it is with.
+        peer: Party,
+    },
 }
 
 /// One end of traffic.

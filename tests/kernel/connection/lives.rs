@@ -1,6 +1,7 @@
 //! Connections that live long, hardly begin, begin again, are no connections, or carry more than 32 bits can count.
 
 use super::{ACTIVE, BYTES, FAMILIES, PACKETS, amount, assert_whole, expect, from, start, to};
+use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::live;
 use crate::harness::netns::Pair;
@@ -163,6 +164,22 @@ fn addresses_are_shown_by_wish_and_within_their_budget() {
     agent.stop();
 }
 
+/// Echoes of both families are one class with one sum.
+#[test]
+fn protocols_of_one_class_are_summed() {
+    let _kernel = live!();
+    let agent = start("");
+    let (pair, sender) = (Pair::new(), Cgroup::new("both-echoes"));
+    for (server, _) in FAMILIES {
+        Traffic::run(&pair.client, &sender, &["icmp_send", &server.to_string(), "0", "11", "100"]);
+    }
+    let labels = [from(&sender), ("network_transport", "icmp")];
+    expect(&agent, &labels, (11.0 * (120.0 + 140.0), 22.0));
+    agent.scrape();
+    expect(&agent, &labels, (11.0 * (120.0 + 140.0), 22.0));
+    agent.stop();
+}
+
 /// More bytes on one connection than 32 bits can count.
 #[test]
 fn bytes_beyond_32_bits_are_counted() {
@@ -192,4 +209,51 @@ fn bytes_beyond_32_bits_are_counted() {
     expect(&agent, &[from(&sender)], (bytes, f64::from(COUNT)));
     assert_whole(&agent.scrape());
     agent.stop();
+}
+
+/// The same traffic once as it is and once by peer: the same totals, and the peers' names.
+#[test]
+fn traffic_by_peer_has_the_same_totals() {
+    const METRICS: [&str; 2] = ["ebpf_network_bytes_total", "ebpf_network_packets_total"];
+    let _kernel = live!();
+    let pair = Pair::new();
+    let mut all = Vec::new();
+    for peers in ["false", "true"] {
+        let network = format!("network: {{enabled: require, peers: {peers}}}");
+        let collectors = ["connection: {enabled: require, max_connections: 16}", &network];
+        let agent = Agent::start(Wish { collectors: &collectors, ..Wish::default() });
+        let (sender, receiver) = (Cgroup::new(&format!("peers-{peers}")), Cgroup::new(&format!("peer-{peers}")));
+        let mut totals = Vec::new();
+        for (server, family) in FAMILIES {
+            let address = server.to_string();
+            let receiving = Traffic::ready(&pair.server, &receiver, &["udp_receive", &address, "7000", "101"]);
+            Traffic::run(&pair.client, &sender, &["udp_send", &address, "7000", "101", "500"]);
+            receiving.finish();
+            Traffic::run(&pair.client, &sender, &["icmp_send", &address, "0", "7", "64"]);
+            let header = if server.is_ipv4() { 20 } else { 40 };
+            let datagrams = (f64::from(101 * (508 + header)), 101.0);
+            let icmp = if server.is_ipv4() { "icmp" } else { "icmpv6" };
+            let way = |cgroup: &Cgroup, direction, transport, expected| {
+                let labels = [
+                    ("cgroup_path", cgroup.path()),
+                    ("network_io_direction", direction),
+                    ("network_transport", transport),
+                    ("network_type", family),
+                ];
+                let read = |scrape: &Scrape| (scrape.sum(METRICS[0], &labels), scrape.sum(METRICS[1], &labels));
+                agent.until_exactly(&format!("{labels:?}"), expected, read);
+                read(&agent.scrape())
+            };
+            totals.push(way(&sender, "transmit", "udp", datagrams));
+            totals.push(way(&receiver, "receive", "udp", datagrams));
+            totals.push(way(&sender, "transmit", icmp, (f64::from(7 * (64 + header)), 7.0)));
+        }
+        let scrape = agent.scrape();
+        let toward = [("cgroup_path", sender.path()), ("peer_cgroup_path", receiver.path())];
+        let named = scrape.sum(METRICS[1], &toward);
+        assert_eq!(named, if peers == "true" { 202.0 } else { 0.0 }, "the peer's name");
+        all.push(totals);
+        agent.stop();
+    }
+    assert_eq!(all[0], all[1]);
 }

@@ -11,6 +11,7 @@ use runtime::Scrape;
 
 use super::config::{Config, Directions};
 use super::ends::{Ends, far};
+use super::exchanges::{self, Exchanges, family};
 use super::{ACTIVE, BYTES, PACKETS};
 
 /// After so many rounds without a connection a pair is forgotten; its series stay.
@@ -23,7 +24,8 @@ const OTHER: u16 = u16::MAX;
 struct Key {
     local: Party,
     remote: Party,
-    transport: u8,
+    /// A name stands for several protocols.
+    transport: &'static str,
     /// The server's; 0: nobody knows who that is, or there are no ports.
     port: u16,
     /// The peer's, where addresses are shown.
@@ -44,12 +46,21 @@ struct Pair {
     idle: u32,
 }
 
+/// Where a connection's traffic is added.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    pair: u32,
+    exchange: u32,
+}
+
 /// All pairs.
 pub(super) struct Pairs {
     index: HashMap<Key, u32>,
     all: Vec<Option<Pair>>,
     free: Vec<u32>,
     ends: Ends,
+    /// Where somebody wants them.
+    exchanges: Option<Exchanges>,
     peers: Arc<dyn Peers>,
     generation: u64,
     directions: Directions,
@@ -61,12 +72,13 @@ pub(super) struct Pairs {
 
 impl Pairs {
     /// Begins without any.
-    pub(super) fn new(config: &Config, peers: Arc<dyn Peers>) -> Self {
+    pub(super) fn new(config: &Config, peers: Arc<dyn Peers>, tells_peers: bool) -> Self {
         Self {
             index: HashMap::new(),
             all: Vec::new(),
             free: Vec::new(),
             ends: Ends::default(),
+            exchanges: tells_peers.then(Exchanges::default),
             generation: peers.generation(),
             peers,
             directions: config.directions,
@@ -94,60 +106,77 @@ impl Pairs {
 
     /// Adds a slot to the pair of its connection; gives the pair, and the slot of the other end where that is of this
     /// node.
-    pub(super) fn enter(&mut self, connection: &Connection) -> (u32, Option<u32>) {
+    pub(super) fn enter(&mut self, connection: &Connection) -> (Place, Option<u32>) {
         let other = self.ends.other(connection);
         let key = self.key(&connection.tuple, connection.role, far(connection).0, other.map(|(_, cgroup)| cgroup));
-        let pair = self.find(key);
-        if let Some(pair) = self.pair(pair) {
+        let place = self.place(key, &connection.tuple);
+        if let Some(pair) = self.pair(place) {
             pair.slots += 1;
             pair.open += 1;
         }
-        (pair, other.map(|(slot, _)| slot))
+        if let Some(exchanges) = &mut self.exchanges {
+            exchanges.hold(place.exchange, true);
+        }
+        (place, other.map(|(slot, _)| slot))
     }
 
     /// Takes a slot from a pair.
-    pub(super) fn leave(&mut self, pair: u32) {
-        self.close(pair);
-        self.release(pair);
+    pub(super) fn leave(&mut self, place: Place) {
+        self.close(place);
+        self.release(place);
     }
 
     /// Notes that the connection of one of its slots is over.
-    pub(super) fn close(&mut self, pair: u32) {
-        if let Some(pair) = self.pair(pair) {
+    pub(super) fn close(&mut self, place: Place) {
+        if let Some(pair) = self.pair(place) {
             pair.open -= 1;
         }
     }
 
     /// Takes a slot from a pair whose connection was over.
-    pub(super) fn release(&mut self, pair: u32) {
-        if let Some(pair) = self.pair(pair) {
+    pub(super) fn release(&mut self, place: Place) {
+        if let Some(pair) = self.pair(place) {
             pair.slots -= 1;
+        }
+        if let Some(exchanges) = &mut self.exchanges {
+            exchanges.hold(place.exchange, false);
         }
     }
 
     /// Adds what its local end sent.
-    pub(super) fn add_sent(&mut self, pair: u32, traffic: Traffic) {
-        if let Some(pair) = self.pair(pair) {
+    pub(super) fn add_sent(&mut self, place: Place, traffic: Traffic) {
+        if let Some(pair) = self.pair(place) {
             add(&mut pair.sent, traffic);
+        }
+        if let Some(exchanges) = &mut self.exchanges {
+            exchanges.add(place.exchange, true, traffic);
         }
     }
 
     /// Adds what its local end received.
-    pub(super) fn add_received(&mut self, pair: u32, traffic: Traffic) {
-        if let Some(pair) = self.pair(pair) {
+    pub(super) fn add_received(&mut self, place: Place, traffic: Traffic) {
+        if let Some(pair) = self.pair(place) {
             add(&mut pair.received, traffic);
+        }
+        if let Some(exchanges) = &mut self.exchanges {
+            exchanges.add(place.exchange, false, traffic);
         }
     }
 
     /// Adds a packet that found no slot.
     pub(super) fn add_stray(&mut self, stray: &Stray) {
         let key = self.key(&stray.tuple, stray.role, stray.tuple.remote, None);
-        let pair = self.find(key);
+        let place = self.place(key, &stray.tuple);
         if stray.direction == DIRECTION_TRANSMIT {
-            self.add_sent(pair, stray.traffic);
+            self.add_sent(place, stray.traffic);
         } else {
-            self.add_received(pair, stray.traffic);
+            self.add_received(place, stray.traffic);
         }
+    }
+
+    /// Gives the sums by peer; nothing where nobody wanted them.
+    pub(super) fn exchanges(&mut self) -> Option<&mut Exchanges> {
+        self.exchanges.as_mut()
     }
 
     /// Records all sums, and forgets pairs that nothing is added to any more.
@@ -159,7 +188,7 @@ impl Pairs {
             let last = pair.idle > ROUNDS;
             pair.record(scrape, self.directions, last);
             if pair.open > 0 && pair.key.local != Party::Kernel {
-                *active.entry((pair.key.local, transport(pair.key.transport))).or_default() += u64::from(pair.open);
+                *active.entry((pair.key.local, pair.key.transport)).or_default() += u64::from(pair.open);
             }
             if last {
                 self.index.remove(&pair.key);
@@ -176,8 +205,17 @@ impl Pairs {
         }
     }
 
-    fn pair(&mut self, at: u32) -> Option<&mut Pair> {
-        self.all.get_mut(at as usize)?.as_mut()
+    fn pair(&mut self, place: Place) -> Option<&mut Pair> {
+        self.all.get_mut(place.pair as usize)?.as_mut()
+    }
+
+    fn place(&mut self, key: Key, tuple: &Tuple) -> Place {
+        let Key { local, remote, .. } = key;
+        let address = Ipv6Addr::from(tuple.remote).to_canonical();
+        let transport = tuple.transport;
+        let key_of = || exchanges::Key { local, remote, transport, family: family(address, transport) };
+        let exchange = self.exchanges.as_mut().map_or(0, |exchanges| exchanges.find(key_of()));
+        Place { pair: self.find(key), exchange }
     }
 
     fn key(&mut self, tuple: &Tuple, role: u8, remote: [u8; 16], other: Option<u64>) -> Key {
@@ -195,7 +233,7 @@ impl Pairs {
         Key {
             local: if tuple.cgroup == 0 { Party::Kernel } else { Party::Cgroup(tuple.cgroup) },
             remote,
-            transport: tuple.transport,
+            transport: transport(tuple.transport),
             port: if port < 1024 || self.ports.contains(&port) { port } else { OTHER },
             address: self.is_shown(address).then_some(address),
         }
@@ -215,7 +253,7 @@ impl Pairs {
         }
         let pair = Some(Pair {
             values: [
-                transport(key.transport).into(),
+                key.transport.into(),
                 match key.port {
                     0 => "".into(),
                     OTHER => "other".into(),
@@ -279,7 +317,7 @@ impl Pair {
     }
 }
 
-fn add(to: &mut Traffic, more: Traffic) {
+pub(super) fn add(to: &mut Traffic, more: Traffic) {
     to.bytes += more.bytes;
     to.packets += more.packets;
 }

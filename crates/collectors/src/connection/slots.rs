@@ -13,7 +13,7 @@ use bpf::abi::connection::{CONNECTION_HALF_OPEN, Connection, Tuple};
 use bpf::abi::network::Traffic;
 use bpf::{Error, Mapped, Object, Stack, Table};
 
-use super::pairs::Pairs;
+use super::pairs::{Pairs, Place};
 
 /// Gives which word of a slot is at an offset.
 const fn word(offset: usize) -> usize {
@@ -42,7 +42,7 @@ const TCP: u8 = 6;
 struct Life {
     stage: Stage,
     generation: u32,
-    pair: u32,
+    place: Place,
     sent: Traffic,
     received: Traffic,
 }
@@ -146,7 +146,7 @@ impl Slots {
             }
             if life.stage == Stage::Live {
                 // A program took it and at once gave it back, in vain.
-                pairs.leave(life.pair);
+                pairs.leave(life.place);
                 pairs.forget(slot as u32);
             }
             *life = Life { generation, ..Life::default() };
@@ -160,9 +160,9 @@ impl Slots {
         }
         for slot in fresh.drain(..) {
             let connection = self.get(slot);
-            let (pair, other) = pairs.enter(&connection);
+            let (place, other) = pairs.enter(&connection);
             self.lives[slot as usize].stage = Stage::Live;
-            self.lives[slot as usize].pair = pair;
+            self.lives[slot as usize].place = place;
             if let Some(other) = other.filter(|&other| other != slot) {
                 self.pair_anew(other, pairs);
             }
@@ -176,10 +176,10 @@ impl Slots {
             return;
         }
         self.count(slot as usize, pairs);
-        let (pair, _) = pairs.enter(&self.get(slot));
+        let (place, _) = pairs.enter(&self.get(slot));
         let life = &mut self.lives[slot as usize];
-        pairs.leave(life.pair);
-        life.pair = pair;
+        pairs.leave(life.place);
+        life.place = place;
     }
 
     fn rename(&mut self, pairs: &mut Pairs) {
@@ -196,11 +196,11 @@ impl Slots {
         let (sent, received) = (traffic(SENT), traffic(RECEIVED));
         let life = &mut self.lives[slot];
         if sent != life.sent {
-            pairs.add_sent(life.pair, since(sent, life.sent));
+            pairs.add_sent(life.place, since(sent, life.sent));
             life.sent = sent;
         }
         if received != life.received {
-            pairs.add_received(life.pair, since(received, life.received));
+            pairs.add_received(life.place, since(received, life.received));
             life.received = received;
         }
     }
@@ -233,7 +233,7 @@ impl Slots {
         let life = &mut self.lives[slot];
         life.stage = Stage::Leaving(now);
         life.generation = life.generation.wrapping_add(1);
-        pairs.close(life.pair);
+        pairs.close(life.place);
         pairs.forget(slot as u32);
         Ok(())
     }
@@ -243,7 +243,7 @@ impl Slots {
             word.store(0, Ordering::Relaxed);
         }
         let life = &mut self.lives[slot];
-        pairs.release(life.pair);
+        pairs.release(life.place);
         *life = Life { generation: life.generation, ..Life::default() };
         self.free.push(&(slot as u32))
     }

@@ -13,6 +13,9 @@ pub struct Config {
     pub loopback: bool,
     /// Count packets that the kernel drops.
     pub drops: bool,
+    /// Tell traffic apart by whom it is with: the peer's attributes as `peer.` ones, such as `peer.k8s.pod.name`. It
+    /// needs the collector connection, whose table then has these counts, too, and multiplies the series.
+    pub peers: bool,
     /// Entries of the map of traffic: one for each workload, direction, transport and version of IP. What does not fit
     /// goes to the overflow series.
     #[schemars(range(min = 1, max = 1_048_576))]
@@ -27,7 +30,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { loopback: true, drops: true, max_flows: 4_096, max_drops: 2_048, max_listeners: 512 }
+        Self { loopback: true, drops: true, peers: false, max_flows: 4_096, max_drops: 2_048, max_listeners: 512 }
     }
 }
 
@@ -37,8 +40,8 @@ impl Config {
         Self { drops: false, max_flows: 0, max_drops: 0, max_listeners: 0, ..Self::default() }
     }
 
-    /// Sets constants and maps of the programs.
-    pub fn tune(&self, loader: Loader, platform: &Platform) -> Loader {
+    /// Sets constants and maps of the programs; traffic by peer comes from the table of connections.
+    pub fn tune(&self, loader: Loader, platform: &Platform, peers: bool) -> Loader {
         let loader = if platform.facts.is_legacy() {
             loader
         } else {
@@ -47,7 +50,7 @@ impl Config {
         loader
             .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
             .constant("loopback", &u32::from(self.loopback))
-            .constant("by_workload", &u32::from(self.max_flows > 0))
+            .constant("by_workload", &u32::from(self.max_flows > 0 && !peers))
             .max_entries("flows", platform.scaled(self.max_flows).max(1))
             .max_entries("drops", platform.scaled(self.max_drops).max(1))
     }
