@@ -203,7 +203,8 @@ impl Bench {
 
     fn gather(&mut self, scrape: &Scrape) {
         let second = |number: u64| number * 1_000_000_000;
-        let moment = Moment { number: self.number, now: second(self.number), before: second(self.number - 1) };
+        let now = second(self.number);
+        let moment = Moment { number: self.number, now, before: second(self.number - 1), steady: now };
         let origin = Origin { collector: 0, attached: 1, superseded: false };
         self.store.begin(moment, &self.workloads);
         self.store.merge(origin, scrape, moment, &self.workloads).expect("the metric is declared");

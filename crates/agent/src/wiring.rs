@@ -11,7 +11,7 @@ use export::http::auth::Auth;
 use export::http::tls::TlsOptions;
 use export::{otlp, prometheus};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use runtime::{Buffer, Bus, CgroupRules, Descriptor, Executables, Limits, Options, Platform, Selection};
+use runtime::{Buffer, Bus, CgroupRules, Clock, Descriptor, Executables, Limits, Options, Platform, Selection};
 
 use crate::cli::Cli;
 use crate::exit::{Exit, Failure};
@@ -294,6 +294,7 @@ pub fn options(config: &Config) -> Options {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         schema_url: model::name::SCHEMA_URL.to_owned(),
         resource: Arc::new(identity::resource(&given)),
+        clock: Clock::default(),
     }
 }
 

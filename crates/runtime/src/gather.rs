@@ -9,13 +9,14 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider;
 use tokio::sync::oneshot;
 
+use crate::clock::{Jump, Timeline};
 use crate::collector::Scrape;
 use crate::health::State;
 use crate::manager::{Options, Shared};
 use crate::own::{Instruments, Own, SCOPE, collector};
 use crate::series::{Moment, Origin, Store};
 use crate::watch;
-use crate::worker::{News, Report, Worker, unix_nanos};
+use crate::worker::{News, Report, Worker};
 
 /// How long start-up waits for a collector to attach before it goes on without it.
 const ATTACH: Duration = Duration::from_secs(30);
@@ -94,8 +95,11 @@ pub(crate) struct Engine {
     shared: Arc<Shared>,
     requests: Vec<Request>,
     rounds: Vec<Round>,
+    timeline: Timeline,
     number: u64,
     before: u64,
+    /// Whether a jump of the clock has been logged, by its direction.
+    jumped: [bool; 2],
     stop: bool,
 }
 
@@ -112,7 +116,7 @@ impl Engine {
         let meter = own.provider().meter(SCOPE);
         watch::observe(&meter, &shared.watches);
         let instruments = Instruments::new(&meter);
-        let (requests, rounds) = (Vec::new(), Vec::new());
+        let (requests, rounds, timeline) = (Vec::new(), Vec::new(), Timeline::new(options.clock.clone()));
         Self {
             options,
             store,
@@ -123,8 +127,10 @@ impl Engine {
             shared,
             requests,
             rounds,
+            timeline,
             number: 0,
             before: 0,
+            jumped: [false; 2],
             stop: false,
         }
     }
@@ -160,7 +166,8 @@ impl Engine {
     pub fn gather(&mut self, inbox: &Receiver<Message>) {
         let begun = Instant::now();
         self.number += 1;
-        let moment = Moment { number: self.number, now: unix_nanos(), before: self.before };
+        let (now, steady) = self.look();
+        let moment = Moment { number: self.number, now, before: self.before, steady };
         for slot in &mut self.slots {
             if slot.phase == Phase::Attached
                 && slot.asked.is_none()
@@ -184,10 +191,28 @@ impl Engine {
         let mut families = self.store.finish(moment, self.shared.acknowledged());
         self.record(readings);
         families.extend(self.own.collect(moment));
-        let (number, time, resource) = (self.number, unix_nanos(), Arc::clone(&self.options.resource));
+        let (number, (time, _), resource) = (self.number, self.look(), Arc::clone(&self.options.resource));
         let snapshot = Arc::new(Snapshot { number, time, resource, families });
         *self.shared.latest.write().unwrap_or_else(PoisonError::into_inner) = Some((begun, snapshot));
         self.before = moment.now;
+    }
+
+    /// Gives the time in Unix and in steady nanoseconds, and counts how often the former was set.
+    fn look(&mut self) -> (u64, u64) {
+        let tick = self.timeline.tick();
+        if let Some(jump) = tick.jump {
+            self.instruments.clock_jumps.add(1, &[KeyValue::new("direction", jump.name())]);
+            if !std::mem::replace(&mut self.jumped[jump as usize], true) {
+                match jump {
+                    Jump::Forward => tracing::warn!("the system's clock was set forward; further times are only counted"),
+                    Jump::Back => tracing::warn!(
+                        "the system's clock was set back: until it has caught up, the times of snapshots pass at half \
+                         its pace (a restart follows it at once); further times are only counted"
+                    ),
+                }
+            }
+        }
+        (tick.time, tick.steady)
     }
 
     /// Detaches every collector.
@@ -207,7 +232,7 @@ impl Engine {
         let Round { slot: at, incarnation, attached, scrape, result } = round;
         let Some(slot) = self.slots.get_mut(at) else { return };
         if incarnation != slot.incarnation {
-            self.store.forget(at as u16, moment.now);
+            self.store.forget(at as u16, moment.steady);
             (slot.incarnation, slot.ended) = (incarnation, false);
         }
         let origin = Origin { collector: at as u16, attached, superseded };
@@ -236,7 +261,7 @@ impl Engine {
                 self.shared.health.set(slot.name, State::Degraded(why));
             }
             if std::mem::take(&mut slot.ended) {
-                self.store.forget(at as u16, moment.now);
+                self.store.forget(at as u16, moment.steady);
             }
         }
     }

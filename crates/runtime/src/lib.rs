@@ -2,6 +2,7 @@
 //! gathers their readings into series and gives snapshots to readers.
 
 pub mod bus;
+pub mod clock;
 pub mod collector;
 mod executables;
 mod gather;
@@ -15,6 +16,7 @@ mod watch;
 mod worker;
 
 pub use bus::{Bus, Entrance, Ledger, Limit};
+pub use clock::Clock;
 pub use collector::{CollectError, Collector, Descriptor, Distribution, Empty, MakeError, Need, Plan, Scrape, Section};
 pub use executables::Executables;
 pub use health::{State, Status};

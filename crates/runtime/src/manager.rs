@@ -11,6 +11,7 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::clock::Clock;
 use crate::collector::Descriptor;
 use crate::gather::{Engine, Message, Request, Slot};
 use crate::health::{Health, State, Status};
@@ -34,6 +35,8 @@ pub struct Options {
     pub schema_url: String,
     /// The identity of the agent and its node.
     pub resource: Arc<Attributes>,
+    /// Where the time comes from.
+    pub clock: Clock,
 }
 
 /// A collector of the registry and what the configuration says of it.
@@ -133,7 +136,8 @@ impl Manager {
             store.declare(descriptor.metrics, &scope(format!("{SCOPE}.{}", descriptor.name)));
             shared.health.add(descriptor.name, required, State::Failed("not attached yet".to_owned()));
             let (platform, runtime, reports) = (Arc::clone(platform), runtime.clone(), messages.clone());
-            let worker = Worker::start(slots.len(), descriptor, section, platform, runtime, reports)
+            let clock = options.clock.clone();
+            let worker = Worker::start(slots.len(), descriptor, section, platform, (runtime, clock), reports)
                 .map_err(|source| StartError::Thread { name: descriptor.name, source })?;
             slots.push(Slot::new(descriptor.name, worker));
         }

@@ -141,6 +141,7 @@ pub(crate) struct Instruments {
     pub series: Gauge<u64>,
     pub series_folded: Counter<u64>,
     pub batch_size: Gauge<u64>,
+    pub clock_jumps: Counter<u64>,
 }
 
 impl Instruments {
@@ -156,6 +157,7 @@ impl Instruments {
             series: metrics::gauge(meter, &metrics::SERIES),
             series_folded: metrics::counter(meter, &metrics::SERIES_FOLDED),
             batch_size: metrics::gauge(meter, &metrics::BATCH_SIZE),
+            clock_jumps: metrics::counter(meter, &metrics::CLOCK_JUMPS),
         }
     }
 }

@@ -41,15 +41,17 @@ pub struct Limits {
     pub series_ttl: u64,
 }
 
-/// When a gather takes place, in Unix nanoseconds, and what came before it.
+/// When a gather takes place, and what came before it.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     /// The gather's number, from 1.
     pub number: u64,
-    /// When it began.
+    /// When it began, in Unix nanoseconds.
     pub now: u64,
     /// When the one before it began; 0 before the first.
     pub before: u64,
+    /// When it began, in nanoseconds of a clock that nobody sets.
+    pub steady: u64,
 }
 
 /// Where a scrape comes from.
@@ -239,10 +241,10 @@ impl Store {
     }
 
     /// Forgets what a collector's cells saw last: it is made anew and counts from 0. Its series keep their totals.
-    pub fn forget(&mut self, collector: u16, now: u64) {
+    pub fn forget(&mut self, collector: u16, steady: u64) {
         for at in 0..self.cells.len() as u32 {
             if self.cells[at as usize].as_ref().is_some_and(|cell| cell.collector == collector) {
-                self.drop_cell(at, now);
+                self.drop_cell(at, steady);
             }
         }
         if let Some(source) = self.sources.get_mut(usize::from(collector)) {
@@ -256,7 +258,7 @@ impl Store {
         self.admit(moment, acknowledged);
         for group in &mut self.groups {
             let before = group.len();
-            group.expire(moment.now, self.limits.series_ttl, acknowledged, &mut self.shares);
+            group.expire(moment.steady, self.limits.series_ttl, acknowledged, &mut self.shares);
             self.total -= before - group.len();
         }
         self.trim(moment);

@@ -3,10 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
+use crate::clock::Clock;
 use crate::collector::{Collector, Descriptor, MakeError, Scrape};
 use crate::health::State;
 use crate::setup::{Platform, Setup};
@@ -53,7 +54,7 @@ impl Worker {
         descriptor: &'static Descriptor,
         section: serde_json::Value,
         platform: Arc<Platform>,
-        runtime: Handle,
+        (runtime, clock): (Handle, Clock),
         reports: Sender<M>,
     ) -> std::io::Result<Self> {
         let (commands, inbox) = channel();
@@ -71,7 +72,7 @@ impl Worker {
                 }
                 (made.unwrap_or_else(|panic| Err(MakeError::Failed(panic_message(&*panic)))), setup)
             };
-            Life { inbox, runtime: &runtime, report: &report, incarnation: 0 }.live(make);
+            Life { inbox, runtime: &runtime, clock: &clock, report: &report, incarnation: 0 }.live(make);
             report(News::Stopped);
         })?;
         Ok(Self { commands })
@@ -91,6 +92,7 @@ impl Worker {
 struct Life<'a, R> {
     inbox: Receiver<Command>,
     runtime: &'a Handle,
+    clock: &'a Clock,
     report: &'a R,
     incarnation: u32,
 }
@@ -112,7 +114,7 @@ impl<R: Fn(News) -> bool> Life<'_, R> {
             let next = match result {
                 Ok(collector) => {
                     self.incarnation += 1;
-                    let attached = unix_nanos();
+                    let attached = self.clock.read().unix;
                     (self.report)(News::Made { watches: setup.watches, degraded: setup.degraded, took });
                     let next = self.serve(collector, attached);
                     if begun.elapsed() > LAST_PAUSE {
@@ -191,11 +193,6 @@ impl<R: Fn(News) -> bool> Life<'_, R> {
             }
         }
     }
-}
-
-/// Gives the time in Unix nanoseconds.
-pub(crate) fn unix_nanos() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {

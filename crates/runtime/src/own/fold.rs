@@ -193,7 +193,7 @@ impl Instrument {
                 id: FIRST_ID + *next,
                 entity: Arc::default(),
                 dimensions: Arc::new(Attributes::new(all.map(text))),
-                start: since.max(moment.before),
+                start: since.max(moment.before).min(moment.now),
             })
         };
         Arc::clone(self.series.entry(key).or_insert_with(make))

@@ -41,6 +41,8 @@ metrics! {
     SERIES_FOLDED = counter("telesonde_series_folded", "{series}", "Kernel entries that found no room in the metric's budget and went into its overflow series.", ["metric"]);
     /// Readings of a gather.
     BATCH_SIZE = gauge("telesonde_batch_size", "{reading}", "Readings of the last gather.", []);
+    /// Jumps of the clock.
+    CLOCK_JUMPS = counter("telesonde_clock_jumps", "{jump}", "How often the system's clock was set by a second or more, or the machine slept.", ["direction"]);
     /// Names found.
     ENRICHMENT_HITS = counter("telesonde_enrichment_hits", "{lookup}", "Look-ups of workload names that found them.", []);
     /// Names not found.

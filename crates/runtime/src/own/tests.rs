@@ -20,7 +20,8 @@ impl Bench {
 
     fn gather(&mut self) -> Vec<Family> {
         self.number += 1;
-        let moment = Moment { number: self.number, now: self.number * 100, before: (self.number - 1) * 100 };
+        let now = self.number * 100;
+        let moment = Moment { number: self.number, now, before: now - 100, steady: now };
         self.own.collect(moment)
     }
 }

@@ -20,7 +20,7 @@ pub(super) struct Entry {
     pub seen: u64,
     /// How many cells add to it.
     pub cells: u32,
-    /// Unix nanoseconds at which its last cell went.
+    /// When its last cell went, in steady nanoseconds.
     pub died: Option<u64>,
 }
 

@@ -30,7 +30,7 @@ impl Store {
             Owner::Waiting => Place::Waiting,
             Owner::Excluded => Place::Nowhere,
         };
-        self.leave(at, moment.now);
+        self.leave(at, moment.steady);
         self.enter(at, place);
         if let Some(cell) = &mut self.cells[at as usize] {
             cell.version = version;
@@ -52,7 +52,7 @@ impl Store {
         }
     }
 
-    pub(super) fn leave(&mut self, at: u32, now: u64) {
+    pub(super) fn leave(&mut self, at: u32, steady: u64) {
         let Some(cell) = &mut self.cells[at as usize] else { return };
         let group = &mut self.groups[cell.group as usize];
         match cell.place {
@@ -60,7 +60,7 @@ impl Store {
                 if let Some(entry) = group.entry(series) {
                     entry.cells -= 1;
                     if entry.cells == 0 {
-                        entry.died = Some(now);
+                        entry.died = Some(steady);
                     }
                 }
             }
@@ -115,14 +115,14 @@ impl Store {
         let id = self.next_series;
         self.next_series += 1;
         let (entity, dimensions) = (Arc::clone(entity), Arc::clone(dimensions));
-        Arc::new(Series { id, entity, dimensions, start: attached.max(moment.before) })
+        Arc::new(Series { id, entity, dimensions, start: attached.max(moment.before).min(moment.now) })
     }
 
     /// Ends a cell; what has no owner yet is kept until it has one.
     pub(super) fn close(&mut self, at: u32, reading: &Reading, counts: &[u32], attached: u64, moment: Moment) {
         let waits = self.cells[at as usize].as_ref().is_some_and(|cell| cell.place == Place::Waiting);
         if !waits {
-            self.drop_cell(at, moment.now);
+            self.drop_cell(at, moment.steady);
             return;
         }
         self.unlist(at);
@@ -139,13 +139,13 @@ impl Store {
         if self.cells[remainder.cell as usize].as_ref().is_some_and(|cell| cell.place == Place::Waiting) {
             self.remainders.push(remainder);
         } else {
-            self.leave(remainder.cell, moment.now);
+            self.leave(remainder.cell, moment.steady);
             self.release(remainder.cell);
         }
     }
 
-    pub(super) fn drop_cell(&mut self, at: u32, now: u64) {
-        self.leave(at, now);
+    pub(super) fn drop_cell(&mut self, at: u32, steady: u64) {
+        self.leave(at, steady);
         self.unlist(at);
         self.release(at);
     }
@@ -178,7 +178,7 @@ impl Store {
                 && cell.seen + 2 <= moment.number
                 && cell.metric.kind == Kind::Gauge
             {
-                self.drop_cell(at, moment.now);
+                self.drop_cell(at, moment.steady);
             }
         }
     }
@@ -207,7 +207,7 @@ impl Store {
             // It counts on from here: the growth of this gather is in the overflow series already.
             let attached = moment.now;
             let place = self.place(group, &entity, &dimensions, &shape, attached, moment);
-            self.leave(at, moment.now);
+            self.leave(at, moment.steady);
             self.enter(at, place);
         }
         self.active = active;
@@ -262,7 +262,7 @@ impl Store {
         for at in 0..self.cells.len() as u32 {
             let place = self.cells[at as usize].as_ref().filter(|cell| cell.group == group).map(|cell| cell.place);
             if place == Some(Place::Series(victim)) {
-                self.leave(at, moment.now);
+                self.leave(at, moment.steady);
                 self.enter(at, Place::Folded);
             }
         }

@@ -149,7 +149,7 @@ impl Store {
                 && victims.contains(&(group, series))
             {
                 self.overflow_like(group, series, moment);
-                self.leave(at, moment.now);
+                self.leave(at, moment.steady);
                 self.enter(at, Place::Folded);
             }
         }

@@ -66,7 +66,8 @@ impl Bench {
 
     fn gather(&mut self, fill: impl FnOnce(&mut Scrape)) -> Vec<Family> {
         self.number += 1;
-        let moment = Moment { number: self.number, now: self.number * 100, before: (self.number - 1) * 100 };
+        let now = self.number * 100;
+        let moment = Moment { number: self.number, now, before: now - 100, steady: now };
         let mut scrape = Scrape::default();
         fill(&mut scrape);
         self.store.begin(moment, &self.names);
@@ -210,9 +211,29 @@ fn dead_series_wait_for_their_receivers() {
     let mut bench = Bench::new(100, 100);
     bench.names.set(1, named("a"));
     bench.gather(|s| s.close(&CALLS, Subject::Cgroup(1), ["read".into()], 9));
-    let moment = Moment { number: 9, now: 9000, before: 8000 };
+    let moment = Moment { number: 9, now: 9000, before: 8000, steady: 9000 };
     assert_eq!(values(&bench.store.finish(moment, 0), "calls"), [9]);
     assert!(bench.store.finish(moment, 1).is_empty());
+}
+
+#[test]
+fn a_clock_that_jumps_changes_neither_lives_nor_starts() {
+    let mut bench = Bench::new(100, 1000);
+    bench.names.set(1, named("a"));
+    bench.gather(|s| s.close(&CALLS, Subject::Cgroup(1), ["read".into()], 9));
+    let century = 100 * 365 * 24 * 3_600_000_000_000;
+    let moment = |number, now, steady| Moment { number, now, before: 100, steady };
+    assert_eq!(values(&bench.store.finish(moment(2, century, 200), u64::MAX), "calls"), [9], "it lives on");
+    bench.names.set(2, named("b"));
+    let mut scrape = Scrape::default();
+    calls(&mut scrape, 2, 7);
+    let back = Moment { number: 3, now: 150, before: century, steady: 300 };
+    bench.store.begin(back, &bench.names);
+    bench.store.merge(Origin { attached: century, ..ORIGIN }, &scrape, back, &bench.names).unwrap();
+    let families = bench.store.finish(back, u64::MAX);
+    let Points::Numbers(points) = &families[0].points else { panic!("no numbers") };
+    assert!(points.iter().all(|point| point.series.start <= 150), "no series begins after its points");
+    assert_eq!(values(&bench.store.finish(moment(4, 150, 1100), u64::MAX), "calls"), [7], "and ends in time");
 }
 
 #[test]
@@ -351,7 +372,7 @@ fn subjects_that_are_gone_are_forgotten() {
 fn of_two_rounds_in_one_gather_the_later_gauge_counts() {
     let mut bench = Bench::new(100, 1000);
     bench.names.set(1, named("a"));
-    let moment = Moment { number: 1, now: 100, before: 0 };
+    let moment = Moment { number: 1, now: 100, before: 0, steady: 100 };
     bench.store.begin(moment, &bench.names);
     for (superseded, calls_now, open_now) in [(true, 10, 3), (false, 12, 4)] {
         let mut scrape = Scrape::default();
@@ -368,7 +389,7 @@ fn collectors_that_share_a_metric_add_up() {
     let mut bench = Bench::new(100, 1000);
     bench.names.set(1, named("a"));
     for (number, first, second) in [(1, 10, 100), (2, 11, 102)] {
-        let moment = Moment { number, now: number * 100, before: 0 };
+        let moment = Moment { number, now: number * 100, before: 0, steady: number * 100 };
         bench.store.begin(moment, &bench.names);
         for (collector, value) in [(0, first), (1, second)] {
             let mut scrape = Scrape::default();

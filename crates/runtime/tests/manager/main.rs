@@ -4,7 +4,7 @@ mod scripted;
 
 use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -13,7 +13,8 @@ use model::source::Pending;
 use model::{Attributes, Nobody, Points, Snapshot, Source};
 use opentelemetry::KeyValue;
 use scripted::{Act, Birth, DEPTH, FIRST_COLLECTOR, Life, SECOND_COLLECTOR, STEADY_COLLECTOR, STEP, Script, World};
-use telesonde_runtime::{Descriptor, Limits, Manager, Options, Own, Platform, Selection, StartError, State};
+use telesonde_runtime::clock::Reading;
+use telesonde_runtime::{Clock, Descriptor, Limits, Manager, Options, Own, Platform, Selection, StartError, State};
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,6 +33,7 @@ fn options() -> Options {
         version: "1.2.3".to_owned(),
         schema_url: "https://opentelemetry.io/schemas/1.0.0".to_owned(),
         resource: Arc::new(Attributes::new([("service.name".into(), "telesonde".into())])),
+        clock: Clock::default(),
     }
 }
 
@@ -105,6 +107,43 @@ async fn until(manager: &Manager, mut check: impl FnMut(&Snapshot) -> bool) -> A
         assert!(Instant::now() < end, "{:?}", manager.status());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The time of day, as a test sets it: years forward and back, and far beyond what dates can be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_is_told_and_disturbs_nothing() {
+    const SECOND: u64 = 1_000_000_000;
+    const YEAR: u64 = 365 * 24 * 3600 * SECOND;
+    let unix = Arc::new(AtomicU64::new(50 * YEAR));
+    let (shown, begun) = (Arc::clone(&unix), Instant::now());
+    let clock = Clock::new(move || {
+        let steady = begun.elapsed().as_nanos() as u64;
+        Reading { unix: shown.load(Ordering::Relaxed).saturating_add(steady), steady }
+    });
+    let lives: &[(Birth, &[Act])] = &[(Birth::Fine, &[Act::Count, Act::Close, Act::Count])];
+    let selections = vec![select(&FIRST_COLLECTOR, "clock", lives), steady("clock-steady")];
+    let manager = start_with(Options { clock, ..options() }, selections, Own::new()).unwrap();
+    let mut before = manager.snapshot(Duration::ZERO).await;
+    let jumps = [("forward", YEAR), ("back", 0), ("forward", 80 * YEAR), ("back", 50 * YEAR), ("back", 49 * YEAR)];
+    for (number, (_, time)) in jumps.into_iter().enumerate() {
+        unix.store(if number == 0 { 51 * YEAR } else { time }, Ordering::Relaxed);
+        for _ in 0..2 {
+            let snapshot = manager.snapshot(Duration::ZERO).await;
+            assert_eq!(value(&snapshot, "steady"), Some(STEP * snapshot.number));
+            assert!(value(&snapshot, "first") >= value(&before, "first"), "no series has gone, none has fallen");
+            assert!(snapshot.time > before.time, "time goes on: {} after {}", snapshot.time, before.time);
+            for family in &snapshot.families {
+                let starts: Vec<u64> = match &family.points {
+                    Points::Numbers(points) => points.iter().map(|point| point.series.start).collect(),
+                    Points::Histogram { points, .. } => points.iter().map(|point| point.series.start).collect(),
+                };
+                assert!(starts.iter().all(|start| *start <= snapshot.time), "{}", family.metric.name);
+            }
+            before = snapshot;
+        }
+    }
+    let told = |direction| value_where(&before, "telesonde_clock_jumps", Some(("direction", direction)));
+    assert_eq!((told("forward"), told("back")), (Some(2), Some(3)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
