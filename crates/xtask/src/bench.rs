@@ -20,6 +20,8 @@ pub enum Name {
     Events,
     /// What a gather and both expositions cost by number of series.
     Encode,
+    /// What a look-up of names costs, a pod's memory, and a gather beside 10,000 pods.
+    Names,
     /// Flows a second of one core from Hubble's socket to counters.
     Hubble,
 }
@@ -58,7 +60,7 @@ pub fn run(name: Name) -> Result<()> {
     Ok(())
 }
 
-const PAGE: &str = "# Performance\n\nMeasured by `cargo xtask bench overhead`, `cargo xtask bench events` and `cargo xtask bench encode`, which replace their own part of this page.\n";
+const PAGE: &str = "# Performance\n\nMeasured by `cargo xtask bench overhead`, `cargo xtask bench events`, `cargo xtask bench encode` and `cargo xtask bench names`, which replace their own part of this page.\n";
 
 /// Puts `part` between the markers of `name`, at the end of the page where it has none.
 fn replace(page: &str, name: &str, part: &str) -> String {
