@@ -1,6 +1,10 @@
 //! Names from Kubernetes, against an API server within the test.
 
+mod filter;
+mod hostile;
+mod identity;
 mod live;
+mod many;
 mod source;
 
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
 //! The agent as a process of its own.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,8 @@ pub struct Wish<'w> {
     pub shutdown_timeout: &'w str,
     /// The node's name; empty for the host's.
     pub node: &'w str,
+    /// Environment variables.
+    pub env: &'w [(&'w str, &'w str)],
     /// Directories that the agent finds empty.
     pub hidden: &'w [&'w str],
 }
@@ -82,10 +85,15 @@ impl Agent {
     pub fn check(wish: Wish<'_>) -> (Option<i32>, Value) {
         let directory = directory("check");
         let program = Self::prepare(wish, &directory);
-        let output = command(&program, &directory, &["check", "--format", "json"], wish.hidden).output().unwrap();
+        let mut command = command(&program, &directory, &["check", "--format", "json"], wish.hidden);
+        let report = examine(command.envs(wish.env.iter().copied()));
         fs::remove_dir_all(&directory).unwrap();
-        let report = serde_json::from_slice(&output.stdout);
-        (output.status.code(), report.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
+        report
+    }
+
+    /// Lets another process examine the host with the configuration of this agent; gives the exit code and the report.
+    pub fn examine(&self) -> (Option<i32>, Value) {
+        examine(&mut command(&self.program, &self.directory, &["check", "--format", "json"], &[]))
     }
 
     fn begin(wish: Wish<'_>) -> Self {
@@ -94,6 +102,7 @@ impl Agent {
         let hidden = wish.hidden.iter().map(|&path| path.to_owned()).collect();
         let log = fs::File::create(directory.join("log")).unwrap();
         let mut command = command(&program, &directory, &["run"], wish.hidden);
+        command.envs(wish.env.iter().copied());
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         Self { child, program, directory, hidden, prometheus: ([127, 0, 0, 1], 0).into() }
     }
@@ -188,6 +197,12 @@ impl Agent {
             assert!(now.0 <= expected.0 && now.1 <= expected.1, "{what}: {now:?}, not {expected:?}");
             (now == expected).then_some(())
         });
+    }
+
+    /// Gives the rules of cgroups, as the kernel has them.
+    pub fn rules(&self) -> BTreeMap<u64, u32> {
+        let rules = HashMap::<_, u64, u32>::try_from(self.map("cgroup_rules")).unwrap();
+        rules.iter().flatten().collect()
     }
 
     /// Gives how many entries of a kernel map of the syscalls collector are in use.
@@ -290,6 +305,12 @@ impl Drop for Agent {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+fn examine(command: &mut Command) -> (Option<i32>, Value) {
+    let output = command.output().unwrap();
+    let report = serde_json::from_slice(&output.stdout);
+    (output.status.code(), report.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
 }
 
 fn command(program: &Path, directory: &Path, arguments: &[&str], hidden: &[&str]) -> Command {

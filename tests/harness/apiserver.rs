@@ -42,6 +42,8 @@ struct State {
     mood: Option<Mood>,
     /// Watches that began before the last cut end.
     cuts: u64,
+    /// Watches stop in the middle of what they have to tell.
+    held: bool,
 }
 
 #[derive(Default)]
@@ -153,6 +155,12 @@ impl ApiServer {
     /// Ends all watches.
     pub fn cut(&self) {
         self.shared.state().cuts += 1;
+        self.shared.news.notify_all();
+    }
+
+    /// Lets all watches stop in the middle of what comes next, or go on.
+    pub fn hold(&self, held: bool) {
+        self.shared.state().held = held;
         self.shared.news.notify_all();
     }
 
@@ -279,8 +287,18 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
         (next, state) = (state.version + 1, state);
         let ended = state.cuts != cuts;
         if !due.is_empty() {
+            let (first, rest) = due.split_at(if state.held { due.len() / 2 } else { due.len() });
             drop(state);
-            chunk(stream, &due)?;
+            chunk(stream, first)?;
+            state = shared.state();
+            while state.held {
+                let waited = shared.news.wait_timeout(state, Duration::from_millis(100));
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            drop(state);
+            if !rest.is_empty() {
+                chunk(stream, rest)?;
+            }
             state = shared.state();
         } else if ended {
             drop(state);

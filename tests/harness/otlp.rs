@@ -1,7 +1,7 @@
 //! A receiver of OTLP over HTTP/protobuf that keeps each series, the latest point or the sum of the deltas, and all
 //! events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,6 +36,8 @@ pub enum Point {
 struct Shared {
     series: Mutex<BTreeMap<Key, Point>>,
     events: Mutex<Vec<Event>>,
+    resource: Mutex<BTreeMap<String, String>>,
+    faults: Mutex<Vec<String>>,
     refusing: AtomicBool,
     refused: AtomicU64,
 }
@@ -76,6 +78,16 @@ impl Receiver {
         let events = self.shared.events.lock().unwrap_or_else(PoisonError::into_inner);
         let has = |event: &&Event| attributes.iter().all(|&(key, value)| event.get(key).is_some_and(|v| v == value));
         events.iter().filter(has).cloned().collect()
+    }
+
+    /// Gives the attributes of the resource that came last.
+    pub fn resource(&self) -> BTreeMap<String, String> {
+        self.shared.resource.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives the series that a request had twice, and the cumulative counters that fell.
+    pub fn faults(&self) -> Vec<String> {
+        self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Gives the address to send to.
@@ -162,8 +174,15 @@ fn keep_events(request: ExportLogsServiceRequest, shared: &Shared) {
 
 fn keep(request: ExportMetricsServiceRequest, shared: &Shared) {
     let mut series = shared.series.lock().unwrap_or_else(PoisonError::into_inner);
-    let scopes = request.resource_metrics.into_iter().flat_map(|resource| resource.scope_metrics);
+    let mut faults = shared.faults.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = BTreeSet::new();
+    let scopes = request.resource_metrics.into_iter().flat_map(|resource| {
+        let attributes = resource.resource.into_iter().flat_map(|resource| resource.attributes).map(pair).collect();
+        *shared.resource.lock().unwrap_or_else(PoisonError::into_inner) = attributes;
+        resource.scope_metrics
+    });
     for metric in scopes.flat_map(|scope| scope.metrics) {
+        let rises = matches!(&metric.data, Some(Data::Sum(sum)) if sum.is_monotonic);
         let key = |attributes: Vec<KeyValue>| (metric.name.clone(), attributes.into_iter().map(pair).collect());
         let (numbers, delta) = match metric.data {
             Some(Data::Sum(sum)) => (sum.data_points, sum.aggregation_temporality == DELTA),
@@ -184,11 +203,17 @@ fn keep(request: ExportMetricsServiceRequest, shared: &Shared) {
                 None => continue,
             };
             let key = key(point.attributes);
+            if !seen.insert(key.clone()) {
+                faults.push(format!("twice in one request: {key:?}"));
+            }
             let before = match series.get(&key) {
-                Some(Point::Number(before)) if delta => *before,
+                Some(Point::Number(before)) => *before,
                 _ => 0.0,
             };
-            series.insert(key, Point::Number(before + value));
+            if rises && !delta && value < before {
+                faults.push(format!("{key:?} fell from {before} to {value}"));
+            }
+            series.insert(key, Point::Number(if delta { before + value } else { value }));
         }
     }
 }

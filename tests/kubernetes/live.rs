@@ -12,26 +12,32 @@ use crate::harness::agent::{Agent, Wish};
 use crate::harness::apiserver::{ApiServer, Mood, NODE};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::netns::Pair;
+use crate::harness::otlp::Receiver;
 use crate::harness::scrape::Scrape;
 use crate::harness::traffic::Traffic;
-use crate::harness::{directory, live, stimulus};
+use crate::harness::{directory, eventually, live, stimulus};
 
-const COUNT: &str = "ebpf_syscall_count_total";
-const SET: (&str, &str, &str) = ("apps/v1", "StatefulSet", "web");
+pub(super) const COUNT: &str = "ebpf_syscall_count_total";
+pub(super) const SET: (&str, &str, &str) = ("apps/v1", "StatefulSet", "web");
 
 /// Starts an agent that asks an API server, with further keys of `integrations.ebpf`.
 fn agent(server: &ApiServer, ebpf: &[&str]) -> Agent {
-    let kubeconfig = server.kubeconfig(&directory("kubeconfig"));
-    let enrich = format!("kubernetes: {{kubeconfig: \"{}\"}}", kubeconfig.display());
+    let enrich = enrich(server, "");
     Agent::start(Wish { enrich: &enrich, node: NODE, ebpf, ..Wish::default() })
 }
 
+/// Gives the section of an agent that asks an API server, with further keys of `enrich.kubernetes`.
+pub(super) fn enrich(server: &ApiServer, more: &str) -> String {
+    let kubeconfig = server.kubeconfig(&directory("kubeconfig"));
+    format!("kubernetes: {{kubeconfig: \"{}\"{more}}}", kubeconfig.display())
+}
+
 /// The directory of a pod's cgroups, as the kubelet names it.
-fn pod_cgroup(above: &Cgroup, uid: &str) -> Cgroup {
+pub(super) fn pod_cgroup(above: &Cgroup, uid: &str) -> Cgroup {
     above.child(&format!("pod{uid}"))
 }
 
-fn getppids(scrape: &Scrape, labels: &[(&str, &str)]) -> Option<f64> {
+pub(super) fn getppids(scrape: &Scrape, labels: &[(&str, &str)]) -> Option<f64> {
     scrape.value(COUNT, &[labels, &[("syscall", "getppid")]].concat())
 }
 
@@ -63,8 +69,10 @@ fn look(page: &str, before: &mut BTreeMap<String, f64>) {
 #[test]
 fn restarted_and_recreated_workloads_are_one_series() {
     let _kernel = live!();
-    let server = ApiServer::start();
-    let agent = agent(&server, &[]);
+    let (server, receiver) = (ApiServer::start(), Receiver::start());
+    let enrich = enrich(&server, "");
+    let otlp = Some(receiver.address());
+    let agent = Agent::start(Wish { enrich: &enrich, node: NODE, otlp, ..Wish::default() });
     let above = Cgroup::new("kubepods");
     let (mut calls, mut number, mut seen) = (0.0, 0_u32, BTreeMap::new());
     for life in 0..3 {
@@ -93,6 +101,12 @@ fn restarted_and_recreated_workloads_are_one_series() {
         (total == calls).then_some(())
     });
     look(&agent.page(), &mut seen);
+    let pushed = [web("web-0").as_slice(), &[("syscall", "getppid")]].concat();
+    let pushed: Vec<(String, &str)> =
+        pushed.iter().map(|(key, value)| (key.replace("k8s_", "k8s.").replace("_name", ".name"), *value)).collect();
+    let pushed: Vec<(&str, &str)> = pushed.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+    eventually("OTLP has them all", || (receiver.number("ebpf_syscall_count", &pushed)? == calls).then_some(()));
+    assert_eq!(receiver.faults(), Vec::<String>::new());
     let scrape = agent.scrape();
     let sum = |key: &str, value: &str| scrape.sum(COUNT, &[(key, value), ("syscall", "getppid")]);
     let elsewhere = (1..=number).map(|number| sum("container_id", &id(number))).sum::<f64>()

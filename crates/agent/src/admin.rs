@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use enrich::kubernetes::Known;
 use export::http::{Handler, Method, Request, Response, StatusCode};
 use export::otlp;
-use model::{Points, Series, Snapshot};
+use model::{Attributes, Points, Series, Snapshot};
 use runtime::Manager;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -31,6 +32,16 @@ pub struct Admin {
     pub workloads: Arc<enrich::Workloads>,
     /// What the configuration had warnings about.
     pub warnings: Vec<String>,
+    /// The identity of the agent and its node.
+    pub identity: Identity,
+}
+
+/// The identity of the agent and its node.
+pub struct Identity {
+    /// The attributes of the resource.
+    pub resource: Arc<Attributes>,
+    /// What the API server was asked for it.
+    pub known: Vec<Known>,
 }
 
 #[async_trait]
@@ -101,14 +112,28 @@ impl Admin {
             "enrichment": {
                 "hits": stats.hits,
                 "misses": misses(&stats),
+                "hit_rate": hit_rate(&stats),
                 "excluded": stats.excluded,
                 "cgroups": stats.entries,
+                "walks": stats.scans,
                 "pods": stats.pods,
                 "containers": stats.containers,
                 "sources": sources(&self.workloads.sources()),
             },
+            "resource": self.identity.attributes(),
+            "resource_lacks": self.identity.lacks(),
             "warnings": self.warnings,
         })
+    }
+}
+
+impl Identity {
+    fn attributes(&self) -> BTreeMap<&str, &str> {
+        self.resource.pairs().iter().map(|pair| (pair.key.as_str(), pair.value.as_str())).collect()
+    }
+
+    fn lacks(&self) -> BTreeMap<&str, &str> {
+        self.known.iter().filter_map(|(key, uid)| Some((*key, uid.as_ref().err()?.as_str()))).collect()
     }
 }
 
@@ -127,6 +152,13 @@ fn endpoint(status: &otlp::Status) -> (String, Value) {
 /// Gives enrichment's misses by reason.
 pub fn misses(stats: &enrich::Stats) -> BTreeMap<&'static str, u64> {
     enrich::Reason::ALL.iter().zip(stats.misses).map(|(reason, count)| (reason.as_str(), count)).collect()
+}
+
+/// Gives the share of look-ups that found their names, of those that did not have to wait; nothing before the first.
+fn hit_rate(stats: &enrich::Stats) -> Option<f64> {
+    let waiting = stats.misses[enrich::Reason::Pending as usize];
+    let all = stats.hits + stats.misses.iter().sum::<u64>() - waiting;
+    (all > 0).then(|| stats.hits as f64 / all as f64)
 }
 
 /// Gives how the sources of names fare.
@@ -201,7 +233,7 @@ pub fn show_cardinality(socket: &Path, format: Format) -> Result<String, Failure
 }
 
 /// Asks the admin socket for a path and gives the body.
-fn get(socket: &Path, path: &str) -> std::io::Result<String> {
+pub fn get(socket: &Path, path: &str) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: telesonde\r\nConnection: close\r\n\r\n")?;

@@ -1,12 +1,14 @@
 //! The doctor: what this host has, what each collector makes of it, and how to get what is missing.
 
+mod names;
+
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bpf::probe::{CgroupMode, Facts, Hierarchy, Memlock};
 use config::{Enabled, Loaded};
-use enrich::State;
+use enrich::kubernetes::Known;
 use runtime::{Descriptor, MakeError, Platform, Setup};
 use serde_json::{Value, json};
 
@@ -54,9 +56,6 @@ struct Exposition {
     most: usize,
 }
 
-/// How long a source of names may take until it has told something.
-const SOURCES: Duration = Duration::from_secs(5);
-
 /// Sizes of other hosts that a fleet may have.
 const OTHER_HOSTS: [usize; 3] = [16, 64, 256];
 
@@ -65,13 +64,17 @@ pub fn check(
     registry: &[&'static Descriptor],
     loaded: &Loaded,
     platform: &Arc<Platform>,
-    names: &enrich::Workloads,
+    (names, known): (&enrich::Workloads, &[Known]),
     format: Format,
 ) -> (String, Exit) {
     let facts = &platform.facts;
     let mut findings = findings(facts, platform.btf_path.as_deref());
-    findings.extend(sources(names));
-    let workloads = workloads(facts);
+    let cgroups = workloads(facts);
+    let workloads = cgroups.len();
+    findings.extend(names::sources(names));
+    findings.extend(names::node(known));
+    let enrichment = names::Enrichment::examine(names, &cgroups, &loaded.config.admin.socket);
+    findings.extend(enrichment.findings());
     let verdicts: Vec<Verdict> = registry.iter().map(|d| verdict(d, loaded, platform, workloads)).collect();
     let hosts = [facts.possible_cpus].into_iter().chain(OTHER_HOSTS);
     let memory: Vec<Memory> = hosts.map(|cpus| memory(registry, loaded, cpus)).collect();
@@ -86,7 +89,7 @@ pub fn check(
         Grade::Good => Exit::Success,
     };
     let report = match format {
-        Format::Json => json_report(&findings, &verdicts, &memory, &exposition, exit),
+        Format::Json => json_report(&findings, &verdicts, &memory, (&exposition, &enrichment), exit),
         Format::Table => table_report(&findings, &verdicts, &memory, &exposition, exit),
     };
     (report, exit)
@@ -210,28 +213,6 @@ fn findings(facts: &Facts, btf_path: Option<&Path>) -> Vec<Finding> {
     all
 }
 
-/// Says how the sources of names fare, each of which has a while to tell something.
-fn sources(names: &enrich::Workloads) -> Vec<Finding> {
-    let until = Instant::now() + SOURCES;
-    let starting = || names.sources().iter().any(|source| source.state == State::Starting);
-    while starting() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let finding = |source: enrich::Source| {
-        let (found, grade, fix) = match source.state {
-            State::Off(why) => (format!("off: {why}"), Grade::Good, String::new()),
-            State::Running => ("names workloads".to_owned(), Grade::Good, String::new()),
-            State::Starting => {
-                let fix = "look at its log, or run check again".to_owned();
-                (format!("nothing heard within {} s", SOURCES.as_secs()), Grade::Less, fix)
-            }
-            State::Degraded(why) => ("workloads may lack names".to_owned(), Grade::Less, why),
-        };
-        Finding { what: source.name, found, grade, fix }
-    };
-    names.sources().into_iter().map(finding).collect()
-}
-
 fn capabilities(facts: &Facts) -> Finding {
     let has = |name: &str| facts.capabilities.contains(&name);
     let what = "capabilities";
@@ -288,17 +269,23 @@ fn memory(registry: &[&'static Descriptor], loaded: &Loaded, cpus: usize) -> Mem
     Memory { cpus, bytes: planned }
 }
 
-/// Counts the cgroups that have tasks: each is a workload at most.
-fn workloads(facts: &Facts) -> usize {
-    fn count(directory: &Path, depth: usize) -> usize {
-        let busy = std::fs::read(directory.join("cgroup.procs")).is_ok_and(|tasks| !tasks.is_empty());
+/// Gives the ids of the cgroups that have tasks: each is a workload at most.
+fn workloads(facts: &Facts) -> Vec<u64> {
+    fn find(directory: &Path, depth: usize, found: &mut Vec<u64>) {
+        if std::fs::read(directory.join("cgroup.procs")).is_ok_and(|tasks| !tasks.is_empty()) {
+            found.extend(std::fs::metadata(directory).map(|metadata| metadata.ino()));
+        }
         let below = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        let directories = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         // Deeper than any container runtime nests.
-        let deeper = |entry: std::fs::DirEntry| if depth < 16 { count(&entry.path(), depth + 1) } else { 0 };
-        usize::from(busy) + directories.map(deeper).sum::<usize>()
+        for entry in below.filter(|entry| depth < 16 && entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            find(&entry.path(), depth + 1, found);
+        }
     }
-    facts.cgroups.mount.as_deref().map_or(0, |mount| count(mount, 0))
+    let mut found = Vec::new();
+    if let Some(mount) = facts.cgroups.mount.as_deref() {
+        find(mount, 0, &mut found);
+    }
+    found
 }
 
 fn table_report(
@@ -352,7 +339,7 @@ fn json_report(
     findings: &[Finding],
     verdicts: &[Verdict],
     memory: &[Memory],
-    exposition: &Exposition,
+    (exposition, enrichment): (&Exposition, &names::Enrichment),
     exit: Exit,
 ) -> String {
     let host: Vec<Value> = findings
@@ -368,7 +355,8 @@ fn json_report(
     let memory: Vec<Value> = memory.iter().map(|m| json!({"cpus": m.cpus, "map_bytes": m.bytes})).collect();
     let report = json!({
         "exit_code": exit as u8, "host": host, "collectors": collectors, "map_memory": memory,
-        "workloads": exposition.workloads, "samples_per_workload": exposition.share, "most_samples": exposition.most
+        "workloads": exposition.workloads, "samples_per_workload": exposition.share, "most_samples": exposition.most,
+        "enrichment": enrichment.json(),
     });
     crate::documents::pretty(&report)
 }

@@ -14,6 +14,8 @@ pub struct Given {
     pub node_name: String,
     /// Whether the node is a Kubernetes node.
     pub kubernetes: bool,
+    /// What the API server knows of the node and its cluster.
+    pub known: Vec<(&'static str, String)>,
     /// Resource attributes that replace or add to those found.
     pub resource: BTreeMap<String, String>,
     /// Where the host is seen.
@@ -51,6 +53,7 @@ pub fn resource(given: &Given) -> Attributes {
     if given.kubernetes {
         pairs.push(("k8s.node.name".into(), node.into()));
     }
+    pairs.extend(given.known.iter().map(|(key, value)| ((*key).into(), value.clone().into())));
     let added = given.resource.iter().map(|(key, value)| (key.clone().into(), value.clone().into()));
     Attributes::new(pairs.into_iter().chain(added))
 }

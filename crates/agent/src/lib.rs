@@ -55,7 +55,8 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
             let runtime = tokio_runtime()?;
             let _inside = runtime.enter();
             let (platform, workloads) = platform(&loaded, registry)?;
-            let (report, exit) = check::check(registry, &loaded, &platform, &workloads, *format);
+            let known = runtime.block_on(wiring::identify(&loaded.config))?;
+            let (report, exit) = check::check(registry, &loaded, &platform, (&workloads, &known), *format);
             print!("{report}");
             return Ok(exit);
         }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Identity};
 use crate::events::{self, Sinks};
 use crate::exit::{Exit, Failure};
 use crate::lock::Lock;
@@ -49,8 +49,13 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let own = Own::new();
     let meters = own.provider();
     let meter = meters.meter(SCOPE);
-    observe(&meter, &facts, &workloads);
-    let (options, selections) = (wiring::options(config), wiring::selections(&loaded, registry));
+    observe(&meter, &facts, config, &workloads);
+    let known = wiring::identify(config).await?;
+    for (key, why) in known.iter().filter_map(|(key, uid)| Some((key, uid.as_ref().err()?))) {
+        tracing::info!("the resource has no {key}: {why}");
+    }
+    let (options, selections) = (wiring::options(config, &known), wiring::selections(&loaded, registry));
+    let resource = Arc::clone(&options.resource);
     let peers = wiring::peers(config, &workloads)?;
     let resolver: Arc<dyn model::Resolver> = Arc::new(Pairs::new(Arc::clone(&workloads) as _, Arc::clone(&peers)));
     let bus = Arc::new(Bus::new(Arc::clone(&resolver), events::count(config), config.exporters.events.queue));
@@ -62,7 +67,9 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
         tokio::task::block_in_place(|| Manager::start(options, selections, &platform, resolver, own, &handle));
     let manager = Arc::new(started.map_err(|error| Failure::new(Exit::Required, error.to_string()))?);
 
-    let outlets = Outlets { loaded: &loaded, manager: &manager, workloads: &workloads, meter: &meter, warnings };
+    let identity = Identity { resource, known };
+    let outlets =
+        Outlets { loaded: &loaded, manager: &manager, workloads: &workloads, meter: &meter, warnings, identity };
     let running = outlets.start(&stopping);
     let (mut tasks, mut places) = match running {
         Ok(running) => running,
@@ -101,13 +108,17 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
 }
 
 /// Makes the instruments that need more than the manager knows.
-fn observe(meter: &Meter, facts: &Facts, workloads: &Arc<Workloads>) {
+fn observe(meter: &Meter, facts: &Facts, config: &config::Config, workloads: &Arc<Workloads>) {
     let mut info = vec![
         KeyValue::new("version", env!("CARGO_PKG_VERSION")),
         KeyValue::new("kernel", facts.release.clone()),
         KeyValue::new("arch", facts.arch.clone()),
     ];
     info.extend(option_env!("TELESONDE_REVISION").map(|revision| KeyValue::new("revision", revision)));
+    // In the resource the agent's own pod would be taken for that of whatever is measured.
+    let pod = [("k8s.namespace.name", &config.agent.pod_namespace), ("k8s.pod.name", &config.agent.pod_name)];
+    let pod = pod.into_iter().filter(|(_, name)| !name.is_empty());
+    info.extend(pod.map(|(key, name)| KeyValue::new(key, name.clone())));
     meter
         .u64_observable_gauge(&*metrics::INFO.name)
         .with_unit(&*metrics::INFO.unit)
@@ -154,6 +165,7 @@ struct Outlets<'a> {
     workloads: &'a Arc<Workloads>,
     meter: &'a Meter,
     warnings: Vec<String>,
+    identity: Identity,
 }
 
 impl Outlets<'_> {
@@ -212,6 +224,7 @@ impl Outlets<'_> {
             listeners,
             workloads: Arc::clone(self.workloads),
             warnings: self.warnings,
+            identity: self.identity,
         });
         let socket = Listener::unix(&config.admin.socket, "admin.socket").map_err(listen)?;
         let server = Server::new(socket, None, admin.clone(), Arc::new(()), Limits::default()).map_err(listen)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bpf::probe::Facts;
 use config::{Config, Enabled, Loaded, Sources, Switch};
-use enrich::kubernetes::{KUBERNETES, Kubernetes, parse_selector};
+use enrich::kubernetes::{KUBERNETES, Known, Kubernetes, parse_selector};
 use enrich::{Hierarchy, Kind, Peers, Settings, State, Workloads, runtimes};
 use export::http::auth::Auth;
 use export::http::tls::TlsOptions;
@@ -126,7 +126,14 @@ pub fn workloads(
     let workloads = started.map(Arc::new).map_err(|error| Failure::new(Exit::Unable, error.to_string()))?;
     match kubernetes {
         Ok(kubernetes) => drop(tokio::spawn(kubernetes.follow(Arc::clone(&workloads)))),
-        Err(why) => workloads.report(KUBERNETES, State::Off(why)),
+        Err(why) => {
+            if filters_pods(config) {
+                tracing::warn!(
+                    "namespace_filter and pod_selector let nothing be observed without names of pods: {why}"
+                );
+            }
+            workloads.report(KUBERNETES, State::Off(why));
+        }
     }
     runtimes::start(places, &workloads).map_err(|error| {
         Failure::new(Exit::Unable, format!("cannot start the thread that names containers: {error}"))
@@ -154,9 +161,6 @@ fn kubernetes(config: &Config) -> Result<Result<Kubernetes, String>, Failure> {
         _ => None,
     };
     if let Some(why) = why {
-        if filters_pods(config) {
-            tracing::warn!("namespace_filter and pod_selector let nothing be observed without names of pods: {why}");
-        }
         return Ok(Err(why.to_owned()));
     }
     Ok(Ok(Kubernetes {
@@ -267,17 +271,29 @@ pub fn node_name(config: &Config) -> String {
     if config.agent.node_name.is_empty() { identity::host_name(&config.host) } else { config.agent.node_name.clone() }
 }
 
-/// Gives the manager's options.
-pub fn options(config: &Config) -> Options {
+/// Asks the API server, where there is one, what it knows of the node and of its cluster.
+///
+/// # Errors
+/// Fails when the selector of pods is none.
+pub async fn identify(config: &Config) -> Result<Vec<Known>, Failure> {
+    Ok(match kubernetes(config)? {
+        Ok(kubernetes) => kubernetes.identify().await.into(),
+        Err(_) => Vec::new(),
+    })
+}
+
+/// Gives the manager's options, with what the API server knows of the node.
+pub fn options(config: &Config, known: &[Known]) -> Options {
     use config::sections::agent::DeploymentMode;
     let kubernetes = match config.agent.deployment_mode {
-        DeploymentMode::Auto => identity::in_kubernetes(&config.host),
+        DeploymentMode::Auto => identity::in_kubernetes(&config.host) || !known.is_empty(),
         DeploymentMode::Kubernetes => true,
         DeploymentMode::Vm => false,
     };
     let given = Given {
         node_name: node_name(config),
         kubernetes,
+        known: known.iter().filter_map(|(key, uid)| Some((*key, uid.clone().ok()?))).collect(),
         resource: config.agent.resource.clone(),
         host: config.host.clone(),
     };

@@ -4,6 +4,7 @@ mod client;
 mod describe;
 mod follow;
 mod lines;
+mod node;
 mod owner;
 mod pod;
 mod selector;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use kube::core::Selector;
+pub use node::Known;
 pub use selector::parse_selector;
 
 use crate::Workloads;

@@ -41,10 +41,7 @@ impl Default for Clock {
         static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
         Self::new(|| {
             let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            Reading {
-                unix: unix.map_or(0, |since| since.as_nanos() as u64),
-                steady: BEGIN.elapsed().as_nanos() as u64,
-            }
+            Reading { unix: unix.map_or(0, |since| since.as_nanos() as u64), steady: BEGIN.elapsed().as_nanos() as u64 }
         })
     }
 }
@@ -117,6 +114,7 @@ impl Timeline {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::sync::Mutex;
 
     use super::*;
@@ -125,9 +123,9 @@ mod tests {
 
     /// Ticks at the readings, in seconds; gives times in tenths of a second and jumps.
     fn ticks(readings: &[(u64, u64)]) -> Vec<(u64, Option<Jump>)> {
-        let left = Mutex::new(readings.to_vec().into_iter());
+        let left = Mutex::new(VecDeque::from(readings.to_vec()));
         let clock = Clock::new(move || {
-            let (unix, steady) = left.lock().unwrap().next().unwrap();
+            let (unix, steady) = left.lock().unwrap().pop_front().unwrap();
             Reading { unix: unix * SECOND, steady: steady * SECOND }
         });
         let mut timeline = Timeline::new(clock);

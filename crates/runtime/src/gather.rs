@@ -204,7 +204,9 @@ impl Engine {
             self.instruments.clock_jumps.add(1, &[KeyValue::new("direction", jump.name())]);
             if !std::mem::replace(&mut self.jumped[jump as usize], true) {
                 match jump {
-                    Jump::Forward => tracing::warn!("the system's clock was set forward; further times are only counted"),
+                    Jump::Forward => {
+                        tracing::warn!("the system's clock was set forward; further times are only counted");
+                    }
                     Jump::Back => tracing::warn!(
                         "the system's clock was set back: until it has caught up, the times of snapshots pass at half \
                          its pace (a restart follows it at once); further times are only counted"

@@ -17,11 +17,11 @@ pub struct Agent {
     pub deployment_mode: DeploymentMode,
     /// The name of the node; empty for the host name. Also `NODE_NAME`.
     pub node_name: String,
-    /// The agent's own pod, never an attribute of what is measured. Also `POD_NAME`.
+    /// The agent's own pod: an attribute of `telesonde_info`, never of what is measured. Also `POD_NAME`.
     pub pod_name: String,
-    /// The namespace of the agent's own pod. Also `POD_NAMESPACE`.
+    /// The namespace of the agent's own pod, likewise. Also `POD_NAMESPACE`.
     pub pod_namespace: String,
-    /// Extra resource attributes, such as deployment.environment.name.
+    /// Extra resource attributes, such as deployment.environment.name or k8s.cluster.name, which no API server tells.
     pub resource: BTreeMap<String, String>,
     /// keep: only the declared capabilities; drop: give them up after attach (kernel 5.19 and newer; reloads that add hooks are then refused).
     pub privileges: Privileges,

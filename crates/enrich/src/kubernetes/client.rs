@@ -114,9 +114,8 @@ impl Client {
         self.send(request).await.map(Response::into_body)
     }
 
-    /// Gets the metadata of an object.
-    pub async fn metadata(&self, api: &str, namespace: &str, resource: &str, name: &str) -> Result<Vec<u8>, Trouble> {
-        let path = format!("{api}/namespaces/{namespace}/{resource}");
+    /// Gets the metadata of an object by the path of its resource.
+    pub async fn metadata(&self, path: &str, name: &str) -> Result<Vec<u8>, Trouble> {
         let request = built(kube::core::Request::new(path).get_metadata(name, &GetParams::any()))?;
         read(self.send(request).await?).await
     }

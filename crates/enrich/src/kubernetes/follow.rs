@@ -93,8 +93,7 @@ impl Follower {
                         client = None;
                     }
                     failures = failures.saturating_add(1);
-                    let pause = PAUSES.0 * 2_u32.saturating_pow((failures - 1).min(16));
-                    pause.min(PAUSES.1).mul_f64(1.0 - 0.5 * random())
+                    pause(failures, random())
                 }
             };
             self.sleep(pause).await;
@@ -276,11 +275,12 @@ impl Follower {
             return;
         }
         self.held.insert(owner.uid.clone(), vec![held]);
-        let (namespace, name, uid) = (metadata.namespace.clone(), owner.name.clone(), owner.uid.clone());
+        let path = format!("{api}/namespaces/{}/{resource}", metadata.namespace);
+        let (name, uid) = (owner.name.clone(), owner.uid.clone());
         let (client, answers, questions) = (client.clone(), self.answers.0.clone(), Arc::clone(&self.questions));
         tokio::spawn(async move {
             let _turn = questions.acquire_owned().await;
-            let asked = timeout(OWNER_PATIENCE, client.metadata(api, &namespace, resource, &name)).await;
+            let asked = timeout(OWNER_PATIENCE, client.metadata(&path, &name)).await;
             let late = || Trouble::Unreachable(format!("no answer within {} s", OWNER_PATIENCE.as_secs()));
             let answer = asked.unwrap_or_else(|_| Err(late())).and_then(|body| {
                 let object = serde_json::from_slice::<Object<'_>>(&body);
@@ -338,7 +338,28 @@ impl Follower {
     }
 }
 
+/// Gives how long to wait after so many failures in a row: by half at random, so that many agents do not ask together.
+fn pause(failures: u32, random: f64) -> Duration {
+    let pause = PAUSES.0 * 2_u32.saturating_pow(failures.saturating_sub(1).min(16));
+    pause.min(PAUSES.1).mul_f64(1.0 - 0.5 * random)
+}
+
 /// Gives a random number between 0 and 1.
 fn random() -> f64 {
     RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_are_scattered() {
+        let millis = |failures, random| pause(failures, random).as_millis();
+        let grown = [1, 2, 3, 6, 7, 100, u32::MAX].map(|failures| millis(failures, 0.0));
+        assert_eq!(grown, [500, 1000, 2000, 16_000, 30_000, 30_000, 30_000]);
+        assert_eq!([0.0, 0.5, 1.0].map(|random| millis(2, random)), [1000, 750, 500]);
+        let drawn: BTreeSet<u64> = (0..100).map(|_| random().to_bits()).collect();
+        assert!(drawn.len() > 90 && (0..100).all(|_| (0.0..=1.0).contains(&random())));
+    }
 }

@@ -50,7 +50,7 @@ metrics! {
     /// Errors of sources of names.
     ENRICHMENT_ERRORS = counter("telesonde_enrichment_errors", "{error}", "What a source of workload names could not tell, or told in vain.", ["source", "error.type"]);
     /// What runs here.
-    INFO = gauge("telesonde_info", "{agent}", "1, with what runs here as attributes.", ["version", "revision", "kernel", "arch"]);
+    INFO = gauge("telesonde_info", "{agent}", "1, with what runs here, and in which pod where POD_NAME and POD_NAMESPACE say so.", ["version", "revision", "kernel", "arch", "k8s.namespace.name", "k8s.pod.name"]);
     /// CPU time.
     CPU = counter("process_cpu_seconds_total", "s", "Time that the agent's threads spent on a CPU.", []);
     /// Resident memory.
