@@ -141,7 +141,13 @@ struct Gather {
 
 impl Gather {
     fn new() -> Self {
-        let limits = Limits { series_per_metric: 100_000, series_total: 100_000, series_ttl: 300_000_000_000 };
+        let limits = Limits {
+            series_per_metric: 100_000,
+            series_total: 100_000,
+            samples_per_workload: 1_000_000,
+            bucket_doublings: 4,
+            series_ttl: 300_000_000_000,
+        };
         let mut store = Store::new(limits);
         let scope = Scope { name: "telesonde.syscalls".into(), version: "0".into(), schema_url: String::new() };
         store.declare(&[&COUNT], &Arc::new(scope));

@@ -125,7 +125,11 @@ pub fn workloads(
     let started = Workloads::start(Hierarchy { mount, whole: facts.cgroups.whole }, &settings);
     let workloads = started.map(Arc::new).map_err(|error| Failure::new(Exit::Unable, error.to_string()))?;
     match kubernetes {
-        Ok(kubernetes) => drop(tokio::spawn(kubernetes.follow(Arc::clone(&workloads)))),
+        Ok(kubernetes) => {
+            // Whoever looks before the task has begun has to know that it is to be waited for.
+            workloads.report(KUBERNETES, State::Starting);
+            drop(tokio::spawn(kubernetes.follow(Arc::clone(&workloads))));
+        }
         Err(why) => {
             if filters_pods(config) {
                 tracing::warn!(
