@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hubble::server::{Player, Script, Setup, Step};
 use model::{Attributes, Nobody, Points, Source};
-use runtime::{Buffer, Bus, Limits, Manager, Options, Own, Platform, Selection, State};
+use runtime::{Buffer, Bus, Clock, Limits, Manager, Options, Own, Platform, Selection, State};
 use serde_json::{Value, json};
 
 /// How long a test waits for what must come.
@@ -89,6 +89,7 @@ impl World {
             version: "0".to_owned(),
             schema_url: String::new(),
             resource: Arc::new(Attributes::new([])),
+            clock: Clock::default(),
         };
         let descriptor = *telesonde_collectors::ALL.iter().find(|descriptor| descriptor.name == "hubble").unwrap();
         (descriptor.section.check)(&section).unwrap();
