@@ -2,6 +2,7 @@
 //!
 //! There is no kubelet: the proof does what one does, so that it decides when a pod's containers become known.
 
+mod account;
 mod api;
 mod audit;
 mod checks;
@@ -85,7 +86,10 @@ fn prove(peers: Peers, report: &mut Report) -> Result<()> {
     let agent = peers.start_agent(&["kubernetes.yaml"])?;
     let mut stage = Stage { peers, cluster, server, api, link, scene, signer };
     checks::all(&mut stage, report);
+    let status = serde_json::to_string_pretty(&seen::status(&stage.peers)?["enrichment"])?;
+    fs::write(dir.join("status.json"), status).context("cannot write the status")?;
     agent.stop(END)?;
+    report.check("account", "in a pod, by its service account", || account::check(&stage));
     prometheus.stop(END)?;
     collector.stop(END)?;
     stage.server.end(END)?;

@@ -1,6 +1,7 @@
 //! What is done to the cluster, and what the agent must have seen of it.
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -11,13 +12,13 @@ use super::pods::{self, Driver, NAMESPACE, Owner, Pod};
 use super::seen::{self, Spread, names, within};
 use super::{Stage, audit, scene, token};
 use crate::e2e::stimulus::Workload;
-use crate::e2e::{Report, prometheus};
+use crate::e2e::{Report, peers, prometheus};
 
 /// The longest that the agent may take to try again after an error, with its pauses growing.
 const RECOVERY: Duration = Duration::from_secs(90);
 
 /// The longest that names may take to reach every way out while nothing is wrong.
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 const BINDING: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/telesonde";
 
@@ -41,7 +42,10 @@ pub fn all(stage: &mut Stage, report: &mut Report) {
 }
 
 /// Makes calls in a new container of a pod, which is published while they are made.
-fn work(stage: &Stage, pod: &mut Pod, calls: u64) -> Result<()> {
+///
+/// # Errors
+/// Fails when the container cannot be made or published.
+pub fn work(stage: &Stage, pod: &mut Pod, calls: u64) -> Result<()> {
     let (id, workload) = pod.run(calls, Duration::from_secs(2))?;
     std::thread::sleep(Duration::from_millis(700));
     pod.publish(&stage.api, "containerStatuses", "app", &id, 0)?;
@@ -49,7 +53,11 @@ fn work(stage: &Stage, pod: &mut Pod, calls: u64) -> Result<()> {
     Ok(())
 }
 
-fn counted(stage: &Stage, pod: &Pod, names: &seen::Names, calls: u64) -> Result<()> {
+/// Says whether all ways out have the calls of a container in the one series that has its names.
+///
+/// # Errors
+/// Fails when one has not.
+pub fn counted(stage: &Stage, pod: &Pod, names: &seen::Names, calls: u64) -> Result<()> {
     seen::counted(&stage.peers, pod, names, calls, Spread::Named)
 }
 
@@ -277,10 +285,19 @@ fn denial(stage: &Stage) -> Result<String> {
     let (id, workload) = pod.run(CALLS, Duration::from_secs(1))?;
     pod.publish(&stage.api, "containerStatuses", "app", &id, 0)?;
     let said = complains(stage, "(403")?;
+    let mut command = Command::new(peers::agent());
+    command.arg("check");
+    for file in ["telesonde.yaml", "kubernetes.yaml"] {
+        command.arg("--config").arg(stage.peers.dir.join(file));
+    }
+    let checked = seen::check(&stage.peers, &mut command, "denied.txt")?;
+    if !checked.contains("(403") {
+        bail!("check says {checked}");
+    }
     stage.api.apply(scene::RBAC)?;
     recovers(stage, &pod, workload, &id, CALLS)?;
     pod.delete(&stage.api)?;
-    Ok(format!("said {said}; exact once it was allowed again"))
+    Ok(format!("said {said}, and so did check; exact once it was allowed again"))
 }
 
 fn expired(stage: &Stage) -> Result<String> {

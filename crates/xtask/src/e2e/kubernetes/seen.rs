@@ -1,8 +1,10 @@
 //! What the agent's readers see of a pod: every series that mentions it in any way.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -108,4 +110,17 @@ pub fn status(peers: &Peers) -> Result<Value> {
     stream.read_to_string(&mut text)?;
     let (_, body) = text.split_once("\r\n\r\n").context("the agent does not answer in HTTP")?;
     Ok(serde_json::from_str(body)?)
+}
+
+/// Runs `telesonde check` and writes all that it prints into a file of the run; gives its line on the API server.
+///
+/// # Errors
+/// Fails when it cannot be run or says nothing of the API server.
+pub fn check(peers: &Peers, command: &mut Command, file: &str) -> Result<String> {
+    let output = command.output().context("cannot run `telesonde check`")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    fs::write(peers.dir.join(file), text.as_bytes()).with_context(|| format!("cannot write {file}"))?;
+    let line = text.lines().find(|line| line.starts_with("kubernetes "));
+    let line = line.with_context(|| format!("check says nothing of Kubernetes: {text}"))?;
+    Ok(line.split_whitespace().collect::<Vec<_>>().join(" "))
 }
