@@ -27,6 +27,9 @@ else
     mount -t cgroup2 none /sys/fs/cgroup
 fi";
 
+/// All namespaces that hide something from an agent; it ends with its parent, which does not pass signals on.
+const IN_ALL: &str = "--mount --cgroup --pid --fork --kill-child --mount-proc";
+
 /// A program that enters a cgroup and namespaces, prepares them, and becomes the agent.
 struct Container {
     directory: PathBuf,
@@ -151,4 +154,75 @@ fn a_part_of_the_hierarchy_gives_no_wrong_names() {
     assert_eq!(scrape.all(COUNT, &[("cgroup_path", "/")]).count(), 0, "its own cgroup is no root");
     assert!(scrape.0.iter().all(|sample| !sample.name.starts_with("cgroup_")));
     agent.stop();
+}
+
+/// The agent in namespaces of its own for cgroups, mounts and processes, with the host's root, cgroups and /run as volumes.
+#[test]
+fn containers_of_the_host_have_names_inside() {
+    let _kernel = live!();
+    if !is_usual() {
+        println!("SKIPPED kernel::container::containers_of_the_host_have_names_inside: no /sys/fs/cgroup");
+        return;
+    }
+    let (docker, ctr) = ("3f1a9c5be0d24786bb0c9a7f61d2e8453f1a9c5be0d24786bb0c9a7f61d2e845", "7".repeat(64));
+    let keys = "--set host.root=$HERE/root --set host.cgroup=$HERE/host --set host.run=$HERE/run";
+    let container = Container::new(IN_ALL, &[VOLUME, PRIVATE], keys);
+    let files = [
+        (format!("root/var/lib/docker/containers/{docker}/config.v2.json"), r#"{"Name":"/web"}"#),
+        (
+            format!("run/containerd/io.containerd.runtime.v2.task/default/{ctr}/config.json"),
+            r#"{"annotations":{"nerdctl/name":"db"}}"#,
+        ),
+        ("root/etc/hostname".to_owned(), "the-host\n"),
+    ];
+    for (file, text) in &files {
+        let file = container.directory.join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+    let program = container.program();
+    let agent = Agent::start(wish(&program));
+    let all = Cgroup::new("all");
+    for (above, id, name) in [("docker", docker, "web"), ("nerdctl", &*ctr, "db")] {
+        let above = all.child(above);
+        let cgroup = above.child(id);
+        stimulus::run(&cgroup, &["getppid=321"]);
+        let labels = [("container_name", name), ("syscall", "getppid")];
+        agent.until(name, |scrape| (scrape.value(COUNT, &labels)? == 321.0).then_some(()));
+        drop(cgroup);
+    }
+    agent.until("the host's name", |scrape| scrape.value("target_info", &[("host_name", "the-host")]));
+    drop(agent);
+    let (_, report) = Agent::check(wish(&program));
+    assert_eq!(finding(&report, "container_runtimes")["found"], "names workloads");
+    assert_eq!(finding(&report, "cgroups")["ok"], true);
+}
+
+#[test]
+fn check_names_the_key_of_a_mount_that_lacks() {
+    let _kernel = live!();
+    if !is_usual() {
+        println!("SKIPPED kernel::container::check_names_the_key_of_a_mount_that_lacks: no /sys/fs/cgroup");
+        return;
+    }
+    let cases = [
+        // A volume was forgotten.
+        ("--set host.cgroup=$HERE/host", &[PRIVATE][..], Some(2), "cgroups", "host.cgroup"),
+        ("--set host.root=$HERE/root", &[PRIVATE], Some(2), "cgroups", "host.cgroup"),
+        // Runtimes keep what they know elsewhere.
+        (
+            "--set host.root=$HERE/root --set host.cgroup=$HERE/host",
+            &[VOLUME, PRIVATE],
+            Some(1),
+            "container_runtimes",
+            "host.run",
+        ),
+        ("", &[VOLUME, PRIVATE, "mount -t tmpfs none /sys/kernel"], Some(2), "BTF", "btf_path"),
+    ];
+    for (keys, mounts, expected, what, words) in cases {
+        let container = Container::new(IN_ALL, mounts, keys);
+        let (code, report) = Agent::check(wish(&container.program()));
+        let found = finding(&report, what).to_string();
+        assert!(code == expected && found.contains(words), "{keys}: {code:?} {found}");
+    }
 }

@@ -286,7 +286,8 @@ fn a_real_servers_pods_are_named() {
     source.until_named(5001, &format!("k8s.container.name=app {web}"));
 
     let events: Vec<Value> = recorded("watch").body.lines().map(json).collect();
-    let [added, .., deleted, bookmark] = events.as_slice() else { panic!("{} events", events.len()) };
+    let [added, .., bookmark] = events.as_slice() else { panic!("{} events", events.len()) };
+    let deleted = events.iter().find(|event| event["type"] == "DELETED").unwrap();
     let uid = text(&added["object"]["metadata"]["uid"]).replace('-', "_");
     let slice = format!("/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{uid}.slice");
     source.made(5002, &format!("{slice}/cri-containerd-{}.scope", container(&deleted["object"])));

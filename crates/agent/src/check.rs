@@ -95,6 +95,17 @@ pub fn check(
     (report, exit)
 }
 
+/// Examines a host of which no cgroup hierarchy is to be seen: no collector can be tried there.
+pub fn without_cgroups(facts: &Facts, btf_path: Option<&Path>, format: Format) -> (String, Exit) {
+    let (findings, exit) = (findings(facts, btf_path), Exit::Unable);
+    let exposition = Exposition { workloads: 0, share: 0, most: 0 };
+    let report = match format {
+        Format::Json => json_report(&findings, &[], &[], &exposition, exit),
+        Format::Table => format!("{}\n{}\n", host_table(&findings), end(exit)),
+    };
+    (report, exit)
+}
+
 /// Says why the agent cannot run here at all, if so.
 pub fn obstacle(facts: &Facts, btf_path: Option<&Path>) -> Option<Failure> {
     let bad = findings(facts, btf_path).into_iter().find(|finding| finding.grade == Grade::Bad)?;
@@ -288,13 +299,7 @@ fn workloads(facts: &Facts) -> Vec<u64> {
     found
 }
 
-fn table_report(
-    findings: &[Finding],
-    verdicts: &[Verdict],
-    memory: &[Memory],
-    exposition: &Exposition,
-    exit: Exit,
-) -> String {
+fn host_table(findings: &[Finding]) -> Table<3> {
     let mut host = Table::new(["HOST", "FOUND", ""]);
     for finding in findings {
         let mark = match finding.grade {
@@ -304,6 +309,25 @@ fn table_report(
         };
         host.row([finding.what.to_owned(), finding.found.clone(), mark]);
     }
+    host
+}
+
+fn end(exit: Exit) -> &'static str {
+    match exit {
+        Exit::Success => "Everything is usable.",
+        Exit::Unable => "The agent cannot run here.",
+        _ => "The agent runs, but gives less than it could.",
+    }
+}
+
+fn table_report(
+    findings: &[Finding],
+    verdicts: &[Verdict],
+    memory: &[Memory],
+    exposition: &Exposition,
+    exit: Exit,
+) -> String {
+    let host = host_table(findings);
     let mut collectors = Table::new(["COLLECTOR", "STATE", "MAP MEMORY", "SAMPLES", "WHY"]);
     for verdict in verdicts {
         collectors.row([
@@ -314,11 +338,7 @@ fn table_report(
             verdict.why.clone(),
         ]);
     }
-    let end = match exit {
-        Exit::Success => "Everything is usable.",
-        Exit::Unable => "The agent cannot run here.",
-        _ => "The agent runs, but gives less than it could.",
-    };
+    let end = end(exit);
     let memory: Vec<String> =
         memory.iter().map(|memory| format!("{} on {} CPUs", mebibytes(memory.bytes), memory.cpus)).collect();
     let memory = memory.join(", ");

@@ -54,6 +54,13 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
             let loaded = wiring::load(cli, registry)?;
             let runtime = tokio_runtime()?;
             let _inside = runtime.enter();
+            let facts = wiring::facts(&loaded.config);
+            if facts.cgroups.mount.is_none() {
+                let btf_path = wiring::given(&loaded.config.integrations.ebpf.btf_path);
+                let (report, exit) = check::without_cgroups(&facts, btf_path.as_deref(), *format);
+                print!("{report}");
+                return Ok(exit);
+            }
             let (platform, workloads) = platform(&loaded, registry)?;
             let known = runtime.block_on(wiring::identify(&loaded.config))?;
             let (report, exit) = check::check(registry, &loaded, &platform, (&workloads, &known), *format);
