@@ -98,9 +98,11 @@ pub fn check(
 /// Examines a host of which no cgroup hierarchy is to be seen: no collector can be tried there.
 pub fn without_cgroups(facts: &Facts, btf_path: Option<&Path>, format: Format) -> (String, Exit) {
     let (findings, exit) = (findings(facts, btf_path), Exit::Unable);
-    let exposition = Exposition { workloads: 0, share: 0, most: 0 };
     let report = match format {
-        Format::Json => json_report(&findings, &[], &[], &exposition, exit),
+        Format::Json => {
+            let report = json!({"exit_code": exit as u8, "host": host_json(&findings), "collectors": []});
+            crate::documents::pretty(&report)
+        }
         Format::Table => format!("{}\n{}\n", host_table(&findings), end(exit)),
     };
     (report, exit)
@@ -355,6 +357,11 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
+fn host_json(findings: &[Finding]) -> Vec<Value> {
+    let json = |f: &Finding| json!({"what": f.what, "found": f.found, "ok": f.grade == Grade::Good, "fix": f.fix});
+    findings.iter().map(json).collect()
+}
+
 fn json_report(
     findings: &[Finding],
     verdicts: &[Verdict],
@@ -362,10 +369,6 @@ fn json_report(
     (exposition, enrichment): (&Exposition, &names::Enrichment),
     exit: Exit,
 ) -> String {
-    let host: Vec<Value> = findings
-        .iter()
-        .map(|f| json!({"what": f.what, "found": f.found, "ok": f.grade == Grade::Good, "fix": f.fix}))
-        .collect();
     let collectors: Vec<Value> = verdicts
         .iter()
         .map(
@@ -374,7 +377,7 @@ fn json_report(
         .collect();
     let memory: Vec<Value> = memory.iter().map(|m| json!({"cpus": m.cpus, "map_bytes": m.bytes})).collect();
     let report = json!({
-        "exit_code": exit as u8, "host": host, "collectors": collectors, "map_memory": memory,
+        "exit_code": exit as u8, "host": host_json(findings), "collectors": collectors, "map_memory": memory,
         "workloads": exposition.workloads, "samples_per_workload": exposition.share, "most_samples": exposition.most,
         "enrichment": enrichment.json(),
     });
