@@ -67,6 +67,13 @@ fn without_the_right_the_node_has_its_name_alone() {
     assert_eq!(status["enrichment"]["sources"]["kubernetes"]["state"], "off");
     agent.stop();
     assert_eq!(server.requests("").len(), asked);
+    // And who says that this is a cluster has its node's name, and is told why there are no names of pods.
+    let env = &[("DEPLOYMENT_MODE", "kubernetes"), ("NODE_NAME", "worker-9")];
+    let agent = Agent::start(Wish { env, ..Wish::default() });
+    let status = agent.status().unwrap();
+    assert_eq!(status["resource"]["k8s.node.name"], "worker-9", "{status}");
+    assert_ne!(status["enrichment"]["sources"]["kubernetes"]["state"], "off", "{status}");
+    agent.stop();
 }
 
 /// A task that sleeps in a cgroup until it is dropped.
