@@ -140,6 +140,7 @@ fn platform(types: &Types) -> Platform {
         facts: bpf::probe::Facts::gather(),
         census: Arc::new(Nobody),
         peers: Arc::new(Nobody),
+        elections: None,
         sections: HashMap::new(),
         shared: Mutex::default(),
         btf_path: None,

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod apiserver;
 pub mod cgroup;
 pub mod disk;
+pub mod leases;
 pub mod line;
 pub mod netns;
 pub mod otlp;

@@ -1,12 +1,15 @@
 //! The agent with Cilium switched on, and a server that plays flows.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Instant;
 
 use ::hubble::server::messages::{Endpoint, EventType, Flow, Workload};
 use ::hubble::server::{Player, Setup, Step};
 
 use crate::harness::agent::{Agent, Wish};
-use crate::harness::live;
+use crate::harness::apiserver::{ApiServer, NODE};
+use crate::harness::scrape::Scrape;
+use crate::harness::{directory, eventually, live};
 
 fn pod(workload: &str) -> Endpoint {
     let workloads = vec![Workload { name: workload.to_owned(), kind: "Deployment".to_owned() }];
@@ -45,4 +48,89 @@ fn flows_are_in_a_scrape() {
     let state = [("collector", "hubble"), ("state", "running")];
     agent.until("it runs", |scrape| (scrape.value("telesonde_collector_state", &state) == Some(1.0)).then_some(()));
     agent.stop();
+}
+
+const FLOWS: &str = "hubble_flows_total";
+const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
+
+/// Starts an agent that reads the relay where it is elected.
+fn candidate(server: &ApiServer, relay: SocketAddr) -> Agent {
+    let kubeconfig = server.kubeconfig(&directory("kubeconfig"));
+    let enrich = format!("kubernetes: {{kubeconfig: \"{}\"}}", kubeconfig.display());
+    let cilium = format!("cilium: {{enabled: true, mode: relay, hubble_address: \"{relay}\"}}");
+    let others = collectors::ALL.iter().map(|collector| collector.name);
+    let others = others.filter(|name| !["syscalls", "cgroup", "hubble"].contains(name));
+    let others: Vec<String> = others.map(|name| format!("{name}: {{enabled: false}}")).collect();
+    let others: Vec<&str> = others.iter().map(String::as_str).collect();
+    let (ebpf, collectors) = (&[&*cilium], &*others);
+    Agent::start(Wish { enrich: &enrich, node: NODE, ebpf, collectors, ..Wish::default() })
+}
+
+/// Gives the place of the one that leads; nothing while none does, or the others do not know that they do not.
+fn leader(agents: &[Agent]) -> Option<usize> {
+    let leads: Vec<_> = agents.iter().map(|agent| agent.scrape().value("telesonde_hubble_leader", &[])).collect();
+    let one = leads.iter().position(|leads| *leads == Some(1.0))?;
+    let others = leads.iter().enumerate().filter(|(at, _)| *at != one);
+    others.fold(true, |all, (_, leads)| all && *leads == Some(0.0)).then_some(one)
+}
+
+/// Gives how many flows of each node were counted.
+fn by_node(scrapes: &[Scrape]) -> [f64; 3] {
+    NODES.map(|node| scrapes.iter().map(|scrape| scrape.sum(FLOWS, &[("k8s_node_name", node)])).sum())
+}
+
+/// Three agents, a relay before three nodes, and a leader that is killed: every flow that was served counts once.
+#[test]
+fn a_fleet_counts_what_the_relay_says_once() {
+    let _kernel = live!();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let relay = listener.local_addr().unwrap();
+    let flow = |node: &str| {
+        let event_type = Some(EventType { kind: 4, sub_type: 0 });
+        let (source, destination) = (Some(pod("web")), Some(pod("api")));
+        Flow { verdict: 1, event_type, source, destination, node_name: node.to_owned(), ..Flow::default() }.response()
+    };
+    // Each stream brings another amount, so that none can stand for another.
+    let script = move |call: u32, _: &_| {
+        let flows = NODES.iter().zip(1..).flat_map(|(node, nth)| vec![flow(node); nth * 10_usize.pow(call + 1)]);
+        flows.map(Step::Send).chain([Step::Stall]).collect()
+    };
+    let player = {
+        let _inside = runtime.enter();
+        Player::tcp(listener, Setup::default(), Box::new(script))
+    };
+    let server = ApiServer::start();
+    let mut agents: Vec<Agent> = (0..3).map(|_| candidate(&server, relay)).collect();
+    let scrapes = |agents: &[Agent]| agents.iter().map(Agent::scrape).collect::<Vec<_>>();
+
+    let first = eventually("one leads", || leader(&agents));
+    eventually("what the first leader reads", || (by_node(&scrapes(&agents)) == [10.0, 20.0, 30.0]).then_some(()));
+    assert!(server.holder("telesonde-hubble").is_some());
+    let all = scrapes(&agents);
+    for (at, scrape) in all.iter().enumerate() {
+        let everything = scrape.sum(FLOWS, &[]);
+        assert!(everything == if at == first { 60.0 } else { 0.0 }, "agent {at}, leader {first}: {everything}");
+        let state = [("collector", "hubble"), ("state", "running")];
+        agents[at].until("it is well", |scrape| {
+            (scrape.value("telesonde_collector_state", &state) == Some(1.0)).then_some(())
+        });
+    }
+
+    let killed = agents.remove(first);
+    killed.signal("KILL");
+    let begun = Instant::now();
+    drop(killed);
+    let second = eventually("another leads", || leader(&agents));
+    println!("another leads after {:?}", begun.elapsed());
+    eventually("what the second leader reads", || (by_node(&scrapes(&agents)) == [100.0, 200.0, 300.0]).then_some(()));
+    let gap = agents[second].scrape().value("telesonde_hubble_unread_seconds_total", &[]);
+    assert!(gap > Some(1.0), "nobody read for {gap:?} s");
+    assert_eq!(player.requests().len(), 2, "each flow went to one agent");
+
+    // Who ends in peace leaves its place at once.
+    agents.remove(second).stop();
+    eventually("the last one leads", || leader(&agents));
+    eventually("what the last one reads", || (by_node(&scrapes(&agents)) == [1000.0, 2000.0, 3000.0]).then_some(()));
+    assert_eq!(player.requests().len(), 3);
 }

@@ -1,10 +1,10 @@
 //! An API server of Kubernetes, as much of it as an agent may ask for: the pods of a node, listed from the cache and
-//! watched, and the metadata of owners. Whatever else is asked for fails the test. What it refuses, and how it ends a
+//! watched, the metadata of owners, and Leases. Whatever else is asked for fails the test. What it refuses, and how it ends a
 //! watch, it says as a real one was heard to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::leases::Leases;
 use super::recorded::recorded;
 
 /// The node whose pods are asked for.
@@ -37,6 +38,7 @@ struct State {
     /// What came before is forgotten.
     oldest: u64,
     owners: BTreeMap<String, Value>,
+    leases: Leases,
     forbidden: BTreeSet<String>,
     requests: Vec<String>,
     mood: Option<Mood>,
@@ -183,6 +185,11 @@ impl ApiServer {
             .insert(path.to_owned(), json!({"kind": "PartialObjectMetadata", "metadata": metadata}));
     }
 
+    /// Gives who holds a Lease.
+    pub fn holder(&self, lease: &str) -> Option<String> {
+        self.shared.state().leases.holder(lease)
+    }
+
     /// Denies what is below a path.
     pub fn forbid(&self, path: &str) {
         self.shared.state().forbidden.insert(path.to_owned());
@@ -230,13 +237,17 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
     }
     let head = head.replace("%3D", "=").replace("%2F", "/");
     let mut words = head.split(' ');
-    assert_eq!(words.next(), Some("GET"), "{head}");
+    let method = words.next()?;
     let (path, query) = words.next().map(|target| target.split_once('?').unwrap_or((target, "")))?;
     assert!(head.to_ascii_lowercase().contains("authorization: bearer secret"), "{head}");
     let parameter = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
     let watches = parameter("watch") == Some("true");
+    let lower = head.to_ascii_lowercase();
+    let length = lower.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body).ok()?;
     let mut state = shared.state();
-    state.requests.push(format!("{} {path}?{query}", if watches { "WATCH" } else { "GET" }));
+    state.requests.push(format!("{} {path}?{query}", if watches { "WATCH" } else { method }));
     match state.mood.clone() {
         Some(Mood::Answers(code, content, body)) => {
             drop(state);
@@ -252,6 +263,13 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
         drop(state);
         return say(stream, "forbidden");
     }
+    if Leases::has(path) {
+        let version = state.next();
+        let (code, object) = state.leases.answer(method, path, &body, version);
+        drop(state);
+        return answer(stream, code, "application/json", &object.to_string());
+    }
+    assert_eq!(method, "GET", "{head}");
     if path != "/api/v1/pods" {
         assert!(head.contains("as=PartialObjectMetadata"), "{head}");
         let owner = state.owners.get(path).cloned();

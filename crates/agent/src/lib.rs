@@ -7,6 +7,7 @@ mod admin;
 mod check;
 mod cli;
 mod documents;
+mod elections;
 mod events;
 mod exit;
 mod identity;
@@ -116,7 +117,10 @@ fn platform(
     let peers = wiring::peers(&loaded.config, &workloads)?;
     let resolver = Arc::clone(&workloads) as Arc<dyn model::Resolver>;
     let bus = Arc::new(Bus::new(resolver, events::count(&loaded.config), loaded.config.exporters.events.queue));
-    let parties = (&workloads, &peers);
-    let platform = wiring::platform(loaded, registry, facts, parties, executables, Own::new().provider(), bus);
+    let meters = Own::new().provider();
+    // Whoever only tries is not elected.
+    let elections = wiring::elections(&loaded.config, None)?;
+    let parties = (&workloads, &peers, elections);
+    let platform = wiring::platform(loaded, registry, facts, parties, executables, meters, bus);
     Ok((platform, workloads))
 }

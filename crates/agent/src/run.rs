@@ -61,8 +61,10 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let bus = Arc::new(Bus::new(Arc::clone(&resolver), events::count(config), config.exporters.events.queue));
     let (stop, stopping) = watch::channel(false);
     let sinks = Sinks::start(config, &options, &bus, &meter, &stopping)?;
-    let platform = wiring::platform(&loaded, registry, facts, (&workloads, &peers), executables, meters, bus);
     let handle = Handle::current();
+    let elections = wiring::elections(config, Some(handle.clone()))?;
+    let parties = (&workloads, &peers, elections);
+    let platform = wiring::platform(&loaded, registry, facts, parties, executables, meters, bus);
     let started =
         tokio::task::block_in_place(|| Manager::start(options, selections, &platform, resolver, own, &handle));
     let manager = Arc::new(started.map_err(|error| Failure::new(Exit::Required, error.to_string()))?);

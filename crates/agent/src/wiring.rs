@@ -11,9 +11,13 @@ use export::http::auth::Auth;
 use export::http::tls::TlsOptions;
 use export::{otlp, prometheus};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use runtime::{Buffer, Bus, CgroupRules, Clock, Descriptor, Executables, Limits, Options, Platform, Selection};
+use runtime::{
+    Buffer, Bus, CgroupRules, Clock, Descriptor, Elections, Executables, Limits, Options, Platform, Selection,
+};
+use tokio::runtime::Handle;
 
 use crate::cli::Cli;
+use crate::elections::Leases;
 use crate::exit::{Exit, Failure};
 use crate::identity::{self, Given};
 use crate::logging::LogFormat;
@@ -198,12 +202,21 @@ pub fn peers(config: &Config, workloads: &Arc<Workloads>) -> Result<Arc<Peers>, 
     Ok(Arc::new(Peers::new(vec![Arc::clone(workloads) as _], &networks)))
 }
 
+/// Gives who holds elections: the Kubernetes API where it is asked at all. Without a runtime nobody stands in them.
+///
+/// # Errors
+/// Fails when the selector of pods is none.
+pub fn elections(config: &Config, runtime: Option<Handle>) -> Result<Option<Arc<dyn Elections>>, Failure> {
+    let leases = |from: Kubernetes| Leases::new(from.kubeconfig, from.node, runtime);
+    Ok(kubernetes(config)?.ok().map(|from| Arc::new(leases(from)) as Arc<dyn Elections>))
+}
+
 /// Gives what all collectors share.
 pub fn platform(
     loaded: &Loaded,
     registry: &[&'static Descriptor],
     facts: Facts,
-    (workloads, peers): (&Arc<Workloads>, &Arc<Peers>),
+    (workloads, peers, elections): (&Arc<Workloads>, &Arc<Peers>, Option<Arc<dyn Elections>>),
     executables: Option<Arc<Executables>>,
     meters: SdkMeterProvider,
     bus: Arc<Bus>,
@@ -230,6 +243,7 @@ pub fn platform(
         sample_every: sample_every(ebpf.sample_rate),
         facts,
         census: Arc::clone(workloads) as Arc<dyn model::Census>,
+        elections,
         peers: Arc::clone(peers) as Arc<dyn model::Peers>,
         sections: running.into_iter().map(|selection| (selection.descriptor.name, selection.section)).collect(),
         shared: std::sync::Mutex::default(),

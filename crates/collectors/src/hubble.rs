@@ -4,6 +4,7 @@
 mod aggregate;
 mod config;
 mod connections;
+mod election;
 mod events;
 mod metrics;
 mod names;
@@ -48,7 +49,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "A TCP connection counts where it reaches a pod, or where it leaves the node of its pod for what is none. \
          One whose beginning or end was not reported has no duration.",
         "With flow_sample_rate above 1 only connections that reach pods are counted, and durations of connections are absent.",
-        "What happens while the server cannot be reached is not counted: telesonde_hubble_connected tells when.",
+        "What happens while the server cannot be reached, or between two elections, is not counted: \
+         telesonde_hubble_unread_seconds tells for how long.",
     ],
     metrics: &METRICS,
     needs: &[],
@@ -61,8 +63,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     make,
 };
 
-static METRICS: [&Metric; metrics::ALL.len() + 10] = {
-    let mut all: [&Metric; metrics::ALL.len() + 10] = [&metrics::LOST_EVENTS; _];
+static METRICS: [&Metric; metrics::ALL.len() + 12] = {
+    let mut all: [&Metric; metrics::ALL.len() + 12] = [&metrics::LOST_EVENTS; _];
     let mut at = 0;
     while at < metrics::ALL.len() {
         all[at] = metrics::ALL[at];
@@ -77,6 +79,8 @@ static METRICS: [&Metric; metrics::ALL.len() + 10] = {
     all[at + 7] = &SAMPLE_INTERVAL;
     all[at + 8] = &EVENTS_EMITTED;
     all[at + 9] = &EVENTS_LOST;
+    all[at + 10] = &metrics::LEADER;
+    all[at + 11] = &metrics::UNREAD;
     all
 };
 
@@ -105,13 +109,16 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         Mode::Relay => true,
         Mode::Auto => !is_local(&config, setup.runtime()).map_err(wrong)?,
     };
-    if relay && config.kubernetes_enabled && in_kubernetes() {
+    let elections = setup.platform().elections.clone().filter(|_| relay && config.kubernetes_enabled);
+    if relay && config.kubernetes_enabled && elections.is_none() && in_kubernetes() {
         return Err(MakeError::Unsupported(
-            "every agent of the cluster would count what the relay says: set integrations.ebpf.cilium.mode: node, or, \
-             for a single agent, kubernetes_enabled: false"
+            "every agent of the cluster would count what the relay says: let the Kubernetes API elect one \
+             (enrich.kubernetes.enabled), set integrations.ebpf.cilium.mode: node, or, for a single agent, \
+             kubernetes_enabled: false"
                 .to_owned(),
         ));
     }
+    let standing = elections.map(|elections| elections.stand(&config.relay_lease));
     let address = config.address(relay).map_err(wrong)?;
     let options = Options { tls: config.tls(&address), ..Options::new(address, request::request(&config)) };
     let ledger = Arc::new(Ledger::default());
@@ -120,7 +127,12 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let told = events.as_ref().map(Events::ledger);
     let counters = Arc::new(Mutex::new(Aggregator::new(config, relay)));
     let runtime = setup.runtime();
-    let reading = runtime.spawn(async move { hubble::follow(options, &mut reader).await });
+    let reading = runtime.spawn(async move {
+        match standing {
+            Some(standing) => election::follow(options, &mut reader, standing).await,
+            None => hubble::follow(options, &mut reader).await,
+        }
+    });
     let counting = runtime.spawn(count(flows, Arc::clone(&counters), Arc::clone(&ledger), events));
     let tasks = [reading.abort_handle(), counting.abort_handle()];
     Ok(Box::new(Hubble { counters, ledger, events: told, relay, tasks }))

@@ -1,8 +1,10 @@
-//! The pods of this node, from the Kubernetes API: one list and one watch, by a field selector on the node's name.
+//! The pods of this node, from the Kubernetes API: one list and one watch, by a field selector on the node's name; and
+//! elections among the agents of a cluster, by its Leases.
 
 mod client;
 mod describe;
 mod follow;
+mod lease;
 mod lines;
 mod node;
 mod owner;
@@ -13,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use kube::core::Selector;
+pub use lease::Election;
 pub use node::Known;
 pub use selector::parse_selector;
 

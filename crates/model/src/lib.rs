@@ -10,6 +10,7 @@ pub mod name;
 pub mod nobody;
 pub mod snapshot;
 pub mod source;
+pub mod standing;
 pub mod subject;
 
 pub use attributes::{Attribute, Attributes, Rendering, Text};
@@ -17,4 +18,5 @@ pub use metric::{Kind, Metric, MetricRef};
 pub use nobody::Nobody;
 pub use snapshot::{Buckets, Family, HistogramPoint, NumberPoint, Points, Scope, Series, Snapshot, Value};
 pub use source::Source;
+pub use standing::Standing;
 pub use subject::{Answer, Census, CgroupChange, Executable, Executables, Party, Peers, Resolver, Root, Rule, Subject};

@@ -24,4 +24,4 @@ pub use manager::{Manager, Options, Selection, StartError};
 pub use own::Own;
 pub use rules::CgroupRules;
 pub use series::{Limits, WORKLOADS};
-pub use setup::{Buffer, Platform, Setup};
+pub use setup::{Buffer, Elections, Platform, Setup};

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use model::{Census, Peers};
+use model::{Census, Peers, Standing};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use crate::bus::Bus;
 use crate::collector::MakeError;
@@ -20,6 +21,12 @@ pub enum Buffer {
     Ring,
     /// By one buffer for each CPU.
     Perf,
+}
+
+/// Holds elections among the agents of a cluster.
+pub trait Elections: Send + Sync {
+    /// Stands in the election of a name, for as long as somebody keeps what is given.
+    fn stand(&self, name: &str) -> watch::Receiver<Standing>;
 }
 
 /// What all collectors share: the host as it was found at start-up and the limits of the configuration.
@@ -57,6 +64,8 @@ pub struct Platform {
     pub excluded_process: Option<u32>,
     /// Of operations that are timed and of events one in so many is taken.
     pub sample_every: u32,
+    /// Who holds elections; nothing where the agent is alone.
+    pub elections: Option<Arc<dyn Elections>>,
     /// Who knows whose address it is.
     pub peers: Arc<dyn Peers>,
     /// The sections of all collectors that are to run, by name: two that need the same hook may share a program.

@@ -1,11 +1,13 @@
 //! `cargo xtask e2e`: the agent on the live kernel against a real OpenTelemetry Collector and a real Prometheus, all on
-//! the loopback interface; with `kubernetes`, beside a real API server too; with `runtimes`, beside real container runtimes.
+//! the loopback interface; with `kubernetes`, beside a real API server too; with `runtimes`, beside real container runtimes;
+//! with `hubble`, on Cilium's own servers.
 
 mod certificates;
 mod child;
 mod compare;
 mod exposition;
 mod http;
+mod hubble;
 mod kubernetes;
 mod outage;
 mod peers;
@@ -83,6 +85,7 @@ pub fn run(options: &crate::Proof) -> Result<ExitCode> {
         Against::Receivers => {}
         Against::Kubernetes => return kubernetes::run(options),
         Against::Runtimes => return runtimes::run(options),
+        Against::Hubble => return hubble::run(options),
     }
     if !options.no_build {
         run::build()?;

@@ -43,10 +43,11 @@ pub struct Proof {
     #[arg(long)]
     no_build: bool,
     /// Run only the checks of these groups: compare, prometheus, names, lint, outage, shutdown; with kubernetes: pods, restart, expiry, denial,
-    /// token, requests, series, account; with runtimes: docker, containerd, podman, rootless, check.
+    /// token, requests, series, account; with runtimes: docker, containerd, podman, rootless, check; with
+    /// hubble: node, relay.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Skip what needs an API server where none has been built yet.
+    /// Skip what needs an API server, or Cilium's servers, where none have been built yet.
     #[arg(long)]
     cached: bool,
     /// Write down what the API server says, for the fake one of the tests, instead of proving anything.
@@ -63,6 +64,8 @@ pub enum Against {
     Kubernetes,
     /// Real container runtimes: Docker, containerd, Podman.
     Runtimes,
+    /// Cilium's own Hubble and Hubble Relay, with synthetic flows.
+    Hubble,
 }
 
 #[derive(Subcommand)]

@@ -22,6 +22,10 @@ pub enum Tool {
     CargoDeny,
     /// The API server of Kubernetes, and etcd beside it; not among the default ones, for it takes long to build.
     KubeApiserver,
+    /// Cilium's Hubble and Hubble Relay of the newest release, with synthetic flows; not among the default ones either.
+    CiliumHubble,
+    /// The same of an old release.
+    CiliumHubbleOld,
 }
 
 /// What a name stands for when none is given.
@@ -31,6 +35,9 @@ const PROMETHEUS: &str = "v0.315.0";
 const CARGO_DENY: &str = "0.20.2";
 /// The newest version of which every module is to be had from the module proxy.
 const KUBERNETES: &str = "v1.36.3";
+/// The newest release of Cilium of which every module is to be had from the module proxy, and the oldest that is supported.
+const CILIUM: &str = "v1.20.1";
+const CILIUM_OLD: &str = "v1.14.19";
 const ETCD: &str = "v3.6.16";
 
 /// The Collector's modules. Its parts are released separately: this is the newest set of which every module is to be had from the module proxy.
@@ -77,6 +84,8 @@ pub fn install(tool: Tool) -> Result<PathBuf> {
             process::must(&mut command)?;
         }
         Tool::KubeApiserver => kubernetes(&dir)?,
+        Tool::CiliumHubble => cilium(&dir, &program, version, "")?,
+        Tool::CiliumHubbleOld => cilium(&dir, &program, version, "v1_14")?,
     }
     if !program.is_file() {
         bail!("{name} was built but {} is not there", program.display());
@@ -90,6 +99,8 @@ fn named(tool: Tool) -> (&'static str, &'static str) {
         Tool::Prometheus => ("prometheus", PROMETHEUS),
         Tool::CargoDeny => ("cargo-deny", CARGO_DENY),
         Tool::KubeApiserver => ("kube-apiserver", KUBERNETES),
+        Tool::CiliumHubble => ("cilium-hubble", CILIUM),
+        Tool::CiliumHubbleOld => ("cilium-hubble", CILIUM_OLD),
     }
 }
 
@@ -181,6 +192,27 @@ fn kubernetes(dir: &Path) -> Result<()> {
     for (program, package) in [("etcd", etcd), ("kube-apiserver", &server)] {
         let output = dir.join("bin").join(program);
         process::must(go(&source)?.args(["build", "-trimpath", &flags, "-o"]).arg(output).arg(package))?;
+    }
+    Ok(())
+}
+
+/// Compiles the program of `tests/cilium` with a release of Cilium. Its modules and what is compiled of them take
+/// gigabytes, which nobody needs afterwards.
+fn cilium(dir: &Path, program: &Path, version: &str, tags: &str) -> Result<()> {
+    let (source, modules, cache) = (dir.join("source"), dir.join("modules"), dir.join("cache"));
+    fs::create_dir_all(&source)?;
+    for entry in fs::read_dir(process::root().join("tests/cilium"))? {
+        let path = entry?.path();
+        fs::copy(&path, source.join(path.file_name().unwrap_or_default()))?;
+    }
+    let module = "github.com/cilium/cilium";
+    fs::write(source.join("go.mod"), format!("module hubble\n\ngo 1.26\n\nrequire {module} {version}\n"))?;
+    let mut build = go(&source)?;
+    // One package at a time: some need much memory.
+    build.env("GOFLAGS", "-mod=mod -modcacherw -p=1").env("GOMODCACHE", &modules).env("GOCACHE", &cache);
+    process::must(build.args(["build", "-trimpath", "-ldflags=-s -w", "-tags", tags, "-o"]).arg(program).arg("."))?;
+    for used in [modules, cache] {
+        fs::remove_dir_all(&used).with_context(|| format!("cannot remove {}", used.display()))?;
     }
     Ok(())
 }

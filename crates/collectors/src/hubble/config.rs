@@ -14,8 +14,8 @@ use crate::process::config::Kind;
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_excessive_bools, reason = "the documented keys are switches of their own")]
 pub struct Config {
-    /// node: each agent reads its own node's Hubble; relay: one agent reads Hubble Relay; auto: node where the node's
-    /// own Hubble answers when the agent starts or its socket exists, else relay.
+    /// node: each agent reads its own node's Hubble; relay: one agent, elected where the Kubernetes API is used, reads
+    /// Hubble Relay; auto: node where the node's own Hubble answers when the agent starts or its socket exists, else relay.
     pub mode: Mode,
     /// The address of Hubble Relay: `HOST:PORT`, or `unix:///PATH`.
     pub hubble_address: String,
@@ -48,6 +48,8 @@ pub struct Config {
     /// Whether the Kubernetes API may be used: in Kubernetes the one agent that reads the relay is elected there.
     /// Without it every agent that is told to read the relay does so.
     pub kubernetes_enabled: bool,
+    /// The Lease by which that agent is elected, in the namespace of the agents.
+    pub relay_lease: String,
     /// Only flows with an end in one of these namespaces; empty for all.
     pub watch_namespaces: Vec<String>,
     /// No flows whose ends are in these namespaces. A flow between one of them and another namespace is that one's, too,
@@ -100,6 +102,7 @@ impl Default for Config {
             collect_policies: true,
             collect_services: true,
             kubernetes_enabled: true,
+            relay_lease: "telesonde-hubble".to_owned(),
             watch_namespaces: Vec::new(),
             exclude_namespaces: Vec::new(),
             flow_buffer_size: 4_096,

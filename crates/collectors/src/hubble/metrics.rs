@@ -85,6 +85,16 @@ pub static LOST_EVENTS: Metric = Metric::counter(
 pub static CONNECTED: Metric =
     Metric::gauge("telesonde_hubble_connected", "{connection}", "1 while the server answers and flows may come.", &[]);
 
+pub static LEADER: Metric =
+    Metric::gauge("telesonde_hubble_leader", "{agent}", "1 for the agent that was elected to read the relay.", &[]);
+
+pub static UNREAD: Metric = Metric::counter(
+    "telesonde_hubble_unread_seconds",
+    "s",
+    "Time in which nobody read flows: the server was not to be reached, or no agent was elected.",
+    &[],
+);
+
 pub static RECEIVED: Metric =
     Metric::counter("telesonde_hubble_flows_received", "{flow}", "Flows that came from the server.", &[]);
 

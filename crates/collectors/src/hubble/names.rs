@@ -203,6 +203,7 @@ const DROP_REASONS: &[(i64, &str)] = &[
     (203, "DROP_EP_NOT_READY"),
     (204, "DROP_NO_EGRESS_IP"),
     (205, "DROP_PUNT_PROXY"),
+    (207, "DROP_FRAG_NOT_FOUND_WORLD"),
 ];
 
 #[cfg(test)]

@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hubble::flow::{Content, Response, is_flow};
 use hubble::messages::ServerStatus;
 use hubble::{Failure, Kind, Sink};
-use model::{Subject, Text};
+use model::{Standing, Subject, Text};
 use runtime::Scrape;
 use tokio::sync::mpsc;
 
 use super::aggregate::Outcome;
 use super::config::Config;
-use super::metrics::{CONNECTED, LOST_EVENTS, NODES, OUTCOMES, RECEIVED, STREAM_ENDS};
+use super::metrics::{CONNECTED, LEADER, LOST_EVENTS, NODES, OUTCOMES, RECEIVED, STREAM_ENDS, UNREAD};
 use super::names;
 use super::symbols::presentable;
 
@@ -37,6 +37,13 @@ pub struct Ledger {
 struct Link {
     /// Why no flows come, where they do not.
     down: Option<String>,
+    /// Since when none come that did, and for how long none came before.
+    since: Option<Instant>,
+    unread: Duration,
+    /// Whether this agent was elected to read, where there is an election.
+    leads: Option<bool>,
+    /// Whether somebody else was: then all is well without flows.
+    waits: bool,
     ends: BTreeMap<Kind, u64>,
     lost: BTreeMap<(Text, Text), u64>,
     nodes: BTreeMap<Text, i32>,
@@ -50,7 +57,17 @@ const NODES_MOST: usize = 10_000;
 impl Default for Link {
     fn default() -> Self {
         let down = Some("the server has not answered yet".to_owned());
-        Self { down, ends: BTreeMap::new(), lost: BTreeMap::new(), nodes: BTreeMap::new(), dropped: [0; 2] }
+        Self {
+            down,
+            since: None,
+            unread: Duration::ZERO,
+            leads: None,
+            waits: false,
+            ends: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            dropped: [0; 2],
+        }
     }
 }
 
@@ -75,7 +92,7 @@ impl Ledger {
         let mut link = self.link();
         let (full, limit) = (get(&self.queue_full), get(&self.rate_limit));
         let before = std::mem::replace(&mut link.dropped, [full, limit]);
-        if let Some(why) = &link.down {
+        if let Some(why) = link.down.as_ref().filter(|_| !link.waits) {
             scrape.degrade(why.clone());
         } else if full > before[0] {
             scrape.degrade(format!(
@@ -88,7 +105,14 @@ impl Ledger {
                 limit - before[1]
             ));
         }
-        scrape.record(&CONNECTED, Subject::Node, [], u64::from(link.down.is_none()));
+        if !link.waits {
+            scrape.record(&CONNECTED, Subject::Node, [], u64::from(link.down.is_none()));
+        }
+        if let Some(leads) = link.leads {
+            scrape.record(&LEADER, Subject::Node, [], u64::from(leads));
+        }
+        let unread = link.unread + link.since.map_or(Duration::ZERO, |since| since.elapsed());
+        scrape.record(&UNREAD, Subject::Node, [], unread.as_secs_f64());
         let outcomes = [
             ("counted", "", get(&self.counted)),
             ("filtered", "", get(&self.filtered)),
@@ -200,6 +224,33 @@ impl Reader {
         (Self { ledger, queue, sample: Sample::new(config.flow_sample_rate), rate, address }, flows)
     }
 
+    /// Takes note of how the agent stands in the election.
+    pub fn stands(&self, standing: &Standing) {
+        let mut link = self.ledger.link();
+        let leads = matches!(standing, Standing::Leads { .. });
+        if link.leads == Some(true) && !leads {
+            tracing::warn!("another agent may read the relay now: this one does not");
+        }
+        link.leads = Some(leads);
+        link.waits = *standing == Standing::Waits;
+        let why = match standing {
+            Standing::Pending => "no agent is elected yet",
+            Standing::Waits => "another agent reads the relay",
+            Standing::Unknown(why) => why,
+            Standing::Leads { vacant } => {
+                tracing::info!(vacant = vacant.as_secs_f64(), "elected to read the relay");
+                link.unread += *vacant;
+                link.since = Some(Instant::now());
+                "the server has not answered yet"
+            }
+        };
+        if !leads {
+            // Whoever leads next counts the time from when this one last said that it does.
+            link.since = None;
+        }
+        link.down = Some(why.to_owned());
+    }
+
     /// Takes note of what is said beside flows.
     fn hear(&self, message: &[u8]) {
         let Ok(response) = Response::read(message) else { return };
@@ -247,6 +298,8 @@ impl Sink for Reader {
     fn connected(&mut self, status: &ServerStatus) {
         let mut link = self.ledger.link();
         link.down = None;
+        let unread = link.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        link.unread += unread;
         // Those that it is connected to will be named again.
         link.nodes.clear();
         let version = presentable(status.version.as_bytes()).into_owned();
@@ -260,6 +313,9 @@ impl Sink for Reader {
         let why = format!("{}: {failure}", self.address);
         if link.down.as_ref() != Some(&why) {
             tracing::warn!("no flows from {why}");
+        }
+        if link.down.is_none() {
+            link.since = Some(Instant::now());
         }
         link.down = Some(why);
     }

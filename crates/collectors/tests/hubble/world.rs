@@ -58,6 +58,7 @@ impl World {
             facts: bpf::probe::Facts::gather(),
             census: Arc::new(Nobody),
             peers: Arc::new(Nobody),
+            elections: None,
             sections: HashMap::new(),
             shared: Mutex::default(),
             btf_path: None,

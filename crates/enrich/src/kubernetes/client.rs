@@ -7,10 +7,11 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Limited};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::Config;
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::params::{GetParams, ListParams, VersionMatch, WatchParams};
+use kube::core::params::{GetParams, ListParams, PostParams, VersionMatch, WatchParams};
 use tokio::time::timeout;
 
 use super::pod::{Status, value};
@@ -74,7 +75,11 @@ impl Trouble {
 
 /// The way to the API server.
 #[derive(Clone)]
-pub(super) struct Client(kube::Client);
+pub(super) struct Client {
+    client: kube::Client,
+    /// The namespace that the credentials are for.
+    namespace: String,
+}
 
 impl Client {
     /// Reads the kubeconfig or the service account.
@@ -95,8 +100,11 @@ impl Client {
         config.connect_timeout = Some(PATIENCE);
         // Repeating is done here, at a pace that spares the server.
         config.default_retry = false;
+        let namespace = config.default_namespace.clone();
         let client = kube::Client::try_from(config);
-        client.map(Self).map_err(|error| wrong("cannot use the Kubernetes credentials".to_owned(), &error))
+        client
+            .map(|client| Self { client, namespace })
+            .map_err(|error| wrong("cannot use the Kubernetes credentials".to_owned(), &error))
     }
 
     /// Lists the pods of a node from the server's cache.
@@ -120,8 +128,30 @@ impl Client {
         read(self.send(request).await?).await
     }
 
+    /// Gets a Lease.
+    pub async fn lease(&self, name: &str) -> Result<Lease, Trouble> {
+        let request = kube::core::Request::new(self.leases()).get(name, &GetParams::default());
+        lease(self.send(built(request)?).await?).await
+    }
+
+    /// Makes a Lease that is not there.
+    pub async fn make_lease(&self, new: &Lease) -> Result<Lease, Trouble> {
+        let request = kube::core::Request::new(self.leases()).create(&PostParams::default(), encoded(new)?);
+        lease(self.send(built(request)?).await?).await
+    }
+
+    /// Replaces a Lease, unless somebody else has done so.
+    pub async fn put_lease(&self, name: &str, new: &Lease) -> Result<Lease, Trouble> {
+        let request = kube::core::Request::new(self.leases()).replace(name, &PostParams::default(), encoded(new)?);
+        lease(self.send(built(request)?).await?).await
+    }
+
+    fn leases(&self) -> String {
+        format!("/apis/coordination.k8s.io/v1/namespaces/{}/leases", self.namespace)
+    }
+
     async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, Trouble> {
-        let answer = timeout(PATIENCE, self.0.send(request.map(Body::from))).await;
+        let answer = timeout(PATIENCE, self.client.send(request.map(Body::from))).await;
         let answer = answer.map_err(|_| Trouble::Unreachable(format!("no answer within {} s", PATIENCE.as_secs())))?;
         let answer = answer.map_err(|error| Trouble::Unreachable(chain(&error)))?;
         let status = answer.status();
@@ -146,6 +176,15 @@ fn field_selector(node: &str) -> String {
 
 fn built(request: Result<Request<Vec<u8>>, kube::core::request::Error>) -> Result<Request<Vec<u8>>, Trouble> {
     request.map_err(|error| Trouble::Configuration(chain(&error)))
+}
+
+fn encoded(lease: &Lease) -> Result<Vec<u8>, Trouble> {
+    serde_json::to_vec(lease).map_err(|error| Trouble::Configuration(chain(&error)))
+}
+
+async fn lease(answer: Response<Body>) -> Result<Lease, Trouble> {
+    serde_json::from_slice(&read(answer).await?)
+        .map_err(|error| Trouble::Foreign(format!("a Lease: {}", chain(&error))))
 }
 
 async fn read(answer: Response<Body>) -> Result<Vec<u8>, Trouble> {

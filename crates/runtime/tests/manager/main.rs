@@ -53,6 +53,7 @@ fn start_with(options: Options, selections: Vec<Selection>, own: Own) -> Result<
         facts: bpf::probe::Facts::gather(),
         census: Arc::new(Nobody),
         peers: Arc::new(Nobody),
+        elections: None,
         sections: HashMap::new(),
         shared: Mutex::default(),
         btf_path: None,
