@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hubble::server::{Player, Script, Setup, Step};
 use model::{Attributes, Nobody, Points, Source};
-use runtime::{Buffer, Bus, Clock, Limits, Manager, Options, Own, Platform, Selection, State};
+use runtime::{Buffer, Bus, Clock, Elections, Limits, Manager, Options, Own, Platform, Selection, State};
 use serde_json::{Value, json};
 
 /// How long a test waits for what must come.
@@ -49,6 +49,11 @@ pub fn once(messages: Vec<bytes::Bytes>) -> Script {
 impl World {
     /// Starts the collector on a server, with further keys of its section.
     pub fn start(address: &str, keys: &Value) -> Self {
+        Self::start_with(address, keys, None)
+    }
+
+    /// Starts it where there may be elections.
+    pub fn start_with(address: &str, keys: &Value, elections: Option<Arc<dyn Elections>>) -> Self {
         let runtime = runtime();
         let mut section = json!({"mode": "node", "hubble_node_address": address});
         section.as_object_mut().unwrap().extend(keys.as_object().cloned().unwrap_or_default());
@@ -58,7 +63,7 @@ impl World {
             facts: bpf::probe::Facts::gather(),
             census: Arc::new(Nobody),
             peers: Arc::new(Nobody),
-            elections: None,
+            elections,
             sections: HashMap::new(),
             shared: Mutex::default(),
             btf_path: None,

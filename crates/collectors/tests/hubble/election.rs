@@ -1,0 +1,74 @@
+//! Who reads the relay: the one that is elected, for as long as it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hubble::server::messages::Flow;
+use hubble::server::{Script, Setup, Step};
+use model::Standing;
+use runtime::{Elections, State};
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::world::{Readings, World, play, runtime};
+
+/// An election whose outcome the test says.
+struct Said(watch::Receiver<Standing>);
+
+impl Elections for Said {
+    fn stand(&self, name: &str) -> watch::Receiver<Standing> {
+        assert_eq!(name, "telesonde-hubble");
+        self.0.clone()
+    }
+}
+
+fn received(readings: &Readings) -> u64 {
+    readings["telesonde_hubble_flows_received{}"] as u64
+}
+
+#[test]
+fn only_who_leads_reads_the_relay() {
+    let servers = runtime();
+    // Each stream brings another amount.
+    let script: Script = Box::new(|call, _| {
+        let flow = Flow { verdict: 1, node_name: "node-a".to_owned(), ..Flow::default() }.response();
+        vec![Step::Send(flow); 10_usize.pow(call + 1)].into_iter().chain([Step::Stall]).collect()
+    });
+    let (player, address) = play(&servers, Setup::default(), script);
+    let (say, said) = watch::channel(Standing::Pending);
+    let keys = json!({"mode": "relay", "hubble_address": address.to_string()});
+    let world = World::start_with(&address.to_string(), &keys, Some(Arc::new(Said(said))));
+    let leader = "telesonde_hubble_leader{}";
+    let unread = "telesonde_hubble_unread_seconds{}";
+
+    world.until("nobody is elected", |readings| (readings.get(leader) == Some(&0.0)).then_some(()));
+    world.until("it says so", |_| {
+        matches!(world.state(), State::Degraded(why) if why.contains("elected")).then_some(())
+    });
+
+    say.send_replace(Standing::Leads { vacant: Duration::from_secs(7) });
+    let readings =
+        world.until("what the leader reads", |readings| (received(readings) >= 10).then(|| readings.clone()));
+    assert!(readings.get(leader) == Some(&1.0) && readings.get("telesonde_hubble_connected{}") == Some(&1.0));
+    assert!(readings[unread] >= 7.0, "{}", readings[unread]);
+    let counted: Vec<_> = readings.iter().filter(|(name, _)| name.starts_with("hubble_flows_total")).collect();
+    assert!(
+        counted.len() == 1 && counted[0].0.contains("k8s.node.name=node-a") && *counted[0].1 as u64 == 10,
+        "{counted:?}"
+    );
+
+    say.send_replace(Standing::Waits);
+    world.until("another leads", |readings| (readings.get(leader) == Some(&0.0)).then_some(()));
+    world.until("all is well", |_| matches!(world.state(), State::Running).then_some(()));
+    assert!(!world.readings().contains_key("telesonde_hubble_connected{}"));
+
+    say.send_replace(Standing::Unknown("the right to use leases is missing".to_owned()));
+    world.until("nobody can say", |_| {
+        matches!(world.state(), State::Degraded(why) if why.contains("the right to use leases")).then_some(())
+    });
+    assert_eq!(player.requests().len(), 1);
+
+    say.send_replace(Standing::Leads { vacant: Duration::ZERO });
+    world.until("what it reads when it leads again", |readings| (received(readings) == 110).then_some(()));
+    assert_eq!(player.requests().len(), 2);
+}
