@@ -6,6 +6,7 @@ mod ends;
 mod exchanges;
 mod overflow;
 mod pairs;
+mod report;
 mod slots;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,6 +17,7 @@ use bpf::abi::connection::{Connection, ConnectionLoss, Stray, Tuple};
 use bpf::abi::network::Traffic;
 use bpf::{PerCpuCells, cost};
 use model::{Metric, Subject, Text};
+use runtime::bus::EVENTS_EMITTED;
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
 
@@ -25,6 +27,7 @@ pub use config::Config;
 use config::Directions;
 use overflow::Overflow;
 use pairs::Pairs;
+use report::Reporter;
 use slots::Slots;
 pub use slots::fill;
 
@@ -61,9 +64,10 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "What is not TCP or UDP, such as ICMP, is one connection per pair of addresses; what the kernel sends or receives itself is one per protocol.",
         "A connection that moves to another workload's socket, and one that is silent while the table is nearly full, goes on as another one.",
         "Before Linux 5.12 a TCP connection ends when it is silent for five minutes, and who began one that is older than the agent is not known.",
+        "Events tell of the end of a connection that was in the table; one that moves to another workload's socket ends there.",
         "It is seen on loopback interfaces only where the collector network counts those.",
     ],
-    metrics: &[&BYTES, &PACKETS, &ACTIVE, &MAP_OVERFLOW, &EVENTS_LOST],
+    metrics: &[&BYTES, &PACKETS, &ACTIVE, &MAP_OVERFLOW, &EVENTS_EMITTED, &EVENTS_LOST],
     needs: &[
         Need::Btf,
         Need::Tracepoint("tcp_destroy_sock"),
@@ -96,11 +100,16 @@ fn plan(section: &serde_json::Value, _: usize) -> Plan {
 struct State {
     slots: Slots,
     pairs: Pairs,
+    reporter: Option<Reporter>,
 }
 
 impl State {
     fn sweep(&mut self) -> Result<(), bpf::Error> {
-        self.slots.sweep(&mut self.pairs, crate::account::now())
+        self.slots.sweep(&mut self.pairs, crate::account::now())?;
+        if let Some(reporter) = &mut self.reporter {
+            reporter.take(self.slots.take_ended());
+        }
+        Ok(())
     }
 
     fn add(&mut self, strays: &[Stray]) {
@@ -162,9 +171,13 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let platform = Arc::clone(setup.platform());
     let legacy = platform.facts.is_legacy();
     let mut object = sockets.object();
-    let slots = Slots::open(&object, config.idle_timeout.0, !legacy).map_err(crate::refused)?;
+    let mut slots = Slots::open(&object, config.idle_timeout.0, !legacy).map_err(crate::refused)?;
     let pairs = Pairs::new(&config, Arc::clone(&platform.peers), sockets.tells_peers());
-    let state = Arc::new(Mutex::new(State { slots, pairs }));
+    let reporter = Reporter::start(&config, &platform);
+    if reporter.is_some() {
+        slots.keep_ended();
+    }
+    let state = Arc::new(Mutex::new(State { slots, pairs, reporter }));
     let losses = object.per_cpu_cells("lost").map_err(crate::refused)?;
     let ring = {
         let _inside = setup.runtime().enter();
@@ -204,7 +217,13 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 #[async_trait]
 impl Collector for Connections {
     async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
-        self.table.read().await?.pairs.record(scrape);
+        {
+            let mut state = self.table.read().await?;
+            state.pairs.record(scrape);
+            if let Some(reporter) = &state.reporter {
+                reporter.record(scrape);
+            }
+        }
         let all = self.table.losses()?;
         let mut total = all.sent;
         if self.directions == Directions::Both {

@@ -73,6 +73,12 @@ struct Own<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ns: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_sent: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_received: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ns: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     transport: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'r str>,
@@ -115,11 +121,13 @@ impl<'r> Own<'r> {
                 ..Self::default()
             },
             Detail::Connection { change, local, peer } => {
-                let (source, destination) = if *change == Change::Accepted { (peer, local) } else { (local, peer) };
-                let error = match change {
-                    Change::Failed(reason) => Some(*reason),
-                    Change::Opened | Change::Accepted => None,
+                let (error, carried) = match change {
+                    Change::Failed(reason) => (Some(*reason), None),
+                    Change::Closed(carried) => (None, Some(carried)),
+                    Change::Opened | Change::Accepted => (None, None),
                 };
+                let accepted = carried.map_or(*change == Change::Accepted, |carried| carried.accepted);
+                let (source, destination) = if accepted { (peer, local) } else { (local, peer) };
                 Self {
                     source_ip: Some(source.ip),
                     dest_ip: Some(destination.ip),
@@ -127,6 +135,9 @@ impl<'r> Own<'r> {
                     source_port: Some(source.port).filter(|&port| port != 0),
                     state: Some(change.name()),
                     error,
+                    bytes_sent: carried.map(|carried| carried.sent),
+                    bytes_received: carried.map(|carried| carried.received),
+                    duration_ns: carried.map(|carried| carried.duration),
                     ..Self::default()
                 }
             }

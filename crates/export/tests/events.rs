@@ -11,7 +11,9 @@ use export::events::{Account, Pace};
 use export::otlp::logs::{Identity, Logs};
 use export::otlp::{Options, Signal, retry};
 use export::stdout;
-use model::event::{Address, Change, Coming, Detail, DnsResponse, Ending, Event, Feed, Record, Refusal, RefusedFlow};
+use model::event::{
+    Address, Carried, Change, Coming, Detail, DnsResponse, Ending, Event, Feed, Record, Refusal, RefusedFlow,
+};
 use model::{Attributes, Subject};
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::metrics::noop::NoopMeterProvider;
@@ -230,6 +232,23 @@ fn flat(attributes: Vec<KeyValue>) -> BTreeMap<String, String> {
         other => panic!("neither text nor number: {other:?}"),
     };
     attributes.into_iter().map(|pair| (pair.key, text(pair.value))).collect()
+}
+
+#[tokio::test]
+async fn an_end_has_what_was_carried() {
+    let (receiver, address) = Receiver::start(&[]);
+    let of = |ip: &str, port| Address { ip: ip.parse().unwrap(), port };
+    let change = Change::Closed(Carried { accepted: true, sent: 1500, received: 700, duration: 2_000_000 });
+    let detail = Detail::Connection { change, local: of("10.0.0.1", 80), peer: of("10.0.0.2", 40000) };
+    let closed = record(0, "", detail, &set(&[]));
+    let line = lines(&[Arc::clone(&closed)], None);
+    let expected = r#""source_ip":"10.0.0.2","dest_ip":"10.0.0.1","dest_port":80,"source_port":40000,"state":"closed","bytes_sent":1500,"bytes_received":700,"duration_ns":2000000"#;
+    assert!(line.contains(expected), "{line}");
+    assert_eq!(deliver(address, 1 << 20, vec![vec![closed]], PACE).await, [1, 0, 0]);
+    let log = flat(receiver.records()[0].attributes.clone());
+    let keys =
+        ["connection.bytes_sent", "connection.bytes_received", "connection.duration_ns", "network.connection.change"];
+    assert_eq!(keys.map(|key| log[key].as_str()), ["1500", "700", "2000000", "closed"]);
 }
 
 #[tokio::test]

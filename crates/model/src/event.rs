@@ -39,7 +39,7 @@ pub enum Detail {
     Exit(Ending),
     /// A process ended that the kernel had killed for want of memory.
     OomKill,
-    /// A TCP connection was established, or could not be.
+    /// A TCP connection was established, could not be, or ended.
     Connection {
         /// How.
         change: Change,
@@ -121,6 +121,21 @@ pub enum Change {
     Accepted,
     /// The process could not connect, for this reason.
     Failed(&'static str),
+    /// It ended, after it had carried this.
+    Closed(Carried),
+}
+
+/// What a connection has carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Whether the peer had connected to us.
+    pub accepted: bool,
+    /// Bytes that we sent, from the IP header on.
+    pub sent: u64,
+    /// Bytes that we received.
+    pub received: u64,
+    /// Nanoseconds from its first packet to its end, as far as that was seen.
+    pub duration: u64,
 }
 
 /// One end of a connection.
@@ -250,6 +265,7 @@ impl Change {
             Self::Opened => "opened",
             Self::Accepted => "accepted",
             Self::Failed(_) => "failed",
+            Self::Closed(_) => "closed",
         }
     }
 }

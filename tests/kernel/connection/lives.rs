@@ -3,10 +3,11 @@
 use super::{ACTIVE, BYTES, FAMILIES, PACKETS, amount, assert_whole, expect, from, start, to};
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
-use crate::harness::live;
 use crate::harness::netns::Pair;
+use crate::harness::otlp::{Event, Receiver};
 use crate::harness::scrape::Scrape;
 use crate::harness::traffic::Traffic;
+use crate::harness::{eventually, live};
 
 fn open(scrape: &Scrape, cgroup: &Cgroup) -> f64 {
     scrape.sum(ACTIVE, &[("cgroup_path", cgroup.path()), ("network_transport", "tcp")])
@@ -208,6 +209,59 @@ fn bytes_beyond_32_bits_are_counted() {
     assert!(bytes > f64::from(u32::MAX));
     expect(&agent, &[from(&sender)], (bytes, f64::from(COUNT)));
     assert_whole(&agent.scrape());
+    agent.stop();
+}
+
+/// Each end tells what it carried, as the metrics have it; beyond the limit they are counted.
+#[test]
+fn an_end_is_an_event_with_bytes_and_duration() {
+    let _kernel = live!();
+    let events = Receiver::start();
+    let connection = "connection: {enabled: require, interval: 100ms, closed: {rate: 1, burst: 2}}";
+    let wish = Wish {
+        collectors: &[connection, "network: {enabled: require}"],
+        otlp: Some(events.address()),
+        events: "otlp: test, schedule_delay: 50ms",
+        ..Wish::default()
+    };
+    let agent = Agent::start(wish);
+    let pair = Pair::new();
+    let (sender, receiver) = (Cgroup::new("ending"), Cgroup::new("ending-server"));
+    let server = Pair::SERVER_V4.to_string();
+    let receiving = Traffic::ready(&pair.server, &receiver, &["tcp_receive", &server, "7000"]);
+    Traffic::run(&pair.client, &sender, &["tcp_send", &server, "7000", "500000"]);
+    receiving.finish();
+    let told = |cgroup: &Cgroup| {
+        let wanted =
+            [("event_name", "connection"), ("cgroup.path", cgroup.path()), ("network.connection.change", "closed")];
+        events.events(&wanted)
+    };
+    let both = eventually("both ends are reported", || Some([told(&sender).pop()?, told(&receiver).pop()?]));
+    let sent = |cgroup| {
+        let labels = [from(cgroup)];
+        agent.until("the metrics are at rest", |scrape| Some(scrape.sum(BYTES, &labels)).filter(|bytes| *bytes > 0.0))
+    };
+    let number = |event: &Event, key: &str| event[key].parse::<f64>().unwrap();
+    for (event, cgroup, other) in [(&both[0], &sender, &receiver), (&both[1], &receiver, &sender)] {
+        assert_eq!(number(event, "connection.bytes_sent"), sent(cgroup), "{event:?}");
+        assert!(number(event, "connection.duration_ns") > 0.0);
+        // The last segments of all may find the other socket gone.
+        assert!(number(event, "connection.bytes_received") <= sent(other), "{event:?}");
+    }
+    assert_eq!((&*both[0]["network.peer.port"], &*both[1]["network.local.port"]), ("7000", "7000"));
+    // More than the limit lets pass: what it drops is counted.
+    let serving = Traffic::ready(&pair.server, &receiver, &["tcp_serve", &server, "7001", "100", "20"]);
+    for port in 6000..6020 {
+        Traffic::run(&pair.client, &sender, &["tcp_fetch", &server, "7001", &port.to_string()]);
+    }
+    serving.finish();
+    agent.until("each is reported or counted as dropped", |scrape| {
+        let labels = [("cgroup_path", sender.path()), ("collector", "connection"), ("reason", "rate_limit")];
+        let lost = scrape.sum("telesonde_events_lost_total", &labels);
+        let all = told(&sender).len() as f64 + lost;
+        assert!(all <= 21.0, "{all} of 21");
+        (all == 21.0 && lost > 0.0).then_some(())
+    });
     agent.stop();
 }
 

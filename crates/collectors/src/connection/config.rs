@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::period::Period;
+use crate::process::config::Kind;
 
 /// Which traffic has series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +33,9 @@ pub struct Config {
     /// How many addresses of peers are shown as they are; those beyond, and with 0 all, are left out.
     #[schemars(range(min = 0, max = 100_000))]
     pub max_addresses: u32,
+    /// Events of TCP connections that end, with bytes and duration: `connection`. They come when the table is looked
+    /// through.
+    pub closed: Kind,
     /// How often the table is looked through when nobody gathers.
     pub interval: Period<100, 3_600_000>,
     /// After how long without packets a connection that has no end of its own (UDP) is over.
@@ -48,6 +52,7 @@ impl Default for Config {
             directions: Directions::default(),
             ports: PORTS.to_vec(),
             max_addresses: 0,
+            closed: Kind::default(),
             interval: Period(Duration::from_secs(25)),
             idle_timeout: Period(Duration::from_mins(1)),
             max_connections: 8_192,

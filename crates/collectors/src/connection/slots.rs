@@ -69,6 +69,8 @@ pub(super) struct Slots {
     idle_tcp: u64,
     in_use: usize,
     fresh: Vec<u32>,
+    /// What has ended since somebody took it, where somebody does.
+    ended: Option<Vec<Connection>>,
 }
 
 /// Puts all slots on the stack of free ones, before programs are attached.
@@ -95,8 +97,19 @@ impl Slots {
             idle_tcp: if ends { FORGOTTEN } else { idle.max(5 * 60_000_000_000) },
             in_use: 0,
             fresh: Vec::new(),
+            ended: None,
             connections,
         })
+    }
+
+    /// Keeps what ends until somebody takes it.
+    pub(super) fn keep_ended(&mut self) {
+        self.ended = Some(Vec::new());
+    }
+
+    /// Gives what has ended, with all that it carried.
+    pub(super) fn take_ended(&mut self) -> impl Iterator<Item = Connection> {
+        self.ended.iter_mut().flat_map(|ended| ended.drain(..))
     }
 
     /// Gives a slot's present content, for those who print it.
@@ -239,6 +252,10 @@ impl Slots {
     }
 
     fn release(&mut self, slot: usize, pairs: &mut Pairs) -> Result<(), Error> {
+        let connection = self.get(slot as u32);
+        if let Some(ended) = &mut self.ended {
+            ended.push(connection);
+        }
         for word in &self.connections.words(slot)[SENT..RECEIVED + 2] {
             word.store(0, Ordering::Relaxed);
         }

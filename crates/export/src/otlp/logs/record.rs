@@ -53,8 +53,18 @@ fn detail(log: &mut SdkLogRecord, detail: &Detail) {
             }
             add("network.peer.address", peer.ip.to_string().into());
             add("network.peer.port", i64::from(peer.port).into());
-            if let Change::Failed(reason) = change {
-                add("error.type", (*reason).into());
+            match change {
+                Change::Failed(reason) => add("error.type", (*reason).into()),
+                Change::Closed(carried) => {
+                    for (key, value) in [
+                        ("connection.bytes_sent", carried.sent),
+                        ("connection.bytes_received", carried.received),
+                        ("connection.duration_ns", carried.duration),
+                    ] {
+                        add(key, i64::try_from(value).unwrap_or(i64::MAX).into());
+                    }
+                }
+                Change::Opened | Change::Accepted => {}
             }
         }
         Detail::Flow(flow) => {
