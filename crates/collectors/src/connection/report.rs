@@ -46,7 +46,7 @@ impl Reporter {
         for connection in ended {
             let Some(event) = event(&connection, offset) else { continue };
             self.ended += 1;
-            if self.ended % self.every == 0 {
+            if self.ended.is_multiple_of(self.every) {
                 self.entrance.put(event);
             } else {
                 self.left_out += 1;
