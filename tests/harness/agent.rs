@@ -145,8 +145,13 @@ impl Agent {
 
     /// Runs a second agent with the same configuration to its end.
     pub fn second(&self) -> Output {
+        self.tool(&["run"])
+    }
+
+    /// Runs another subcommand with the same configuration to its end.
+    pub fn tool(&self, subcommand: &[&str]) -> Output {
         let hidden: Vec<&str> = self.hidden.iter().map(String::as_str).collect();
-        let mut command = command(&self.program, &self.directory, &["run"], &hidden);
+        let mut command = command(&self.program, &self.directory, subcommand, &hidden);
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
     }
 

@@ -1,4 +1,4 @@
-//! The admin socket: `/status` and `/cardinality` as JSON, and the client that asks for them.
+//! The admin socket: `/status` and `/cardinality` as JSON, kernel maps as text, and the client that asks for them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Write};
@@ -19,6 +19,9 @@ use tokio::sync::watch;
 use crate::cli::Format;
 use crate::exit::{Exit, Failure};
 use crate::table::Table;
+
+/// The most entries of a map that are shown.
+const ENTRIES: usize = 65_536;
 
 /// What the socket answers from.
 pub struct Admin {
@@ -56,12 +59,49 @@ impl Handler for Admin {
                 let body = self.manager.latest().map_or(Value::Null, |(_, snapshot)| cardinality(&snapshot));
                 Response::json(StatusCode::OK, crate::documents::pretty(&body))
             }
-            path => Response::not_found(path, "/status or /cardinality"),
+            "/maps" => Response::text(StatusCode::OK, self.maps()),
+            path => match path.strip_prefix("/maps/").and_then(|map| map.split_once('/')) {
+                Some((collector, map)) => self.entries(path, collector, map),
+                None => Response::not_found(path, "/status, /cardinality, /maps or /maps/COLLECTOR/MAP"),
+            },
         }
     }
 }
 
 impl Admin {
+    fn watches(&self) -> Vec<(&'static str, bpf::Watch)> {
+        let watches = self.manager.watches();
+        let watches = watches.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let of =
+            |(name, all): &(_, Vec<bpf::Watch>)| all.iter().map(|watch| (*name, watch.clone())).collect::<Vec<_>>();
+        watches.iter().flat_map(of).collect()
+    }
+
+    /// Lists the maps of all collectors.
+    fn maps(&self) -> String {
+        let mut table = Table::new(["MAP", "KIND", "CAPACITY", "BYTES WHEN FULL"]);
+        for (collector, watch) in self.watches() {
+            for map in watch.maps() {
+                let name = format!("{collector}/{}", map.name);
+                table.row([name, map.kind.to_owned(), map.capacity.to_string(), map.memory.to_string()]);
+            }
+        }
+        table.to_string()
+    }
+
+    /// Gives the entries of a map.
+    fn entries(&self, path: &str, collector: &str, map: &str) -> Response {
+        let mut watches = self.watches().into_iter().filter(|(name, _)| *name == collector);
+        match watches.find_map(|(_, watch)| watch.dump(map, ENTRIES)) {
+            Some(Ok(entries)) => Response::text(StatusCode::OK, entries),
+            Some(Err(error)) => {
+                let message = format!("cannot read the map {map} of {collector}: {error}\n");
+                Response::text(StatusCode::INTERNAL_SERVER_ERROR, message)
+            }
+            None => Response::not_found(path, "one of those that /maps lists"),
+        }
+    }
+
     fn status(&self) -> Value {
         let integrations: Vec<Value> = self
             .manager
@@ -200,18 +240,29 @@ fn cardinality(snapshot: &Snapshot) -> Value {
     json!(metrics.into_iter().map(|(_, metric)| metric).collect::<Vec<_>>())
 }
 
+fn silent(socket: &Path, error: &std::io::Error) -> Failure {
+    let message = format!(
+        "no agent answers on {}: {error}; start one with `telesonde run`, or give the same admin.socket",
+        socket.display()
+    );
+    Failure::new(Exit::Failure, message)
+}
+
+/// Asks the running agent for its kernel maps, or for the entries of one.
+///
+/// # Errors
+/// Fails when no agent answers on the socket, or has no such map.
+pub fn show_maps(socket: &Path, map: Option<&str>) -> Result<String, Failure> {
+    let path = map.map_or_else(|| "/maps".to_owned(), |map| format!("/maps/{map}"));
+    get(socket, &path).map_err(|error| silent(socket, &error))
+}
+
 /// Asks the running agent for its cardinality and renders the answer.
 ///
 /// # Errors
 /// Fails when no agent answers on the socket.
 pub fn show_cardinality(socket: &Path, format: Format) -> Result<String, Failure> {
-    let body = get(socket, "/cardinality").map_err(|error| {
-        let message = format!(
-            "no agent answers on {}: {error}; start one with `telesonde run`, or give the same admin.socket",
-            socket.display()
-        );
-        Failure::new(Exit::Failure, message)
-    })?;
+    let body = get(socket, "/cardinality").map_err(|error| silent(socket, &error))?;
     if format == Format::Json {
         return Ok(body);
     }

@@ -49,6 +49,9 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+    /// Look into the running agent.
+    #[command(subcommand)]
+    Debug(DebugCommand),
     /// Work with the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -63,6 +66,17 @@ pub enum Command {
         /// The directory to write into.
         #[arg(long)]
         out: PathBuf,
+    },
+}
+
+/// What to look at.
+#[derive(Debug, Subcommand)]
+pub enum DebugCommand {
+    /// List the maps in the kernel, or print the entries of one.
+    Maps {
+        /// The collector and the map, such as `connection/connections`.
+        #[arg(value_name = "COLLECTOR/MAP")]
+        map: Option<String>,
     },
 }
 

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use clap::{CommandFactory, Parser};
 use runtime::{Bus, Descriptor, Own, Platform};
 
-use cli::{Cli, Command, ConfigCommand};
+use cli::{Cli, Command, ConfigCommand, DebugCommand};
 use exit::{Exit, Failure};
 
 /// Runs the command line of the process with the built-in collectors and `extra` ones; gives the exit code.
@@ -73,6 +73,10 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
         Command::Metrics { cardinality: true, format } => {
             let loaded = wiring::load(cli, registry)?;
             print!("{}", admin::show_cardinality(&loaded.config.admin.socket, *format)?);
+        }
+        Command::Debug(DebugCommand::Maps { map }) => {
+            let loaded = wiring::load(cli, registry)?;
+            print!("{}", admin::show_maps(&loaded.config.admin.socket, map.as_deref())?);
         }
         Command::Config(command) => configuration(cli, registry, command)?,
         Command::Completions { shell } => {

@@ -1,12 +1,21 @@
 //! What aya does not do with types: where those of an object say how large its maps are, and the names and values of
 //! the kernel's enumerations.
 
+mod decode;
+
+pub(crate) use decode::Declaration;
+
 /// The kinds of BTF types that are read here, from the kernel's `btf.h`.
 mod kind {
+    pub const INTEGER: u32 = 1;
     pub const POINTER: u32 = 2;
     pub const ARRAY: u32 = 3;
     pub const STRUCT: u32 = 4;
+    pub const UNION: u32 = 5;
     pub const ENUM: u32 = 6;
+    pub const TYPEDEF: u32 = 8;
+    pub const VOLATILE: u32 = 9;
+    pub const CONST: u32 = 10;
     pub const VARIABLE: u32 = 14;
 }
 

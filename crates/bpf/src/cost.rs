@@ -4,7 +4,8 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::sys::{self, MapInfo, kind};
+use crate::btf::Declaration;
+use crate::sys::{self, MapInfo, RawMap, kind};
 
 /// Entries of a map that are made when they are first used (`BPF_F_NO_PREALLOC`).
 const ON_DEMAND: u32 = 1;
@@ -91,12 +92,26 @@ impl Watch {
         let Some(tally) = self.tally.upgrade() else { return Vec::new() };
         let describe = |map: &MapTally| MapCost {
             name: map.name.clone(),
-            kind: map_kind(map.info.kind),
+            kind: map_kind(map.map.info.kind),
             used: Some(map.used.load(Ordering::Relaxed)).filter(|&used| used != UNKNOWN),
-            capacity: map.info.max_entries,
+            capacity: map.map.info.max_entries,
             memory: map.memory,
         };
         tally.maps.iter().filter(|map| self.has(&map.name)).map(describe).collect()
+    }
+
+    /// Writes the entries of a map, a line each and no more than `limit`, decoded by the object's types; nothing where
+    /// there is no such map.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read it.
+    pub fn dump(&self, map: &str, limit: usize) -> Option<std::io::Result<String>> {
+        let tally = self.tally.upgrade()?;
+        let found = tally.maps.iter().find(|tally| tally.name == map && self.has(map))?;
+        let file = crate::objects().find(|(name, _)| *name == tally.object).map(|(_, file)| file);
+        let types = file.and_then(|file| crate::image::types(file).ok());
+        let declaration = types.and_then(|types| Declaration::find(types, map));
+        Some(crate::dump::entries(&found.map, declaration.as_ref(), limit))
     }
 
     /// Describes the attached programs; none once the object is gone.
@@ -115,7 +130,7 @@ pub(crate) const UNKNOWN: u64 = u64::MAX;
 #[derive(Debug)]
 struct MapTally {
     name: String,
-    info: MapInfo,
+    map: RawMap,
     memory: u64,
     used: Arc<AtomicU64>,
 }
@@ -123,6 +138,7 @@ struct MapTally {
 /// What self-telemetry may know of an object; the object owns it.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
+    object: &'static str,
     maps: Vec<MapTally>,
     programs: Mutex<Vec<ProgramTally>>,
 }
@@ -136,11 +152,16 @@ struct ProgramTally {
 }
 
 impl Tally {
-    pub(crate) fn add_map(&mut self, name: &str, fd: &OwnedFd) -> std::io::Result<()> {
-        let info = sys::map_info(fd)?;
+    /// Begins with the name of an embedded object.
+    pub(crate) fn of(object: &'static str) -> Self {
+        Self { object, ..Self::default() }
+    }
+
+    pub(crate) fn add_map(&mut self, name: &str, fd: OwnedFd) -> std::io::Result<()> {
+        let map = RawMap::new(fd)?;
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-        let memory = memory(&info, cpus);
-        self.maps.push(MapTally { name: name.to_owned(), info, memory, used: Arc::new(AtomicU64::new(UNKNOWN)) });
+        let memory = memory(&map.info, cpus);
+        self.maps.push(MapTally { name: name.to_owned(), map, memory, used: Arc::new(AtomicU64::new(UNKNOWN)) });
         Ok(())
     }
 

@@ -67,8 +67,13 @@ impl Image {
 
 /// Gives the maps of an object with the entries that they are declared with.
 pub(crate) fn map_sizes(file: &[u8]) -> Result<Vec<(&str, u32)>, String> {
+    btf::map_sizes(types(file)?).ok_or_else(|| "the object's types are not whole".to_owned())
+}
+
+/// Gives the types of an object.
+pub(crate) fn types(file: &[u8]) -> Result<&[u8], String> {
     let (start, end) = section(&File::parse(file).map_err(|error| error.to_string())?)?;
-    file.get(start..end).and_then(btf::map_sizes).ok_or_else(|| "the object's types are not whole".to_owned())
+    file.get(start..end).ok_or_else(|| "the object's types are not whole".to_owned())
 }
 
 /// Finds the types of an object.

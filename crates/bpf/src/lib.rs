@@ -16,6 +16,7 @@ mod attach;
 mod btf;
 pub mod clock;
 pub mod cost;
+mod dump;
 mod error;
 mod events;
 mod gate;

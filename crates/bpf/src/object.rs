@@ -130,13 +130,13 @@ impl Loader {
             let own = ebpf.map(name).and_then(data).ok_or_else(|| fail(format!("it has no map {name}"), ""))?;
             put_in_place(&shared, own.fd().as_fd()).map_err(|error| fail(error.to_string(), ""))?;
         }
-        let mut tally = Tally::default();
+        let mut tally = Tally::of(self.object);
         // What holds no measurements is not shown.
         let shown = |name: &str| !name.starts_with('.') && !name.starts_with(NEXT);
         for (name, map) in ebpf.maps().filter(|(name, _)| shown(name)) {
             if let Some(data) = data(map) {
                 let fd = duplicate(data).map_err(|error| fail(error.to_string(), ""))?;
-                tally.add_map(name, &fd).map_err(|error| fail(error.to_string(), ""))?;
+                tally.add_map(name, fd).map_err(|error| fail(error.to_string(), ""))?;
             }
         }
         let (tally, passages) = (Arc::new(tally), Vec::new());

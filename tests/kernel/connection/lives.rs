@@ -311,3 +311,30 @@ fn traffic_by_peer_has_the_same_totals() {
     }
     assert_eq!(all[0], all[1]);
 }
+
+#[test]
+fn maps_are_printed_with_what_they_mean() {
+    let _kernel = live!();
+    let agent = start("");
+    let (pair, sender) = (Pair::new(), Cgroup::new("printed"));
+    Traffic::run(&pair.client, &sender, &["udp_send", "10.99.0.2", "7000", "3", "72"]);
+    expect(&agent, &[from(&sender)], (300.0, 3.0));
+    let tool = |arguments: &[&str]| {
+        let output = agent.tool(arguments);
+        (output.status.success(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (_, list, _) = tool(&["debug", "maps"]);
+    assert!(list.contains("connection/connections") && list.contains("network/flows"), "{list}");
+    let (_, entries, _) = tool(&["debug", "maps", "connection/connections"]);
+    let own = format!("{{tuple: {{cgroup: {}, ", sender.id());
+    let line = entries.lines().find(|line| line.contains(&own)).unwrap_or_else(|| panic!("{entries}"));
+    assert!(line.contains("remote_port: 7000") && line.contains("sent: {bytes: 300, packets: 3}"), "{line}");
+    let (_, flows, _) = tool(&["debug", "maps", "network/flows"]);
+    let flow = format!("{{cgroup: {}, direction: 0, family: 4, transport: 17}} cpu", sender.id());
+    assert!(flows.contains(&flow), "{flows}");
+    let (_, ring, _) = tool(&["debug", "maps", "connection/overflow"]);
+    assert!(ring.contains("would take them"), "{ring}");
+    let (found, _, error) = tool(&["debug", "maps", "connection/nothing"]);
+    assert!(!found && error.contains("/maps lists") || error.contains("404"), "{error}");
+    agent.stop();
+}
