@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use runtime::Descriptor;
 use serde_json::Value;
 
+use crate::iperf3::Iperf3;
 use crate::load::Load;
 use crate::measure::{Estimate, median, pairs};
 use crate::nginx::Nginx;
@@ -25,7 +26,7 @@ const NOISE: f64 = 0.02;
 const GOALS: &[(&str, f64, f64, Option<f64>)] = &[
     ("pipe", 1.25, 1.15, Some(1.40)),
     ("tcp-rr", 1.08, 1.05, None),
-    ("tcp-stream", 1.02, 1.02, None),
+    ("iperf3", 1.02, 1.02, None),
     ("nginx", 1.12, 1.08, Some(1.22)),
 ];
 
@@ -60,6 +61,12 @@ const EMPTY: &[&str] = &[
     "floor_create",
 ];
 
+/// Collectors whose programs do the work of another's, too, where both run.
+const INCLUDES: &[(&str, &str)] = &[("connection", "network")];
+
+/// Programs of others that are measured in their own way, by one line in four.
+const OTHERS: &[&str] = &["nginx", "iperf3"];
+
 /// The kernel keeps so much of a program's name.
 const NAME: usize = 15;
 
@@ -87,11 +94,21 @@ impl Line {
     }
 }
 
+/// Those of [`OTHERS`] that are installed.
+#[derive(Default)]
+struct Others {
+    nginx: Option<Nginx>,
+    iperf3: Option<Iperf3>,
+}
+
 /// Prints both tables.
 pub fn table(workshop: &Workshop, cpu: usize) -> Result<(), Box<dyn Error>> {
     let (mut lines, all) = lines(workshop);
     let mut load = Load::start(cpu)?;
-    let mut nginx = Nginx::start(cpu).map_err(|why| println!("nginx was not measured: {why}\n")).ok();
+    let mut others = Others {
+        nginx: Nginx::start(cpu).map_err(|why| println!("nginx was not measured: {why}\n")).ok(),
+        iperf3: Iperf3::start(cpu).map_err(|why| println!("iperf3 was not measured: {why}\n")).ok(),
+    };
     for kind in KINDS {
         load.sample(kind.name, kind.slice, SLICES)?;
     }
@@ -102,10 +119,11 @@ pub fn table(workshop: &Workshop, cpu: usize) -> Result<(), Box<dyn Error>> {
             break;
         }
         for (at, line) in lines.iter_mut().enumerate() {
-            let mut nginx = nginx.as_mut().filter(|_| at == 0 || at >= all);
-            let off = sample(&mut load, nginx.as_deref_mut())?;
+            let mut none = Others::default();
+            let others = if at == 0 || at >= all { &mut others } else { &mut none };
+            let off = sample(&mut load, others)?;
             let attached = workshop.attach(&line.what)?;
-            let on = sample(&mut load, nginx)?;
+            let on = sample(&mut load, others)?;
             drop(attached);
             for ((kind, off), (_, on)) in off.into_iter().zip(on) {
                 line.samples.entry(kind).or_default().push((off, on));
@@ -171,11 +189,14 @@ fn hooks(workshop: &Workshop, what: &What) -> Result<Vec<&'static str>, Box<dyn 
 }
 
 /// Measures every kind of work once.
-fn sample(load: &mut Load, nginx: Option<&mut Nginx>) -> Result<Vec<(&'static str, f64)>, Box<dyn Error>> {
+fn sample(load: &mut Load, others: &mut Others) -> Result<Vec<(&'static str, f64)>, Box<dyn Error>> {
     let one = |kind: &Kind| Ok((kind.name, load.sample(kind.name, kind.slice, SLICES)?));
     let mut samples = KINDS.iter().map(one).collect::<Result<Vec<_>, std::io::Error>>()?;
-    if let Some(nginx) = nginx {
+    if let Some(nginx) = &mut others.nginx {
         samples.push(("nginx", nginx.sample()?));
+    }
+    if let Some(iperf3) = &mut others.iperf3 {
+        samples.push(("iperf3", iperf3.sample()?));
     }
     Ok(samples)
 }
@@ -201,30 +222,48 @@ fn print_added(lines: &[Line], all: usize) {
         print!(" {:>15.0}", median(off.get_mut(kind.name).unwrap_or(&mut vec![f64::NAN])));
     }
     println!();
-    let mut sums = vec![0.0; KINDS.len()];
+    let parts = parts(lines, all);
     for (at, line) in lines.iter().enumerate() {
-        if at == all {
-            print!("{:<24}", "sum of the collectors");
-            for sum in &sums {
-                print!(" {sum:>15.0}");
+        if at == all + 1 {
+            print!("{:<24}", "  and the parts above");
+            for part in &parts {
+                print!(" {part:>15.0}");
             }
             println!();
         }
         print!("{:<24}", line.name);
-        for (kind, sum) in KINDS.iter().zip(&mut sums) {
+        for kind in KINDS {
             let Some(added) = line.added(kind.name) else { continue };
             let cell = format!("{:.0} ±{:.0}", added.median, (added.high - added.low) / 2.0);
             print!(" {cell:>15}");
-            if at > 0 && at < all && !line.name.starts_with(' ') {
-                *sum += added.median;
-            }
         }
         println!();
     }
     println!(
-        "\n«empty programs» sit on the same tracepoints as the line below them. Where collectors share a hook, the"
+        "\n«empty programs» sit on the same hooks as the line below them. «and the parts above» adds to the empty programs"
     );
-    println!("sum counts its way in and out once for each, all together pay for it once.");
+    println!(
+        "of all what each collector takes beyond its own empty programs: where the table adds up, that is what all"
+    );
+    println!("together take. A collector that another one includes (network: connection) is not added twice.\n");
+    print!("{:<24}", "all together / parts");
+    for (kind, part) in KINDS.iter().zip(&parts) {
+        let ratio = lines.get(all + 1).and_then(|line| line.added(kind.name)).map_or(f64::NAN, |all| all.median / part);
+        print!(" {ratio:>15.2}");
+    }
+    println!();
+}
+
+/// Gives, for each kind of work, what the empty programs of all take and what each collector adds to its own.
+fn parts(lines: &[Line], all: usize) -> Vec<f64> {
+    let runs = |name: &str| lines.iter().any(|line| line.name == name);
+    let included = |name: &str| INCLUDES.iter().any(|(whole, part)| *part == name && runs(whole));
+    let one = |kind: &Kind| {
+        let of = |line: &Line| line.added(kind.name).map_or(0.0, |added| added.median);
+        let own = lines[1..all].chunks_exact(2).filter(|pair| !included(&pair[1].name));
+        lines.get(all).map_or(0.0, of) + own.map(|pair| of(&pair[1]) - of(&pair[0])).sum::<f64>()
+    };
+    KINDS.iter().map(one).collect()
 }
 
 fn print_ratios(lines: &[Line], all: usize) {
@@ -234,7 +273,7 @@ fn print_ratios(lines: &[Line], all: usize) {
         "{:<12} {:<22} {:<22} {:<22} {:<26} {:<22}",
         "", "control", "empty programs", "sampled (default)", "goal (beyond)", "every call timed"
     );
-    for kind in KINDS.iter().map(|kind| kind.name).chain(["nginx"]) {
+    for kind in KINDS.iter().map(|kind| kind.name).chain(OTHERS.iter().copied()) {
         let ratio = |line: &Line| line.ratio(kind);
         let (Some(quiet), Some(floor), Some(sampled), Some(timed)) =
             (ratio(control), ratio(floor), ratio(sampled), ratio(timed))

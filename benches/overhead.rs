@@ -4,6 +4,7 @@
 
 mod agent;
 mod hooks;
+mod iperf3;
 mod load;
 mod measure;
 mod nginx;
@@ -35,7 +36,7 @@ struct Row {
 /// The lines of what others are compared with.
 const PAIR: usize = 1;
 const EXIT: usize = 2;
-const CLOCK: usize = 6;
+const CLOCK: usize = 7;
 
 fn rows(child: u32) -> Result<Vec<Row>, Box<dyn Error>> {
     let row = |name, floor, goal, what| Row { name, floor, goal, what };
@@ -47,6 +48,7 @@ fn rows(child: u32) -> Result<Vec<Row>, Box<dyn Error>> {
         row("floor: empty pair", PAIR, None, empty(&["sys_exit", "sys_enter"])),
         row("floor: empty sys_exit", EXIT, None, empty(&["sys_exit"])),
         row("floor: two empty", EXIT, None, empty(&["sys_exit", "sys_exit__second"])),
+        row("  asks for the task", EXIT, None, empty(&["sys_exit__task"])),
         row("  finds the owner", EXIT, None, empty(&["sys_exit__owner"])),
         row("  finds the owner, counts", EXIT, None, empty(&["sys_exit__count"])),
         row("  reads the clock", EXIT, None, empty(&["sys_exit__clock"])),
@@ -58,6 +60,7 @@ fn rows(child: u32) -> Result<Vec<Row>, Box<dyn Error>> {
         row("counting only (sys_exit)", EXIT, Some(26.0), timing("off")),
         row("timing one in 16 (default)", PAIR, Some(45.0), What::Collectors(vec![workshop::default(syscalls)])),
         row("timing every call", PAIR, Some(85.0), timing("all")),
+        row("gates with nobody behind", PAIR, None, What::Gates(vec!["sys_exit", "sys_enter"])),
         row("default, left out: agent", PAIR, None, What::Filtered(syscalls, Filter::Process(child))),
         row("default, left out: by name", PAIR, None, What::Filtered(syscalls, Filter::Name)),
         row("default, left out: by cgroup", PAIR, None, What::Filtered(syscalls, Filter::Cgroup)),

@@ -22,6 +22,8 @@ pub enum What {
     Nothing,
     /// These programs of floor.bpf.c.
     Floor(Vec<&'static str>),
+    /// The gates of these hooks, with nobody behind them.
+    Gates(Vec<&'static str>),
     /// A sample for each call: by which program of scales.bpf.c, and at which scale.
     Sample(&'static str, u8),
     /// Collectors with their sections.
@@ -87,6 +89,13 @@ impl Workshop {
                     } else {
                         object.attach(program, &self.types)?;
                     }
+                }
+                attached.push(Box::new(object));
+            }
+            What::Gates(hooks) => {
+                let mut object = Loader::new("gate").load(&self.types)?;
+                for hook in hooks {
+                    object.attach(hook, &self.types)?;
                 }
                 attached.push(Box::new(object));
             }

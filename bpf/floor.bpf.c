@@ -69,6 +69,13 @@ int BPF_PROG(sys_exit__second)
 	return 0;
 }
 
+/* Asks for the current task, the least that a filter takes. */
+SEC("tp_btf/sys_exit")
+int BPF_PROG(sys_exit__task)
+{
+	return CURRENT() == NULL;
+}
+
 /* Finds the owner. */
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit__owner, struct pt_regs *regs, long ret)

@@ -31,7 +31,7 @@ pub enum Name {
 /// # Errors
 /// Fails when the bench cannot be built, fails, or cannot be raised.
 pub fn run(name: Name) -> Result<()> {
-    setup::build()?;
+    if matches!(name, Name::Overhead) { setup::overhead() } else { setup::build() }?;
     let package = if matches!(name, Name::Hubble) { "telesonde-collectors" } else { "telesonde" };
     let name = name.to_possible_value().context("a bench has a name")?.get_name().to_owned();
     let mut command = process::cargo()?;

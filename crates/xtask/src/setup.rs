@@ -110,6 +110,17 @@ const CONTAINERS: Need = Need {
         &["docker", "containerd-ctr", "podman", "runc", "shadow-uidmap"],
     ],
 };
+const SERVERS: Need = Need {
+    name: "nginx, wrk and iperf3, on which benches measure",
+    present: || ["nginx", "wrk", "iperf3"].iter().all(|program| process::find(program).is_some()),
+    packages: [
+        &["nginx-light", "wrk", "iperf3"],
+        &["nginx", "wrk", "iperf3"],
+        &["nginx", "wrk", "iperf"],
+        &["nginx", "wrk", "iperf3"],
+        &["nginx", "wrk", "iperf3"],
+    ],
+};
 const CLANG_FORMAT: Need = Need {
     name: "clang-format",
     present: || process::find("clang-format").is_some(),
@@ -155,6 +166,15 @@ pub fn test() -> Result<()> {
 #[cfg(feature = "e2e")]
 pub fn runtimes() -> Result<()> {
     ensure(&[COMPILER, CONTAINERS])
+}
+
+/// Installs what the bench of overheads needs beyond a build.
+///
+/// # Errors
+/// Fails with the exact command where it cannot install.
+pub fn overhead() -> Result<()> {
+    build()?;
+    ensure(&[SERVERS])
 }
 
 /// Installs what the suite on other kernels needs beyond the tests.
@@ -279,7 +299,9 @@ mod tests {
 
     #[test]
     fn every_need_names_a_package_for_every_manager() {
-        for need in [COMPILER, CLANG, HEADERS, IPROUTE, DISKS, RESOLVERS, EMULATOR, CLANG_FORMAT, RUSTFMT, CLIPPY, GO] {
+        for need in
+            [COMPILER, CLANG, HEADERS, IPROUTE, DISKS, RESOLVERS, SERVERS, EMULATOR, CLANG_FORMAT, RUSTFMT, CLIPPY, GO]
+        {
             for (packages, manager) in need.packages.iter().zip(&MANAGERS) {
                 assert!(!packages.is_empty(), "{} has no package for {}", need.name, manager.program);
             }
