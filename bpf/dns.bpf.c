@@ -9,6 +9,7 @@
 #include "lib/kernel.h"
 #include "dns.h"
 #include "lib/filter.bpf.h"
+#include "lib/gate.bpf.h"
 #include "lib/task.bpf.h"
 #include "lib/packet.bpf.h"
 #include "lib/message.bpf.h"
@@ -16,6 +17,8 @@
 #include "lib/pending.bpf.h"
 #include "lib/server.bpf.h"
 
+NEXT(next_egress);
+NEXT(next_ingress);
 #define STEPS 1024 /* a segment with more fields, labels and rests of messages than this is left unread */
 
 static __always_inline bool is_domain(struct __sk_buff *skb, u16 port)
@@ -103,8 +106,7 @@ static __always_inline void read_segment_in(struct __sk_buff *skb, struct transp
 	read_stream(skb, stream, &s, again ? WAY_AGAIN : WAY_IN);
 }
 
-SEC("cgroup_skb/egress")
-int dns_egress(struct __sk_buff *skb)
+static __always_inline void read_out(struct __sk_buff *skb)
 {
 	struct question q = {};
 	struct transport l4;
@@ -113,13 +115,13 @@ int dns_egress(struct __sk_buff *skb)
 	u64 owner;
 
 	if (!find_transport(skb, &l4))
-		return 1;
+		return;
 	asks = is_domain(skb, l4.destination);
 	if (!asks && !(servers && l4.source == DOMAIN))
-		return 1;
+		return;
 	if (l4.protocol == IPPROTO_TCP) {
 		read_segment_out(skb, &l4, asks);
-		return 1;
+		return;
 	}
 	found = read_datagram(skb, l4.at + UDP_SIZE, &q);
 	if (found == A_QUERY && asks) {
@@ -130,11 +132,9 @@ int dns_egress(struct __sk_buff *skb)
 		own_answer(skb);
 		answer(skb, ROLE_SERVER, &q, l4.destination);
 	}
-	return 1;
 }
 
-SEC("cgroup_skb/ingress")
-int dns_ingress(struct __sk_buff *skb)
+static __always_inline void read_in(struct __sk_buff *skb)
 {
 	struct question q = {};
 	struct server server;
@@ -143,13 +143,13 @@ int dns_ingress(struct __sk_buff *skb)
 	bool answers;
 
 	if (!find_transport(skb, &l4))
-		return 1;
+		return;
 	answers = is_domain(skb, l4.source);
 	if (!answers && !(servers && l4.destination == DOMAIN))
-		return 1;
+		return;
 	if (l4.protocol == IPPROTO_TCP) {
 		read_segment_in(skb, &l4, answers);
-		return 1;
+		return;
 	}
 	found = read_datagram(skb, l4.at + UDP_SIZE, &q);
 	if (found == A_RESPONSE && answers) {
@@ -159,6 +159,21 @@ int dns_ingress(struct __sk_buff *skb)
 		if (!server.filtered)
 			ask(skb, server.cgroup, ROLE_SERVER, &q, l4.source);
 	}
+}
+
+SEC("cgroup_skb/egress")
+int dns_egress(struct __sk_buff *ctx)
+{
+	read_out(ctx);
+	HAND_OVER(next_egress);
+	return 1;
+}
+
+SEC("cgroup_skb/ingress")
+int dns_ingress(struct __sk_buff *ctx)
+{
+	read_in(ctx);
+	HAND_OVER(next_ingress);
 	return 1;
 }
 

@@ -9,6 +9,7 @@
  */
 #include "lib/kernel.h"
 #include "lib/filter.bpf.h"
+#include "lib/gate.bpf.h"
 #include "lib/maps.bpf.h"
 #include "lib/task.bpf.h"
 #include "lib/backlog.bpf.h"
@@ -19,12 +20,15 @@
 #include "lib/connections.bpf.h"
 #endif
 
+NEXT(next_egress);
+NEXT(next_ingress);
+
 const volatile u32 loopback = 1;    /* count what crosses a loopback interface */
 const volatile u32 by_workload = 1; /* count in `flows` */
 
 #define LOOPBACK_IFINDEX 1 /* in every network namespace */
 
-static __always_inline int count_packet(struct __sk_buff *skb, u8 direction)
+static __always_inline void count_packet(struct __sk_buff *skb, u8 direction)
 {
 	struct flow flow = { .direction = direction };
 	struct bpf_sock *sk = skb->sk;
@@ -32,10 +36,8 @@ static __always_inline int count_packet(struct __sk_buff *skb, u8 direction)
 	struct traffic *cell;
 	struct owner *owner;
 
-	if (!loopback && skb->ifindex == LOOPBACK_IFINDEX)
-		return 1;
-	if (!sk)
-		return 1;
+	if (!sk || (!loopback && skb->ifindex == LOOPBACK_IFINDEX))
+		return;
 	owner = bpf_sk_storage_get(&owners, sk, NULL, 0);
 	if (owner) {
 		flow.cgroup = owner->cgroup;
@@ -48,11 +50,11 @@ static __always_inline int count_packet(struct __sk_buff *skb, u8 direction)
 		/* A socket of the kernel itself. */
 		sk = bpf_sk_fullsock(sk);
 		if (!sk)
-			return 1;
+			return;
 		flow.transport = sk->protocol;
 	}
 	if (flow.cgroup == OWNER_IGNORED)
-		return 1;
+		return;
 	flow.family = skb->protocol == bpf_htons(ETH_P_IPV6) ? FAMILY_IPV6 : FAMILY_IPV4;
 	if (skb->gso_size)
 		packets = on_wire(skb, flow.family == FAMILY_IPV6, &bytes);
@@ -60,26 +62,29 @@ static __always_inline int count_packet(struct __sk_buff *skb, u8 direction)
 	track(skb, owner, &flow, bytes, packets);
 #endif
 	if (!by_workload)
-		return 1;
+		return;
 	cell = cell_of(&flow);
 	if (cell) {
 		__sync_fetch_and_add(&cell->bytes, bytes);
 		__sync_fetch_and_add(&cell->packets, packets);
 	}
-	return 1;
 }
 
 /* Both always return 1: whether a packet passes is not ours to say. */
 SEC("cgroup_skb/egress")
-int network_egress(struct __sk_buff *skb)
+int network_egress(struct __sk_buff *ctx)
 {
-	return count_packet(skb, DIRECTION_TRANSMIT);
+	count_packet(ctx, DIRECTION_TRANSMIT);
+	HAND_OVER(next_egress);
+	return 1;
 }
 
 SEC("cgroup_skb/ingress")
-int network_ingress(struct __sk_buff *skb)
+int network_ingress(struct __sk_buff *ctx)
 {
-	return count_packet(skb, DIRECTION_RECEIVE);
+	count_packet(ctx, DIRECTION_RECEIVE);
+	HAND_OVER(next_ingress);
+	return 1;
 }
 
 SEC("cgroup/sock_create")

@@ -16,5 +16,5 @@
 		__type(value, u32);                    \
 	} name SEC(".maps")
 
-/* Does not come back where somebody is next. */
+/* Does not come back where somebody is next. Takes what the program was given, `ctx`. */
 #define HAND_OVER(next) bpf_tail_call(ctx, &next, 0)

@@ -42,7 +42,32 @@ impl Object {
         let tracepoint: &mut BtfTracePoint = tracepoint;
         tracepoint.load(hook, types.btf()).map_err(|error| refusal(program, hook, &error))?;
         let fd = duplicate(tracepoint.fd(), program, hook)?;
-        let (passage, gate) = gates.enter(hook, &fd, self.raw(&format!("{NEXT}{hook}"))?, types)?;
+        let (passage, gate) = gates.enter(hook, &fd, self.raw(&format!("{NEXT}{hook}"))?, None, types)?;
+        self.passages.push(passage);
+        self.tally.add_guest(program, fd, gate);
+        Ok(())
+    }
+
+    /// Lets a program of `cgroup_skb` share its way of the packets, in or out, with programs of other objects: it ends with
+    /// `HAND_OVER` of `bpf/lib/gate.bpf.h`.
+    ///
+    /// # Errors
+    /// Fails when there is no such program and when the kernel refuses it.
+    pub fn attach_cgroup_behind(
+        &mut self,
+        gates: &Gates,
+        program: &str,
+        cgroup: &File,
+        types: &Types,
+    ) -> Result<(), Error> {
+        let Program::CgroupSkb(skb) = self.program(program)? else { return Err(self.no_such(program)) };
+        let hook = match skb.expected_attach_type() {
+            Some(CgroupSkbAttachType::Ingress) => "ingress",
+            Some(CgroupSkbAttachType::Egress) | None => "egress",
+        };
+        skb.load().map_err(|error| refusal(program, "cgroup_skb", &error))?;
+        let fd = duplicate(skb.fd(), program, hook)?;
+        let (passage, gate) = gates.enter(hook, &fd, self.raw(&format!("{NEXT}{hook}"))?, Some(cgroup), types)?;
         self.passages.push(passage);
         self.tally.add_guest(program, fd, gate);
         Ok(())
@@ -113,8 +138,12 @@ impl Object {
 
     /// Gives a descriptor of a loaded program.
     pub(crate) fn program_of(&mut self, program: &str) -> Result<std::os::fd::OwnedFd, Error> {
-        let Program::BtfTracePoint(tracepoint) = self.program(program)? else { return Err(self.no_such(program)) };
-        duplicate(tracepoint.fd(), program, program)
+        let fd = match self.program(program)? {
+            Program::BtfTracePoint(tracepoint) => tracepoint.fd(),
+            Program::CgroupSkb(skb) => skb.fd(),
+            _ => return Err(self.no_such(program)),
+        };
+        duplicate(fd, program, program)
     }
 
     fn program(&mut self, program: &str) -> Result<&mut Program, Error> {

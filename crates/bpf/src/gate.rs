@@ -1,6 +1,7 @@
 //! Hooks that several objects share: one program sits on each and hands over to theirs in turn (`bpf/lib/gate.bpf.h`).
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,19 +47,20 @@ pub(crate) struct Passage {
 
 impl Gates {
     /// Puts a loaded program behind the gate of a hook, before those that are there. `next` is the program's own map of
-    /// who comes after it. Also gives the gate's program.
+    /// who comes after it. A gate of packets sits at a cgroup. Also gives the gate's program.
     pub(crate) fn enter(
         &self,
         hook: &str,
         program: &OwnedFd,
         next: RawMap,
+        cgroup: Option<&File>,
         types: &Types,
     ) -> Result<(Passage, OwnedFd), Error> {
         let fail = |source| Error::Map { map: format!("{NEXT}{hook}"), action: "write", source };
         let program = program.try_clone().map_err(fail)?;
         let mut gates = self.lock();
         if !gates.contains_key(hook) {
-            gates.insert(hook.to_owned(), Gate::open(hook, types)?);
+            gates.insert(hook.to_owned(), Gate::open(hook, cgroup, types)?);
         }
         let Some(gate) = gates.get_mut(hook) else { return Err(fail(std::io::ErrorKind::NotFound.into())) };
         let own = gate.object.program_of(hook)?;
@@ -80,10 +82,13 @@ impl Gates {
 }
 
 impl Gate {
-    fn open(hook: &str, types: &Types) -> Result<Self, Error> {
+    fn open(hook: &str, cgroup: Option<&File>, types: &Types) -> Result<Self, Error> {
         let mut object = Loader::new("gate").load(types)?;
         let next = object.raw(&format!("{NEXT}{hook}"))?;
-        object.attach(hook, types)?;
+        match cgroup {
+            Some(cgroup) => object.attach_cgroup(hook, cgroup)?,
+            None => object.attach(hook, types)?,
+        }
         Ok(Self { object, next, guests: Vec::new(), number: 0 })
     }
 

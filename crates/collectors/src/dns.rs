@@ -224,7 +224,7 @@ fn attach(
     }
     // What comes in first, so that every query that a client sends finds its answer.
     for program in ["dns_ingress", "dns_egress"] {
-        object.attach_cgroup(program, &root).map_err(crate::refused)?;
+        object.attach_cgroup_behind(&platform.gates, program, &root, types).map_err(crate::refused)?;
     }
     Ok(())
 }

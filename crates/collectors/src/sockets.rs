@@ -163,7 +163,7 @@ fn load(
         object.walk("network_seed", &mut Vec::new()).map_err(crate::refused)?;
     }
     for program in ["network_egress", "network_ingress"] {
-        object.attach_cgroup(program, &root).map_err(crate::refused)?;
+        object.attach_cgroup_behind(&platform.gates, program, &root, types).map_err(crate::refused)?;
     }
     let drops = network.drops && !legacy && types.enumeration("skb_drop_reason").is_some();
     if drops {
