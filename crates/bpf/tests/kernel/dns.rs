@@ -10,7 +10,7 @@ use bpf::abi::histogram::HistShape;
 use crate::bench::{facts, is_locked, ready};
 use crate::network::own_cgroup;
 
-const SHAPE: HistShape = HistShape::new(2, 12, 34);
+pub const SHAPE: HistShape = HistShape::new(2, 12, 34);
 /// An address of this host where no resolver listens.
 const SERVER: (&str, u16) = ("127.53.53.53", 53);
 

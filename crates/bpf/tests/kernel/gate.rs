@@ -1,9 +1,14 @@
 //! Programs of several objects behind one hook.
 
-use bpf::abi::sample::TIME_NONE;
-use bpf::{Gates, Loader};
+use std::net::UdpSocket;
 
-use crate::bench::{Cgroup, Work, builds, ready};
+use bpf::abi::network::{DIRECTION_RECEIVE, DIRECTION_TRANSMIT, FAMILY_IPV4, Flow, Traffic};
+use bpf::abi::sample::TIME_NONE;
+use bpf::{Gates, Loader, Object};
+
+use crate::bench::{Cgroup, Work, builds, facts, is_locked, ready};
+use crate::dns::SHAPE;
+use crate::network::{UDP, own_cgroup};
 use crate::{call, loader, total};
 
 /// Counts the links of this process to programs on a hook.
@@ -65,4 +70,60 @@ fn a_hook_without_a_gate_is_an_error() {
     let mut object = Loader::new("floor").load(&types).expect("the object loads");
     let error = object.attach_behind(&Gates::default(), "sched_switch", &types).expect_err("no gate").to_string();
     assert_eq!(error, "the eBPF object floor has no map next_sched_switch");
+}
+
+#[test]
+fn a_packet_passes_all_who_look_at_it() {
+    const COUNT: u64 = 300;
+    let Some(types) = ready() else { return };
+    let root = facts().cgroups.open_root().expect("the version 2 hierarchy");
+    let builds: &[[&str; 2]] = &[["network", "dns"], ["network_legacy", "dns_legacy"]];
+    for &[network, dns] in &builds[usize::from(facts().is_legacy())..] {
+        // These read the current task.
+        if is_locked() && dns == "dns_legacy" {
+            continue;
+        }
+        let gates = Gates::default();
+        let enter = |name: &'static str, programs: [&str; 2]| {
+            let loader = Loader::new(name).constant("hierarchy", &(facts().cgroups.primary as u32));
+            let loader = if name == dns { loader.histogram("dns_latency", SHAPE) } else { loader };
+            let mut object = loader.load(&types).expect("the object loads");
+            if name == network {
+                object.attach_cgroup("network_create", &root).expect("attaches");
+            }
+            for program in programs {
+                object.attach_cgroup_behind(&gates, program, &root, &types).unwrap_or_else(|why| panic!("{why}"));
+            }
+            object
+        };
+        let first = enter(network, ["network_ingress", "network_egress"]);
+        let between = enter(dns, ["dns_ingress", "dns_egress"]);
+        let last = enter(network, ["network_ingress", "network_egress"]);
+        let packets = |object: &Object| {
+            let flows = object.table::<Flow, Traffic>("flows").expect("flows");
+            [DIRECTION_TRANSMIT, DIRECTION_RECEIVE].map(|direction| {
+                let key = Flow { cgroup: own_cgroup(), direction, family: FAMILY_IPV4, transport: UDP, padding: 0 };
+                let cells = flows.get(&key).expect("readable").unwrap_or_default();
+                cells.iter().map(|cell| cell.packets).sum::<u64>()
+            })
+        };
+        let send = || {
+            let ends = [0, 0].map(|port: u16| UdpSocket::bind(("127.0.0.1", port)).expect("bound"));
+            for _ in 0..COUNT {
+                ends[0].send_to(&[0; 9], ends[1].local_addr().expect("bound")).expect("sent");
+                ends[1].recv(&mut [0; 16]).expect("received");
+            }
+        };
+        // Others in the same cgroup may send as well.
+        send();
+        for object in [&first, &last] {
+            assert!(packets(object).iter().all(|&packets| packets >= COUNT), "{network}: {:?}", packets(object));
+        }
+        drop(between);
+        drop(last);
+        let before = packets(&first);
+        send();
+        let after = packets(&first);
+        assert!((0..2).all(|way| after[way] >= before[way] + COUNT), "{network}: {before:?} {after:?}");
+    }
 }

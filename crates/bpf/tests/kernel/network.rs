@@ -9,7 +9,7 @@ use bpf::probe::Hierarchy;
 
 use crate::bench::{facts, ready};
 
-const UDP: u16 = 17;
+pub const UDP: u16 = 17;
 
 /// Gives the id of our own cgroup in the primary hierarchy.
 pub fn own_cgroup() -> u64 {
