@@ -16,6 +16,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const IDLE_SCRAPE: Duration = Duration::from_secs(15);
 const GOAL_MEBIBYTES: f64 = 40.0;
 const GOAL_CPU_PERCENT: f64 = 0.2;
+const STARTS: usize = 5;
+const GOAL_START_SECONDS: f64 = 1.0;
 
 const SCRAPES: usize = 40;
 const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,6 +32,9 @@ struct Agent {
     child: Child,
     directory: PathBuf,
     address: SocketAddr,
+    /// From its start to the end of its first scrape, which is complete: nothing is served before every collector has
+    /// been tried and read.
+    start: Duration,
 }
 
 impl Agent {
@@ -46,16 +51,17 @@ impl Agent {
         let mut command = Command::new(env!("CARGO_BIN_EXE_telesonde"));
         command.args(["run", "--quiet", "--config"]).arg(directory.join("telesonde.yaml"));
         let log = fs::File::create(directory.join("log"))?;
-        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-        let mut agent = Self { child, directory, address };
         let begun = Instant::now();
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        let mut agent = Self { child, directory, address, start: Duration::ZERO };
         while agent.scrape().is_err() {
             if begun.elapsed() > PATIENCE || agent.child.try_wait()?.is_some() {
                 let log = fs::read_to_string(agent.directory.join("log"))?;
                 return Err(format!("the agent does not serve: {log}").into());
             }
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(5));
         }
+        agent.start = begun.elapsed();
         Ok(agent)
     }
 
@@ -115,6 +121,10 @@ pub fn idle() -> Result<(), Box<dyn Error>> {
     };
     let (resident, peak) = (mebibytes("VmRSS")?, mebibytes("VmHWM")?);
     let lines = agent.scrape()?.lines().filter(|line| !line.starts_with('#')).count();
+    drop(agent);
+    let starts: Result<Vec<f64>, Box<dyn Error>> =
+        (0..STARTS).map(|_| Agent::start().map(|agent| agent.start.as_secs_f64())).collect();
+    let start = median(&mut starts?);
     println!(
         "idle agent with the default configuration, {} s, a scrape every {} s:",
         IDLE.as_secs(),
@@ -124,6 +134,11 @@ pub fn idle() -> Result<(), Box<dyn Error>> {
         "{:<28} {resident:.1} MiB (peak {peak:.1}), {lines} samples: goal {GOAL_MEBIBYTES}: {}",
         "resident memory",
         verdict(resident, GOAL_MEBIBYTES)
+    );
+    println!(
+        "{:<28} {start:.2} s, median of {STARTS}: goal {GOAL_START_SECONDS}: {}",
+        "start to a complete scrape",
+        verdict(start, GOAL_START_SECONDS)
     );
     println!("{:<28} {percent:.3} % of a core: goal {GOAL_CPU_PERCENT}: {}", "CPU", verdict(percent, GOAL_CPU_PERCENT));
     Ok(())
