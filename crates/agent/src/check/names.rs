@@ -109,13 +109,10 @@ impl Enrichment {
         } else {
             let example = self.nameless.first().map_or("", |(path, _)| path);
             let misses = self.misses.iter().map(|(reason, count)| (*reason, *count as u64));
+            let found = format!("{found}; {}, such as {example}", list(misses));
             let fix = self.misses.keys().filter_map(|reason| fix(reason)).collect::<Vec<_>>().join("; ");
-            Finding {
-                what: "names now",
-                found: format!("{found}; {}, such as {example}", list(misses)),
-                grade: Grade::Less,
-                fix,
-            }
+            let grade = if fix.is_empty() { Grade::Good } else { Grade::Less };
+            Finding { what: "names now", found, grade, fix }
         };
         [now].into_iter().chain(self.agent()).collect()
     }
@@ -154,9 +151,8 @@ fn fix(reason: &str) -> Option<&'static str> {
         Reason::PodUnknown => {
             "pod_unknown: the API server has no such pod on this node: is agent.node_name (NODE_NAME) the node's name?"
         }
-        Reason::ContainerUnknown => {
-            "container_unknown: who runs the container has not told of it yet, or what it keeps cannot be read"
-        }
+        // So it is with a pod whose images are still being pulled; a source that cannot be read says so itself.
+        Reason::ContainerUnknown => return None,
         Reason::Pending | Reason::NotFound | Reason::Unnamed => {
             "cgroups that the agent cannot find: mount the host's hierarchy (host.cgroup)"
         }
