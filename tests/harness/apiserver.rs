@@ -224,7 +224,7 @@ impl State {
 }
 
 /// Answers one request; nothing when the connection has ended.
-fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
+fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
     if shared.state().mood == Some(Mood::Closed) {
         return None;
     }
@@ -290,7 +290,18 @@ fn serve(mut stream: &TcpStream, shared: &Shared) -> Option<()> {
         return answer(stream, 200, "application/json", &list);
     }
     assert_eq!(parameter("allowWatchBookmarks"), Some("true"), "{head}");
-    let (mut next, cuts) = (from.parse::<u64>().unwrap() + 1, state.cuts);
+    let next = from.parse::<u64>().unwrap() + 1;
+    watch(stream, shared, state, next)
+}
+
+/// Tells of what happens from a version on, until the connection ends or the watch is cut.
+fn watch<'a>(
+    mut stream: &TcpStream,
+    shared: &'a Shared,
+    mut state: MutexGuard<'a, State>,
+    mut next: u64,
+) -> Option<()> {
+    let cuts = state.cuts;
     stream
         .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
         .ok()?;
