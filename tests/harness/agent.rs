@@ -210,6 +210,28 @@ impl Agent {
         rules.iter().flatten().collect()
     }
 
+    /// Gives the least and the median time that a collector takes for a round, in milliseconds.
+    pub fn rounds(&self, collector: &str) -> (f64, f64) {
+        let mut last = (0.0, 0.0);
+        let mut each = Vec::new();
+        for _ in 0..41 {
+            let scrape = self.scrape();
+            let part = |part: &str| {
+                let name = format!("telesonde_collection_duration_seconds_{part}");
+                scrape.value(&name, &[("collector", collector)]).unwrap_or_default()
+            };
+            let now = (part("sum"), part("count"));
+            if now.1 > last.1 {
+                each.push((now.0 - last.0) / (now.1 - last.1) * 1000.0);
+            }
+            last = now;
+        }
+        // The first is a mean since the start.
+        each.remove(0);
+        each.sort_by(f64::total_cmp);
+        (each[0], each[each.len() / 2])
+    }
+
     /// Gives how many entries of a kernel map of the syscalls collector are in use.
     pub fn map_entries(&self, map: &str) -> u64 {
         let status = self.status().unwrap();

@@ -1,6 +1,7 @@
 //! Who talks to whom, exactly and once.
 
 mod lives;
+mod many;
 mod paths;
 
 use std::net::IpAddr;

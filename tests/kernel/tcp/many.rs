@@ -61,7 +61,7 @@ fn a_hundred_thousand_sockets_are_counted() {
     netns.set("ipv4/ip_local_port_range", "1024 65535");
     netns.set("core/somaxconn", "4096");
     let (clients, servers) = (Cgroup::new("many-clients"), Cgroup::new("many-servers"));
-    let before = gathers(&agent);
+    let before = agent.rounds("tcp");
     let mut peers = Vec::new();
     for port in 700..700 + PAIRS {
         let (mut client, mut server) = (Peer::start(&clients, &netns), Peer::start(&servers, &netns));
@@ -78,7 +78,7 @@ fn a_hundred_thousand_sockets_are_counted() {
     };
     all(&clients, numbers([established]));
     all(&servers, numbers([established, ("listen", PAIRS)]));
-    let with = gathers(&agent);
+    let with = agent.rounds("tcp");
     println!("a gather of tcp takes {before:?} ms (least, median) without sockets, {with:?} ms with 100,000");
     let scrape = agent.scrape();
     let each = f64::from(CONNECTIONS);
@@ -89,26 +89,4 @@ fn a_hundred_thousand_sockets_are_counted() {
     all(&clients, numbers([]));
     all(&servers, numbers([]));
     agent.stop();
-}
-
-/// Gives the least and the median time that the collector takes for a round, in milliseconds.
-fn gathers(agent: &Agent) -> (f64, f64) {
-    let mut last = (0.0, 0.0);
-    let mut each = Vec::new();
-    for _ in 0..41 {
-        let scrape = agent.scrape();
-        let part = |part: &str| {
-            let name = format!("telesonde_collection_duration_seconds_{part}");
-            scrape.value(&name, &[("collector", "tcp")]).unwrap_or_default()
-        };
-        let now = (part("sum"), part("count"));
-        if now.1 > last.1 {
-            each.push((now.0 - last.0) / (now.1 - last.1) * 1000.0);
-        }
-        last = now;
-    }
-    // The first is a mean since the start.
-    each.remove(0);
-    each.sort_by(f64::total_cmp);
-    (each[0], each[each.len() / 2])
 }
