@@ -122,6 +122,8 @@ fn check_says_what_a_container_hides() {
         let found = finding(&report, what);
         assert!(found["ok"] == false && found["fix"].as_str().unwrap().contains(fix), "{found}");
     }
+    let now = finding(&report, "names now")["found"].as_str().unwrap();
+    assert!(now.contains("cgroup_not_found") && !now.contains("such as"), "{now}");
     let collectors = report["collectors"].as_array().unwrap();
     let cgroup = collectors.iter().find(|collector| collector["name"] == "cgroup").unwrap();
     assert!(cgroup["state"] == "degraded" && cgroup["why"].as_str().unwrap().contains("host.cgroup"), "{cgroup}");

@@ -107,9 +107,11 @@ impl Enrichment {
         let now = if self.misses.is_empty() {
             Finding { what: "names now", found, grade: Grade::Good, fix: String::new() }
         } else {
-            let example = self.nameless.first().map_or("", |(path, _)| path);
+            // Of what cannot be found there is no path.
+            let example = self.nameless.first().filter(|(path, _)| !path.is_empty());
+            let example = example.map_or_else(String::new, |(path, _)| format!(", such as {path}"));
             let misses = self.misses.iter().map(|(reason, count)| (*reason, *count as u64));
-            let found = format!("{found}; {}, such as {example}", list(misses));
+            let found = format!("{found}; {}{example}", list(misses));
             let fix = self.misses.keys().filter_map(|reason| fix(reason)).collect::<Vec<_>>().join("; ");
             let grade = if fix.is_empty() { Grade::Good } else { Grade::Less };
             Finding { what: "names now", found, grade, fix }

@@ -78,6 +78,9 @@ fn prove(host: &Host, report: &mut Report) -> Result<()> {
     }
     report.check("check", "says that containers have names", || check(host));
     agent.stop(END)?;
+    for docker in runtimes.iter().filter(|runtime| runtime.kind == Kind::Docker) {
+        report.check("docker", "the agent itself in a container", || inside(host, docker));
+    }
     runtimes.into_iter().try_for_each(Runtime::stop)
 }
 
@@ -104,6 +107,26 @@ fn brief(host: &Host, runtime: &Runtime) -> Result<String> {
     let name = format!("brief-{}", runtime.kind.name());
     runtime.run_to_end(&name, CALLS)?;
     eventually(|| host.counted(runtime, &name, CALLS))
+}
+
+/// The agent has nothing of its host but what is mounted, and the pid namespace.
+fn inside(host: &Host, docker: &Runtime) -> Result<String> {
+    const CALLS: u64 = 2_003;
+    fs::create_dir_all(host.dir.join("sys/fs/cgroup"))?;
+    let mut volumes = vec![
+        format!("{}:/host:ro", host.dir.display()),
+        "/sys/fs/cgroup:/host/sys/fs/cgroup:ro".to_owned(),
+        format!("{}:/telesonde:ro", peers::agent().display()),
+    ];
+    // The image has no C library.
+    let libraries = ["/lib", "/lib64", "/usr"].into_iter().filter(|path| Path::new(path).exists());
+    volumes.extend(libraries.map(|path| format!("{path}:{path}:ro")));
+    let settings = ["host.root=/host".to_owned(), format!("exporters.prometheus.listen=127.0.0.1:{}", host.scrape)];
+    docker.run_program("agent", &volumes, &["/telesonde", "run", "--set", &settings[0], "--set", &settings[1]])?;
+    eventually(|| http::get(host.scrape, "/metrics", "text/plain"))?;
+    docker.run("neighbour", CALLS)?;
+    docker.signal("neighbour")?;
+    eventually(|| host.counted(docker, "neighbour", CALLS))
 }
 
 fn check(host: &Host) -> Result<String> {

@@ -137,6 +137,19 @@ impl Runtime {
         self.place(name)
     }
 
+    /// Starts a program that is mounted, with the rights and the namespaces that the agent needs.
+    ///
+    /// # Errors
+    /// Fails when the runtime does not start it.
+    pub fn run_program(&self, name: &str, volumes: &[String], program: &[&str]) -> Result<()> {
+        let mut options = vec!["run", "--detach", "--pid=host", "--network=host", "--cap-drop=ALL"];
+        // Not every Docker knows BPF and PERFMON, which SYS_ADMIN has in it.
+        options.extend(["--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN", "--security-opt=seccomp=unconfined"]);
+        options.extend(["--name", name]);
+        options.extend(volumes.iter().flat_map(|volume| ["--volume", volume]));
+        self.say(&[&options[..], &[IMAGE], program].concat()).map(drop)
+    }
+
     /// Runs a container that makes its calls and ends at once.
     ///
     /// # Errors
