@@ -150,6 +150,7 @@ fn platform(types: &Types) -> Platform {
         census: Arc::new(Nobody),
         peers: Arc::new(Nobody),
         elections: None,
+        learner: None,
         sections: HashMap::new(),
         shared: Mutex::default(),
         btf_path: None,

@@ -3,12 +3,15 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Instant;
 
-use ::hubble::server::messages::{Endpoint, EventType, Flow, Workload};
+use ::hubble::server::messages::{Endpoint, EventType, Flow, Ip, Workload};
 use ::hubble::server::{Player, Setup, Step};
 
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::apiserver::{ApiServer, NODE};
+use crate::harness::cgroup::Cgroup;
+use crate::harness::netns::Pair;
 use crate::harness::scrape::Scrape;
+use crate::harness::traffic::Traffic;
 use crate::harness::{directory, eventually, live};
 
 fn pod(workload: &str) -> Endpoint {
@@ -133,4 +136,58 @@ fn a_fleet_counts_what_the_relay_says_once() {
     eventually("the last one leads", || leader(&agents));
     eventually("what the last one reads", || (by_node(&scrapes(&agents)) == [500.0, 1000.0, 1500.0]).then_some(()));
     assert_eq!(player.requests().len(), 3);
+}
+
+/// Who has an address that neither this node nor the Kubernetes API knows: whom a flow of Hubble says; without Hubble the
+/// name is absent and the totals are the same.
+#[test]
+fn peers_are_whom_flows_tell_of() {
+    const ADDRESS: &str = "10.99.0.9";
+    const COUNTED: [&str; 2] = ["ebpf_connection_bytes_total", "ebpf_network_bytes_total"];
+    let _kernel = live!();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let remote = Endpoint { pod_name: "db-0".to_owned(), ..pod("db") };
+    let ip = Some(Ip { source: "10.99.0.1".to_owned(), destination: ADDRESS.to_owned() });
+    let event_type = Some(EventType { kind: 4, sub_type: 0 });
+    let flow = Flow { verdict: 1, event_type, ip, destination: Some(remote), ..Flow::default() }.response();
+    let _player = {
+        let _inside = runtime.enter();
+        Player::tcp(listener, Setup::default(), Box::new(move |_, _| vec![Step::Send(flow.clone()), Step::Stall]))
+    };
+    let mut totals = Vec::new();
+    for enabled in [true, false] {
+        let cilium = format!("cilium: {{enabled: {enabled}, mode: node, hubble_node_address: \"{address}\"}}");
+        let collectors = ["connection: {enabled: require}", "network: {enabled: require, peers: true}"];
+        let agent = Agent::start(Wish { ebpf: &[&cilium], collectors: &collectors, ..Wish::default() });
+        let known = |scrape: &Scrape| scrape.value("telesonde_peer_addresses", &[]);
+        if enabled {
+            agent.until("the flow has told", |scrape| (known(scrape) == Some(1.0)).then_some(()));
+        }
+        let (pair, sender) = (Pair::new(), Cgroup::new("to-remote"));
+        let to = ["lladdr", "02:00:00:00:00:02", "dev", "veth", "nud", "permanent"];
+        pair.client.ip(&[&["neighbour", "add", ADDRESS], &to[..]].concat());
+        Traffic::run(&pair.client, &sender, &["udp_send", ADDRESS, "7000", "101", "300"]);
+        let sent = 101.0 * 328.0;
+        let here = [("source_cgroup_path", sender.path()), ("cgroup_path", sender.path())];
+        for (name, here) in COUNTED.iter().zip(here) {
+            agent.until_exactly(name, (sent, 0.0), |scrape| (scrape.sum(name, &[here]), 0.0));
+        }
+        let scrape = agent.scrape();
+        let who = |prefix: &'static str| {
+            [(format!("{prefix}_k8s_namespace_name"), "shop"), (format!("{prefix}_workload_name"), "db")]
+        };
+        let named = COUNTED.iter().zip(["destination", "peer"]).map(|(name, prefix)| {
+            let labels = who(prefix);
+            scrape.sum(name, &labels.each_ref().map(|(key, value)| (key.as_str(), *value)))
+        });
+        let named: Vec<f64> = named.collect();
+        assert_eq!(named, if enabled { [sent, sent] } else { [0.0, 0.0] });
+        let hits = scrape.value("telesonde_peer_lookups_total", &[("outcome", "hit")]);
+        assert!(if enabled { hits > Some(0.0) } else { hits.is_none() && known(&scrape).is_none() }, "{hits:?}");
+        totals.push(COUNTED.map(|name| scrape.sum(name, &[here[0]]) + scrape.sum(name, &[here[1]])));
+        agent.stop();
+    }
+    assert_eq!(totals[0], totals[1]);
 }

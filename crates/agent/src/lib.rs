@@ -118,13 +118,14 @@ fn platform(
     let facts = wiring::facts(&loaded.config);
     let executables = wiring::executables(loaded)?;
     let workloads = wiring::workloads(&loaded.config, &facts, executables.as_ref())?;
-    let peers = wiring::peers(&loaded.config, &workloads)?;
+    let learned = Arc::<enrich::Learned>::default();
+    let peers = wiring::peers(&loaded.config, &workloads, &learned)?;
     let resolver = Arc::clone(&workloads) as Arc<dyn model::Resolver>;
     let bus = Arc::new(Bus::new(resolver, events::count(&loaded.config), loaded.config.exporters.events.queue));
     let meters = Own::new().provider();
     // Whoever only tries is not elected.
     let elections = wiring::elections(&loaded.config, None)?;
-    let parties = (&workloads, &peers, elections);
+    let parties = (&workloads, &peers, learned, elections);
     let platform = wiring::platform(loaded, registry, facts, parties, executables, meters, bus);
     Ok((platform, workloads))
 }

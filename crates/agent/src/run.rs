@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bpf::probe::Facts;
 use config::Loaded;
-use enrich::{Pairs, Workloads};
+use enrich::{Learned, Pairs, Workloads};
 use export::http::{Limits, Listener, Server};
 use export::{health, otlp, prometheus};
 use model::Source;
@@ -49,21 +49,23 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let own = Own::new();
     let meters = own.provider();
     let meter = meters.meter(SCOPE);
+    let learned = Arc::<Learned>::default();
     observe(&meter, &facts, config, &workloads);
+    observe_learned(&meter, &learned);
     let known = wiring::identify(config).await?;
     for (key, why) in known.iter().filter_map(|(key, uid)| Some((key, uid.as_ref().err()?))) {
         tracing::info!("the resource has no {key}: {why}");
     }
     let (options, selections) = (wiring::options(config, &known), wiring::selections(&loaded, registry));
     let resource = Arc::clone(&options.resource);
-    let peers = wiring::peers(config, &workloads)?;
+    let peers = wiring::peers(config, &workloads, &learned)?;
     let resolver: Arc<dyn model::Resolver> = Arc::new(Pairs::new(Arc::clone(&workloads) as _, Arc::clone(&peers)));
     let bus = Arc::new(Bus::new(Arc::clone(&resolver), events::count(config), config.exporters.events.queue));
     let (stop, stopping) = watch::channel(false);
     let sinks = Sinks::start(config, &options, &bus, &meter, &stopping)?;
     let handle = Handle::current();
     let elections = wiring::elections(config, Some(handle.clone()))?;
-    let parties = (&workloads, &peers, elections);
+    let parties = (&workloads, &peers, Arc::clone(&learned), elections);
     let platform = wiring::platform(&loaded, registry, facts, parties, executables, meters, bus);
     let started =
         tokio::task::block_in_place(|| Manager::start(options, selections, &platform, resolver, own, &handle));
@@ -155,6 +157,33 @@ fn observe(meter: &Meter, facts: &Facts, config: &config::Config, workloads: &Ar
         .with_callback(move |observer| {
             for (reason, count) in crate::admin::misses(&missed.stats()) {
                 observer.observe(count, &[KeyValue::new("reason", reason)]);
+            }
+        })
+        .build();
+}
+
+/// Makes the instruments of what was learned of addresses, for where something is.
+fn observe_learned(meter: &Meter, learned: &Arc<Learned>) {
+    let asked = Arc::clone(learned);
+    meter
+        .u64_observable_counter(&*metrics::PEER_LOOKUPS.name)
+        .with_unit(&*metrics::PEER_LOOKUPS.unit)
+        .with_description(&*metrics::PEER_LOOKUPS.help)
+        .with_callback(move |observer| {
+            let (hits, misses) = asked.lookups();
+            for (outcome, count) in [("hit", hits), ("miss", misses)].into_iter().filter(|_| asked.is_used()) {
+                observer.observe(count, &[KeyValue::new("outcome", outcome)]);
+            }
+        })
+        .build();
+    let known = Arc::clone(learned);
+    meter
+        .u64_observable_gauge(&*metrics::PEER_ADDRESSES.name)
+        .with_unit(&*metrics::PEER_ADDRESSES.unit)
+        .with_description(&*metrics::PEER_ADDRESSES.help)
+        .with_callback(move |observer| {
+            if known.is_used() {
+                observer.observe(known.len() as u64, &[]);
             }
         })
         .build();

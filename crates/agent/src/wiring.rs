@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bpf::probe::Facts;
 use config::{Config, Enabled, Loaded, Sources, Switch};
 use enrich::kubernetes::{KUBERNETES, Known, Kubernetes, parse_selector};
-use enrich::{Hierarchy, Kind, Peers, Settings, State, Workloads, runtimes};
+use enrich::{Hierarchy, Kind, Learned, Peers, Settings, State, Workloads, runtimes};
 use export::http::auth::Auth;
 use export::http::tls::TlsOptions;
 use export::{otlp, prometheus};
@@ -191,7 +191,7 @@ fn filters_pods(config: &Config) -> bool {
 ///
 /// # Errors
 /// Fails when a network of the configuration is none.
-pub fn peers(config: &Config, workloads: &Arc<Workloads>) -> Result<Arc<Peers>, Failure> {
+pub fn peers(config: &Config, workloads: &Arc<Workloads>, learned: &Arc<Learned>) -> Result<Arc<Peers>, Failure> {
     let mut networks = Vec::new();
     for (name, all) in &config.enrich.networks {
         for text in all {
@@ -199,7 +199,7 @@ pub fn peers(config: &Config, workloads: &Arc<Workloads>) -> Result<Arc<Peers>, 
             networks.push((name.clone(), text.parse().map_err(wrong)?));
         }
     }
-    Ok(Arc::new(Peers::new(vec![Arc::clone(workloads) as _], &networks)))
+    Ok(Arc::new(Peers::new(vec![Arc::clone(workloads) as _, Arc::clone(learned) as _], &networks)))
 }
 
 /// Gives who holds elections: the Kubernetes API where it is asked at all. Without a runtime nobody stands in them.
@@ -211,12 +211,15 @@ pub fn elections(config: &Config, runtime: Option<Handle>) -> Result<Option<Arc<
     Ok(kubernetes(config)?.ok().map(|from| Arc::new(leases(from)) as Arc<dyn Elections>))
 }
 
+/// Who names, and who elects.
+pub type Parties<'a> = (&'a Arc<Workloads>, &'a Arc<Peers>, Arc<Learned>, Option<Arc<dyn Elections>>);
+
 /// Gives what all collectors share.
 pub fn platform(
     loaded: &Loaded,
     registry: &[&'static Descriptor],
     facts: Facts,
-    (workloads, peers, elections): (&Arc<Workloads>, &Arc<Peers>, Option<Arc<dyn Elections>>),
+    (workloads, peers, learned, elections): Parties<'_>,
     executables: Option<Arc<Executables>>,
     meters: SdkMeterProvider,
     bus: Arc<Bus>,
@@ -244,6 +247,7 @@ pub fn platform(
         facts,
         census: Arc::clone(workloads) as Arc<dyn model::Census>,
         elections,
+        learner: Some(learned),
         peers: Arc::clone(peers) as Arc<dyn model::Peers>,
         sections: running.into_iter().map(|selection| (selection.descriptor.name, selection.section)).collect(),
         shared: std::sync::Mutex::default(),

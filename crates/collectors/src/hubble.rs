@@ -1,6 +1,7 @@
 //! Counts the flows that Cilium's Hubble reports, of this node or, through the relay, of the cluster. It owns no kernel
 //! object: what it knows comes over a connection. What it cannot tell stands in its descriptor.
 
+mod addresses;
 mod aggregate;
 mod config;
 mod connections;
@@ -29,6 +30,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use addresses::Teacher;
 use aggregate::Aggregator;
 use config::{Config, Mode};
 use events::{Events, Notable};
@@ -125,7 +127,10 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let (mut reader, flows) = Reader::new(&config, options.address.to_string(), Arc::clone(&ledger));
     let events = Events::open(&config, &setup.platform().bus, DESCRIPTOR.name);
     let told = events.as_ref().map(Events::ledger);
-    let counters = Arc::new(Mutex::new(Aggregator::new(config, relay)));
+    let teacher = Teacher::new(&config, setup.platform().learner.as_ref());
+    let mut counters = Aggregator::new(config, relay);
+    counters.teach(teacher);
+    let counters = Arc::new(Mutex::new(counters));
     let runtime = setup.runtime();
     let reading = runtime.spawn(async move {
         match standing {

@@ -5,6 +5,7 @@
 pub mod attributes;
 pub mod event;
 pub mod histogram;
+pub mod learner;
 pub mod metric;
 pub mod name;
 pub mod nobody;
@@ -14,6 +15,7 @@ pub mod standing;
 pub mod subject;
 
 pub use attributes::{Attribute, Attributes, Rendering, Text};
+pub use learner::Learner;
 pub use metric::{Kind, Metric, MetricRef};
 pub use nobody::Nobody;
 pub use snapshot::{Buckets, Family, HistogramPoint, NumberPoint, Points, Scope, Series, Snapshot, Value};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use model::{Census, Peers, Standing};
+use model::{Census, Learner, Peers, Standing};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
@@ -66,6 +66,8 @@ pub struct Platform {
     pub sample_every: u32,
     /// Who holds elections; nothing where the agent is alone.
     pub elections: Option<Arc<dyn Elections>>,
+    /// Who keeps what collectors come to know of addresses; nothing where nobody asks for that.
+    pub learner: Option<Arc<dyn Learner>>,
     /// Who knows whose address it is.
     pub peers: Arc<dyn Peers>,
     /// The sections of all collectors that are to run, by name: two that need the same hook may share a program.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hubble::flow::{Content, Flow, Http, L4, L7, Protocol, Record, Response};
 use runtime::Scrape;
 
+use super::addresses::Teacher;
 use super::config::Config;
 use super::connections::{Connections, Open};
 use super::metrics::{EVICTED, Of};
@@ -38,7 +39,6 @@ const RESPONSE: i32 = 2;
 const LONGEST: Duration = Duration::from_hours(24 * 366);
 
 /// All counters of flows.
-#[derive(Debug)]
 pub struct Aggregator {
     config: Config,
     /// Whether flows of several nodes come: then each series says of which it is.
@@ -47,6 +47,8 @@ pub struct Aggregator {
     peers: Peers,
     series: Series,
     connections: Connections,
+    /// Who passes on whose addresses are, where somebody wants to know.
+    teacher: Option<Teacher>,
     /// What a text is put together in.
     scratch: Vec<u8>,
     begun: Instant,
@@ -61,12 +63,18 @@ impl Aggregator {
             series: Series::new(config.max_series, config.flow_sample_rate),
             symbols: Symbols::default(),
             connections,
+            teacher: None,
             scratch: Vec::new(),
             config,
             relay,
             begun: Instant::now(),
             swept: 0,
         }
+    }
+
+    /// Has what flows tell of addresses passed on.
+    pub fn teach(&mut self, teacher: Option<Teacher>) {
+        self.teacher = teacher;
     }
 
     /// Counts the flow of a message; shows it to whoever makes events.
@@ -80,6 +88,9 @@ impl Aggregator {
             return Outcome::Filtered;
         }
         show(&flow);
+        if let Some(teacher) = &mut self.teacher {
+            teacher.see(&flow, source, destination, self.series.now);
+        }
         let name = if flow.node_name.is_empty() { response.node_name } else { flow.node_name };
         let node = if self.relay { self.symbols.intern(name) } else { NONE };
         let ends = Ends { node, source: source.set, destination: destination.set };
@@ -290,6 +301,9 @@ impl Aggregator {
             sets[destination as usize] = true;
         }
         let numbers = self.peers.keep(&sets);
+        if let Some(teacher) = &mut self.teacher {
+            teacher.forget();
+        }
         self.series.renumber(&numbers);
         self.connections.renumber(&numbers);
         for set in 0..self.peers.len() as u32 {

@@ -72,6 +72,14 @@ pub struct Config {
     pub labels: Labels,
     /// Which flows are events, too.
     pub events: Events,
+    /// Whether what flows tell of addresses names the peers of connections, traffic and events of the kernel that the
+    /// Kubernetes API does not name: pods of other nodes, nodes and the API server, by the first of labels.workload.
+    pub name_peers: bool,
+    /// The most addresses that are kept for that.
+    #[schemars(range(min = 16, max = 1_048_576))]
+    pub max_addresses: usize,
+    /// An address of which no flow spoke for so long is forgotten.
+    pub address_timeout: Period<10_000, 86_400_000>,
     /// The most series of all Hubble metrics together; what is beyond is in each metric's overflow series.
     #[schemars(range(min = 100, max = 1_000_000))]
     pub max_series: usize,
@@ -111,6 +119,9 @@ impl Default for Config {
             aggregation_window: Period(seconds(10)),
             labels: Labels::default(),
             events: Events::default(),
+            name_peers: true,
+            max_addresses: 65_536,
+            address_timeout: Period(seconds(600)),
             max_series: 20_000,
             series_idle_timeout: Period(seconds(600)),
             max_connections: 65_536,

@@ -162,7 +162,8 @@ impl Name {
     }
 }
 
-fn app<'a>(endpoint: &Endpoint<'a>) -> Option<&'a [u8]> {
+/// Gives the application that an end says it is of.
+pub fn app<'a>(endpoint: &Endpoint<'a>) -> Option<&'a [u8]> {
     const KEYS: [&[u8]; 3] = [b"k8s:app.kubernetes.io/name=", b"k8s:k8s-app=", b"k8s:app="];
     KEYS.into_iter().find_map(|key| endpoint.labels.iter().find_map(|label| label.strip_prefix(key)))
 }

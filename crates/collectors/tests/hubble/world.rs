@@ -64,6 +64,7 @@ impl World {
             census: Arc::new(Nobody),
             peers: Arc::new(Nobody),
             elections,
+            learner: None,
             sections: HashMap::new(),
             shared: Mutex::default(),
             btf_path: None,

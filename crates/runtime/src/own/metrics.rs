@@ -49,6 +49,10 @@ metrics! {
     ENRICHMENT_MISSES = counter("telesonde_enrichment_misses", "{lookup}", "Look-ups of workload names that did not find them.", ["reason"]);
     /// Errors of sources of names.
     ENRICHMENT_ERRORS = counter("telesonde_enrichment_errors", "{error}", "What a source of workload names could not tell, or told in vain.", ["source", "error.type"]);
+    /// Look-ups of addresses in what flows told.
+    PEER_LOOKUPS = counter("telesonde_peer_lookups", "{lookup}", "Look-ups of peers' addresses in what flows of Hubble told of them.", ["outcome"]);
+    /// Addresses of which flows told.
+    PEER_ADDRESSES = gauge("telesonde_peer_addresses", "{address}", "Addresses of which flows of Hubble have told whose they are.", []);
     /// What runs here.
     INFO = gauge("telesonde_info", "{agent}", "1, with what runs here, and in which pod where POD_NAME and POD_NAMESPACE say so.", ["version", "revision", "kernel", "arch", "k8s.namespace.name", "k8s.pod.name"]);
     /// CPU time.

@@ -54,6 +54,7 @@ fn start_with(options: Options, selections: Vec<Selection>, own: Own) -> Result<
         census: Arc::new(Nobody),
         peers: Arc::new(Nobody),
         elections: None,
+        learner: None,
         sections: HashMap::new(),
         shared: Mutex::default(),
         btf_path: None,
