@@ -124,7 +124,8 @@ impl Agent {
         let mut collectors: String = wish.collectors.iter().map(|line| ["      ", line, "\n"].concat()).collect();
         if std::env::var_os(ALONE).is_some() && !wish.all {
             let is_named = |name: &str| wish.collectors.iter().any(|line| line.split(':').next() == Some(name));
-            let others = collectors::ALL.iter().map(|collector| collector.name);
+            // What needs nothing of the kernel has its keys elsewhere, and is off unless it is set up.
+            let others = collectors::ALL.iter().filter(|one| !one.needs.is_empty()).map(|one| one.name);
             for name in others.filter(|name| !["syscalls", "cgroup"].contains(name) && !is_named(name)) {
                 collectors += &["      ", name, ": {enabled: false}\n"].concat();
             }
