@@ -56,7 +56,10 @@ impl Teacher {
             return;
         }
         match self.told.get(address) {
-            Some(&(set, when)) if set == peer.set && now.saturating_sub(when) < self.again.max(1) => return,
+            // One that two claim, such as a service's, changes hands once a second at most: others look it up anew then.
+            Some(&(set, when)) if now.saturating_sub(when) < if set == peer.set { self.again.max(1) } else { 1 } => {
+                return;
+            }
             _ => {}
         }
         if self.told.len() >= MOST {

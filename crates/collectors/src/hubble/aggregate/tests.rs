@@ -28,9 +28,29 @@ fn kinds() -> Vec<Flow> {
     ]
 }
 
+/// Who takes what is passed on of addresses, and forgets it.
+struct Nobody;
+
+impl model::Learner for Nobody {
+    fn limit(&self, _: usize, _: Duration) {}
+
+    fn learn(&self, _: IpAddr, who: model::Attributes) {
+        assert!(!who.is_empty());
+    }
+}
+
+/// Gives an aggregator that does all that one can do.
+fn busy(config: Config) -> Aggregator {
+    let learner: std::sync::Arc<dyn model::Learner> = std::sync::Arc::new(Nobody);
+    let teacher = Teacher::new(&config, Some(&learner));
+    let mut counters = Aggregator::new(config, true);
+    counters.teach(teacher);
+    counters
+}
+
 #[test]
 fn a_flow_of_known_ends_costs_no_allocation() {
-    let mut counters = Aggregator::new(Config::default(), true);
+    let mut counters = busy(Config::default());
     let messages: Vec<_> = kinds().into_iter().map(Flow::response).collect();
     for message in &messages {
         assert_eq!(counters.take(message, &mut |_| ()), Outcome::Counted);
@@ -64,11 +84,13 @@ impl Random {
 #[test]
 fn nothing_that_comes_makes_it_panic_or_grow_beyond_its_bounds() {
     let config = Config { max_series: 100, max_connections: 16, ..Config::default() };
-    let mut counters = Aggregator::new(config, true);
+    let mut counters = busy(config);
     let seeds: Vec<_> = kinds().into_iter().map(Flow::response).collect();
-    let mut random = Random(0x7e1e_50de);
-    let mut outcomes = [0_u32; 3];
-    for round in 0..60_000 {
+    // Other messages, and more of them, by choice: CONTRIBUTING.md.
+    let wish = |key: &str| std::env::var(key).ok().and_then(|value| value.parse::<u64>().ok());
+    let mut random = Random(wish("TELESONDE_FUZZ_SEED").unwrap_or(0x7e1e_50de).max(1));
+    let mut outcomes = [0_u64; 3];
+    for round in 0..wish("TELESONDE_FUZZ_ROUNDS").unwrap_or(60_000).max(60_000) {
         let mut message = seeds[random.below(seeds.len())].to_vec();
         for _ in 0..=random.below(4) {
             let at = random.below(message.len());
