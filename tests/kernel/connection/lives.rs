@@ -1,6 +1,8 @@
 //! Connections that live long, hardly begin, begin again, are no connections, or carry more than 32 bits can count.
 
-use super::{ACTIVE, BYTES, FAMILIES, PACKETS, amount, assert_whole, expect, from, start, to};
+use bpf::probe::Facts;
+
+use super::{ACTIVE, BYTES, FAMILIES, PACKETS, amount, assert_whole, expect, from, is_legacy, start, to};
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::netns::Pair;
@@ -17,6 +19,9 @@ fn open(scrape: &Scrape, cgroup: &Cgroup) -> f64 {
 #[test]
 fn a_connection_outlives_silence_and_the_agent() {
     let _kernel = live!();
+    if is_legacy("lives::a_connection_outlives_silence_and_the_agent", "sockets older than the agent have no owner") {
+        return;
+    }
     let section = ", ports: [7000], idle_timeout: 1s, interval: 100ms";
     let first = start(section);
     let pair = Pair::new();
@@ -79,7 +84,9 @@ fn half_a_handshake_counts_what_was_sent() {
     assert_eq!((open(&agent.scrape(), &sender), open(&agent.scrape(), &receiver)), (1.0, 1.0));
     sending.go_on();
     sending.finish();
-    agent.until("who gave up has none", |scrape| (open(scrape, &sender) == 0.0).then_some(()));
+    if !Facts::gather().is_legacy() {
+        agent.until("who gave up has none", |scrape| (open(scrape, &sender) == 0.0).then_some(()));
+    }
     agent.stop();
 }
 
@@ -216,6 +223,9 @@ fn bytes_beyond_32_bits_are_counted() {
 #[test]
 fn an_end_is_an_event_with_bytes_and_duration() {
     let _kernel = live!();
+    if is_legacy("lives::an_end_is_an_event_with_bytes_and_duration", "ends of connections are not seen") {
+        return;
+    }
     let events = Receiver::start();
     let connection = "connection: {enabled: require, interval: 100ms, closed: {rate: 1, burst: 2}}";
     let wish = Wish {
