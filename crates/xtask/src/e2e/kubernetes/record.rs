@@ -104,8 +104,10 @@ pub fn run(dir: &Path, out: &Path) -> Result<()> {
     book.write("etcd_down_list", 200, &client, &first)?;
     // The server answers, or hangs up, whichever of its deadlines comes first.
     let owner = format!("{replica_set}/{}", scene.web().name);
-    let answer = (0..5).find_map(|_| client.get(&owner).ok()).context("the server hangs up")?;
-    book.keep("etcd_down", 504, &owner, &answer)?;
+    match client.get(&owner) {
+        Ok(answer) => book.keep("etcd_down", 504, &owner, &answer)?,
+        Err(error) => println!("left etcd_down as it is: {error:#}"),
+    }
     server.end(END)?;
     drop(pod);
     Ok(())
