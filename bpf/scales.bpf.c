@@ -6,7 +6,6 @@
  */
 #include "lib/kernel.h"
 #include "lib/histogram.bpf.h"
-#include "lib/task.bpf.h"
 
 const volatile u32 thread = 0;
 const volatile u32 pread = 0; /* the number of the call */
@@ -26,10 +25,9 @@ static __always_inline u64 offset(struct pt_regs *regs)
 SEC("tp_btf/sys_enter")
 int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 {
-	struct task_struct *task = CURRENT();
 	u64 key = 0;
 
-	if (id != pread || task_id(task) != thread)
+	if (id != pread || (u32)bpf_get_current_pid_tgid() != thread)
 		return 0;
 	histogram_add(samples, &key, offset(regs));
 	shared_histogram_add(shared, &key, offset(regs));
