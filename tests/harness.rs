@@ -44,6 +44,13 @@ pub fn kernel() -> Result<MutexGuard<'static, ()>, String> {
     Ok(guard)
 }
 
+/// Gives the path of a program: a shell of busybox would take its own of that name, which may do less.
+pub fn path_of(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| name.into())
+}
+
 /// Begins a test on the live kernel; where that is impossible it prints why and returns from the test.
 macro_rules! live {
     () => {

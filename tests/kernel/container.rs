@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::{Cgroup, mount};
-use crate::harness::{directory, live, stimulus};
+use crate::harness::{directory, live, path_of, stimulus};
 
 const COUNT: &str = "ebpf_syscall_count_total";
 
@@ -40,9 +40,10 @@ impl Container {
     fn new(namespaces: &str, mounts: &[&str], arguments: &str) -> Self {
         let (directory, cgroup) = (directory("container"), Cgroup::new("container"));
         let outside = format!(
-            "#!/bin/sh\nexport HERE={0}\necho $$ > {1}/cgroup.procs\nexec unshare {namespaces} {0}/inside \"$@\"\n",
+            "#!/bin/sh\nexport HERE={0}\necho $$ > {1}/cgroup.procs\nexec {2} {namespaces} {0}/inside \"$@\"\n",
             directory.display(),
             cgroup.directory().display(),
+            path_of("unshare").display(),
         );
         let program = env!("CARGO_BIN_EXE_telesonde");
         let inside = format!("#!/bin/sh\nset -e{HIDE}\n{}\nexec {program} \"$@\" {arguments}\n", mounts.join("\n"));

@@ -110,6 +110,11 @@ const CONTAINERS: Need = Need {
         &["docker", "containerd-ctr", "podman", "runc", "shadow-uidmap"],
     ],
 };
+const TRANSLATORS: Need = Need {
+    name: "iptables and ip6tables, with which tests translate addresses",
+    present: || ["iptables", "ip6tables"].iter().all(|program| process::find(program).is_some()),
+    packages: [&["iptables"], &["iptables-nft"], &["iptables"], &["iptables"], &["iptables"]],
+};
 const SERVERS: Need = Need {
     name: "nginx, wrk and iperf3, on which benches measure",
     present: || ["nginx", "wrk", "iperf3"].iter().all(|program| process::find(program).is_some()),
@@ -156,7 +161,7 @@ pub fn build() -> Result<()> {
 /// Fails with the exact command where it cannot install.
 pub fn test() -> Result<()> {
     build()?;
-    ensure(&[IPROUTE, DISKS, RESOLVERS])
+    ensure(&[IPROUTE, DISKS, RESOLVERS, TRANSLATORS])
 }
 
 /// Installs what the proof with real container runtimes needs.
@@ -299,9 +304,9 @@ mod tests {
 
     #[test]
     fn every_need_names_a_package_for_every_manager() {
-        for need in
-            [COMPILER, CLANG, HEADERS, IPROUTE, DISKS, RESOLVERS, SERVERS, EMULATOR, CLANG_FORMAT, RUSTFMT, CLIPPY, GO]
-        {
+        let build = [COMPILER, CLANG, HEADERS];
+        let test = [IPROUTE, DISKS, RESOLVERS, TRANSLATORS];
+        for need in build.into_iter().chain(test).chain([SERVERS, EMULATOR, CLANG_FORMAT, RUSTFMT, CLIPPY, GO]) {
             for (packages, manager) in need.packages.iter().zip(&MANAGERS) {
                 assert!(!packages.is_empty(), "{} has no package for {}", need.name, manager.program);
             }

@@ -340,7 +340,7 @@ fn maps_are_printed_with_what_they_mean() {
     let line = entries.lines().find(|line| line.contains(&own)).unwrap_or_else(|| panic!("{entries}"));
     assert!(line.contains("remote_port: 7000") && line.contains("sent: {bytes: 300, packets: 3}"), "{line}");
     let (_, flows, _) = tool(&["debug", "maps", "network/flows"]);
-    let flow = format!("{{cgroup: {}, direction: 0, family: 4, transport: 17}} cpu", sender.id());
+    let flow = format!("{{cgroup: {}, direction: 0, family: 4, transport: 17}} ", sender.id());
     assert!(flows.contains(&flow), "{flows}");
     let (_, ring, _) = tool(&["debug", "maps", "connection/overflow"]);
     assert!(ring.contains("would take them"), "{ring}");

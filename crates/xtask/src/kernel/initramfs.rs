@@ -15,8 +15,8 @@ use crate::process;
 const PROGRAMS: [&str; 12] =
     ["ip", "mkfs.ext4", "mount", "umount", "losetup", "unshare", "dnsmasq", "dig", "tc", "bpftool", "ps", "true"];
 /// Modules, with what they depend on.
-const MODULES: [&str; 9] =
-    ["virtio_pci", "virtio_blk", "ext4", "loop", "veth", "tun", "sch_ingress", "cls_bpf", "dummy"];
+const MODULES: [&str; 11] =
+    ["virtio_pci", "virtio_blk", "ext4", "loop", "veth", "tun", "sch_ingress", "cls_bpf", "dummy", "vxlan", "bridge"];
 /// The size of the disk on which tests make their files: a tmpfs takes no `O_DIRECT` before Linux 6.6.
 const DISK: &str = "1G";
 /// The longest that a test may run, in the guest's seconds.
