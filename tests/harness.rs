@@ -51,14 +51,18 @@ pub fn path_of(name: &str) -> PathBuf {
     found.unwrap_or_else(|| name.into())
 }
 
+/// Says that the present test cannot run here; `cargo xtask test` counts these lines.
+pub fn skipped(reason: &str) {
+    println!("SKIPPED {}: {reason}", std::thread::current().name().unwrap_or("a test"));
+}
+
 /// Begins a test on the live kernel; where that is impossible it prints why and returns from the test.
 macro_rules! live {
     () => {
         match crate::harness::kernel() {
             Ok(guard) => guard,
             Err(reason) => {
-                let thread = std::thread::current();
-                println!("SKIPPED {}: {reason}", thread.name().unwrap_or("a test"));
+                crate::harness::skipped(&reason);
                 return;
             }
         }

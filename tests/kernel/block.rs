@@ -4,7 +4,7 @@ use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::{Cgroup, io};
 use crate::harness::disk::{self, Loop};
 use crate::harness::scrape::Scrape;
-use crate::harness::{live, stimulus};
+use crate::harness::{live, skipped, stimulus};
 
 const BYTES: &str = "ebpf_block_io_bytes_total";
 const TIMED: &str = "ebpf_block_io_latency_ns_count";
@@ -21,7 +21,7 @@ fn impossible() -> Option<String> {
 fn direct_writes_belong_to_who_wrote() {
     let _kernel = live!();
     if let Some(reason) = impossible() {
-        println!("SKIPPED kernel::block::direct_writes_belong_to_who_wrote: {reason}");
+        skipped(&reason);
         return;
     }
     let device = Loop::new(8 << 20);
@@ -54,7 +54,7 @@ fn direct_writes_belong_to_who_wrote() {
 fn what_does_not_fit_overflows_whole() {
     let _kernel = live!();
     if let Some(reason) = impossible() {
-        println!("SKIPPED kernel::block::what_does_not_fit_overflows_whole: {reason}");
+        skipped(&reason);
         return;
     }
     let device = Loop::new(8 << 20);
@@ -83,7 +83,7 @@ fn what_does_not_fit_overflows_whole() {
 fn what_the_root_is_charged_for_belongs_to_the_kernel() {
     let _kernel = live!();
     if let Some(reason) = impossible() {
-        println!("SKIPPED kernel::block::what_the_root_is_charged_for_belongs_to_the_kernel: {reason}");
+        skipped(&reason);
         return;
     }
     let device = Loop::new(8 << 20);

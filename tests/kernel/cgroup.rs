@@ -8,7 +8,7 @@ use std::process::Child;
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::{self, Cgroup};
 use crate::harness::scrape::Scrape;
-use crate::harness::{eventually, live, stimulus};
+use crate::harness::{eventually, live, skipped, stimulus};
 
 const USAGE: &str = "cgroup_memory_usage_bytes";
 const LIMIT: &str = "cgroup_memory_limit_bytes";
@@ -16,14 +16,6 @@ const EVENTS: &str = "cgroup_memory_events_total";
 const PERIODS: &str = "cgroup_cpu_throttled_periods_total";
 const THROTTLED: &str = "cgroup_cpu_throttled_seconds_total";
 const PRESSURE: &str = "cgroup_pressure_seconds_total";
-
-/// Says that this machine lacks what the rest of a test needs.
-macro_rules! lacking {
-    ($what:expr) => {{
-        println!("SKIPPED {}: {}", std::thread::current().name().unwrap_or("a test"), $what);
-        return;
-    }};
-}
 
 /// Gives the first of some files that a cgroup has: the versions name them differently.
 fn file(directory: &Path, names: &[&str]) -> Option<PathBuf> {
@@ -67,7 +59,7 @@ fn memory_is_what_the_files_say() {
     let agent = Agent::start(Wish::default());
     let cgroup = Cgroup::new("memory-files");
     let Some(usage) = file(cgroup.directory(), &["memory.usage_in_bytes", "memory.current"]) else {
-        lacking!("no memory controller");
+        return skipped("no memory controller");
     };
     let limit = file(cgroup.directory(), &["memory.limit_in_bytes", "memory.max"]).unwrap();
     let labels = [("cgroup_path", cgroup.path())];
@@ -103,7 +95,7 @@ fn a_task_killed_for_want_of_memory_is_counted() {
     let agent = Agent::start(Wish::default());
     let cgroup = Cgroup::new("oom-files");
     let Some(limit) = file(cgroup.directory(), &["memory.limit_in_bytes", "memory.max"]) else {
-        lacking!("no memory controller");
+        return skipped("no memory controller");
     };
     if let Some(swap) = file(cgroup.directory(), &["memory.swap.max"]) {
         fs::write(swap, "0").unwrap();
@@ -140,7 +132,7 @@ fn a_throttled_workload_is_seen_as_the_kernel_sees_it() {
     } else if let Some(quota) = file(directory, &["cpu.max"]) {
         fs::write(quota, "10000 100000").unwrap();
     } else {
-        lacking!("no CPU controller with quotas");
+        return skipped("no CPU controller with quotas");
     }
     let child = stimulus::start(&cgroup, &["spinners=1"]);
     let id = child.id().to_string();
@@ -166,7 +158,7 @@ fn a_throttled_workload_is_seen_as_the_kernel_sees_it() {
 fn pressure_is_what_the_files_say() {
     let _kernel = live!();
     if fs::read("/proc/pressure/cpu").is_err() {
-        lacking!("no pressure stall information");
+        return skipped("no pressure stall information");
     }
     let agent = Agent::start(Wish::default());
     let cgroup = Cgroup::new("pressure-files");
@@ -213,7 +205,7 @@ fn what_lies_within_is_not_counted_again() {
     // Version 2 gives a controller from one level to the next only where it is told to.
     let _ = fs::write(above.directory().join("cgroup.subtree_control"), "+memory");
     let Some(usage) = file(container.directory(), &["memory.usage_in_bytes", "memory.current"]) else {
-        lacking!("no memory controller");
+        return skipped("no memory controller");
     };
     let mut child = stimulus::start(&below, &["resident_pages=500", "hold=1"]);
     wait_until_held(&mut child);

@@ -10,10 +10,10 @@ use bpf::probe::Facts;
 
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
-use crate::harness::live;
 use crate::harness::netns::Pair;
 use crate::harness::scrape::Scrape;
 use crate::harness::traffic::Traffic;
+use crate::harness::{live, skipped};
 
 const BYTES: &str = "ebpf_connection_bytes_total";
 const PACKETS: &str = "ebpf_connection_packets_total";
@@ -69,10 +69,10 @@ fn assert_whole(scrape: &Scrape) {
 }
 
 /// Says, and prints, that a test cannot run before Linux 5.12.
-fn is_legacy(test: &str, why: &str) -> bool {
+fn is_legacy(why: &str) -> bool {
     let legacy = Facts::gather().is_legacy();
     if legacy {
-        println!("SKIPPED kernel::connection::{test}: before Linux 5.12 {why}");
+        skipped(&format!("before Linux 5.12 {why}"));
     }
     legacy
 }
@@ -173,7 +173,7 @@ fn a_tunnel_and_a_bridge_count_nothing_twice() {
 fn a_socket_that_is_older_than_the_agent_counts_from_then_on() {
     const COUNT: &str = "211";
     let _kernel = live!();
-    if is_legacy("a_socket_that_is_older_than_the_agent_counts_from_then_on", "such a socket has no owner") {
+    if is_legacy("such a socket has no owner") {
         return;
     }
     let (pair, sender) = (Pair::new(), Cgroup::new("older"));

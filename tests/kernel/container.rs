@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::{Cgroup, mount};
-use crate::harness::{directory, live, path_of, stimulus};
+use crate::harness::{directory, live, path_of, skipped, stimulus};
 
 const COUNT: &str = "ebpf_syscall_count_total";
 
@@ -83,7 +83,7 @@ fn wish(program: &Path) -> Wish<'_> {
 fn the_hosts_hierarchy_is_seen_through_a_mount() {
     let _kernel = live!();
     if !is_usual() {
-        println!("SKIPPED kernel::container::the_hosts_hierarchy_is_seen_through_a_mount: no /sys/fs/cgroup");
+        skipped("no /sys/fs/cgroup");
         return;
     }
     // It is found by itself, since it shows the whole, or it is named.
@@ -112,7 +112,7 @@ fn the_hosts_hierarchy_is_seen_through_a_mount() {
 fn check_says_what_a_container_hides() {
     let _kernel = live!();
     if !is_usual() {
-        println!("SKIPPED kernel::container::check_says_what_a_container_hides: no /sys/fs/cgroup");
+        skipped("no /sys/fs/cgroup");
         return;
     }
     let container = Container::new("--mount --cgroup --pid --fork --mount-proc", &[PRIVATE], "");
@@ -135,7 +135,7 @@ fn check_says_what_a_container_hides() {
 fn a_part_of_the_hierarchy_gives_no_wrong_names() {
     let _kernel = live!();
     if !is_usual() {
-        println!("SKIPPED kernel::container::a_part_of_the_hierarchy_gives_no_wrong_names: no /sys/fs/cgroup");
+        skipped("no /sys/fs/cgroup");
         return;
     }
     let older = Cgroup::new("older");
@@ -164,7 +164,7 @@ fn a_part_of_the_hierarchy_gives_no_wrong_names() {
 fn containers_of_the_host_have_names_inside() {
     let _kernel = live!();
     if !is_usual() {
-        println!("SKIPPED kernel::container::containers_of_the_host_have_names_inside: no /sys/fs/cgroup");
+        skipped("no /sys/fs/cgroup");
         return;
     }
     let (docker, ctr) = ("3f1a9c5be0d24786bb0c9a7f61d2e8453f1a9c5be0d24786bb0c9a7f61d2e845", "7".repeat(64));
@@ -205,7 +205,7 @@ fn containers_of_the_host_have_names_inside() {
 fn check_names_the_key_of_a_mount_that_lacks() {
     let _kernel = live!();
     if !is_usual() {
-        println!("SKIPPED kernel::container::check_names_the_key_of_a_mount_that_lacks: no /sys/fs/cgroup");
+        skipped("no /sys/fs/cgroup");
         return;
     }
     let cases = [

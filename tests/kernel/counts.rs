@@ -4,7 +4,7 @@ use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::otlp::Receiver;
 use crate::harness::scrape::{Scrape, assert_counted};
-use crate::harness::{eventually, live, stimulus};
+use crate::harness::{eventually, live, skipped, stimulus};
 
 const COUNT: &str = "ebpf_syscall_count_total";
 const ERRORS: &str = "ebpf_syscall_errors_total";
@@ -128,7 +128,7 @@ fn a_32_bit_program_has_its_own_table() {
     let program = match stimulus::compat() {
         Ok(program) => program,
         Err(reason) => {
-            println!("SKIPPED kernel::counts::a_32_bit_program_has_its_own_table: {reason}");
+            skipped(&reason);
             return;
         }
     };

@@ -15,7 +15,7 @@ use crate::harness::cgroup::Cgroup;
 use crate::harness::line::Line;
 use crate::harness::netns::{Netns, Pair};
 use crate::harness::scrape::Scrape;
-use crate::harness::{eventually, live, stimulus};
+use crate::harness::{eventually, live, skipped, stimulus};
 use message::{action, answer, prefixed, query, serve};
 
 const QUERIES: &str = "ebpf_dns_queries_total";
@@ -147,7 +147,7 @@ fn dig_text(netns: &Netns, cgroup: &Cgroup, arguments: &[&str]) -> String {
 fn a_resolver_and_a_server_on_one_node_count_once() {
     let _kernel = live!();
     if let Some(reason) = lacking(&["dnsmasq", "dig"]) {
-        println!("SKIPPED kernel::dns::a_resolver_and_a_server_on_one_node_count_once: {reason}");
+        skipped(&reason);
         return;
     }
     let agent = agent();

@@ -9,7 +9,7 @@ use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::disk::{self, Mount};
 use crate::harness::scrape::{Scrape, assert_counted};
-use crate::harness::{live, stimulus};
+use crate::harness::{live, skipped, stimulus};
 
 const READ: &str = "ebpf_file_read_bytes_total";
 const WRITTEN: &str = "ebpf_file_write_bytes_total";
@@ -55,7 +55,7 @@ fn check(scrape: &Scrape, cgroup: &Cgroup, kind: &str, done: &Value) {
 fn every_call_counts_on_ext4_and_on_tmpfs() {
     let _kernel = live!();
     if let Err(reason) = disk::permitted() {
-        println!("SKIPPED kernel::file_io::every_call_counts_on_ext4_and_on_tmpfs: {reason}");
+        skipped(&reason);
         return;
     }
     let agent = Agent::start(Wish { collectors: &["file_io: {enabled: require, latency: all}"], ..Wish::default() });
@@ -76,7 +76,7 @@ fn calls_of_the_32_bit_table_count() {
     let program = match stimulus::compat_files() {
         Ok(program) => program,
         Err(reason) => {
-            println!("SKIPPED kernel::file_io::calls_of_the_32_bit_table_count: {reason}");
+            skipped(&reason);
             return;
         }
     };
@@ -181,7 +181,7 @@ fn every_way_to_a_file_counts_the_same() {
     let _kernel = live!();
     let facts = bpf::probe::Facts::gather();
     if facts.is_legacy() {
-        println!("SKIPPED kernel::file_io::every_way_to_a_file_counts_the_same: before Linux 5.12 there is one way");
+        skipped("before Linux 5.12 there is one way");
         return;
     }
     // Before Linux 6.17 the first one is refused, and under lockdown=confidentiality the second one.

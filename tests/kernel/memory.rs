@@ -4,9 +4,9 @@ use std::fs;
 
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
-use crate::harness::live;
 use crate::harness::scrape::Scrape;
 use crate::harness::tasks::Tasks;
+use crate::harness::{live, skipped};
 
 const FAULTS: &str = "ebpf_page_faults_total";
 const ALLOCATIONS: &str = "ebpf_memory_allocations_total";
@@ -78,7 +78,7 @@ fn a_kill_belongs_to_the_victim() {
     let (cgroup, other) = (Cgroup::new("oom"), Cgroup::new("calm"));
     let limit = ["memory.limit_in_bytes", "memory.max"].map(|file| cgroup.directory().join(file));
     let Some(limit) = limit.iter().find(|file| file.exists()) else {
-        println!("SKIPPED kernel::memory::a_kill_belongs_to_the_victim: the memory controller is not enabled here");
+        skipped("the memory controller is not enabled here");
         return;
     };
     fs::write(limit, (16 << 20).to_string()).unwrap();

@@ -10,7 +10,7 @@ use crate::harness::netns::Netns;
 use crate::harness::peer::Peer;
 use crate::harness::scrape::{Sample, Scrape};
 use crate::harness::traffic::Traffic;
-use crate::harness::{live, stimulus};
+use crate::harness::{live, skipped, stimulus};
 
 /// What the default configuration may expose, the agent's own metrics included.
 const MOST: usize = 10_000;
@@ -101,7 +101,7 @@ fn check(what: &str, scrape: &Scrape, above: &Cgroup) {
 fn a_default_node_stays_within_its_samples() {
     let _kernel = live!();
     if let Err(reason) = disk::permitted().and_then(|()| io().map(drop)) {
-        println!("SKIPPED kernel::samples::a_default_node_stays_within_its_samples: {reason}");
+        skipped(&reason);
         return;
     }
     let (ext4, tmpfs, netns) = (Mount::ext4(), Mount::tmpfs(), Netns::new());

@@ -19,7 +19,7 @@ fn open(scrape: &Scrape, cgroup: &Cgroup) -> f64 {
 #[test]
 fn a_connection_outlives_silence_and_the_agent() {
     let _kernel = live!();
-    if is_legacy("lives::a_connection_outlives_silence_and_the_agent", "sockets older than the agent have no owner") {
+    if is_legacy("sockets older than the agent have no owner") {
         return;
     }
     let section = ", ports: [7000], idle_timeout: 1s, interval: 100ms";
@@ -223,7 +223,7 @@ fn bytes_beyond_32_bits_are_counted() {
 #[test]
 fn an_end_is_an_event_with_bytes_and_duration() {
     let _kernel = live!();
-    if is_legacy("lives::an_end_is_an_event_with_bytes_and_duration", "ends of connections are not seen") {
+    if is_legacy("ends of connections are not seen") {
         return;
     }
     let events = Receiver::start();

@@ -5,9 +5,9 @@ use std::process::Command;
 use super::{BYTES, assert_whole, expect, from, start, to};
 use crate::harness::agent::Agent;
 use crate::harness::cgroup::Cgroup;
-use crate::harness::live;
 use crate::harness::netns::{Netns, Pair};
 use crate::harness::traffic::{Traffic, offload};
+use crate::harness::{live, skipped};
 
 /// Adds a rule that translates addresses; says why that cannot be had here.
 fn translate(netns: &Netns, program: &str, rule: &[&str]) -> Result<(), String> {
@@ -49,7 +49,7 @@ fn a_translated_service_is_its_backend() {
             let rule =
                 ["OUTPUT", "-d", service, "-p", transport, "--dport", "80", "-j", "DNAT", "--to-destination", &backend];
             if let Err(reason) = translate(&pair.client, program, &rule) {
-                println!("SKIPPED kernel::connection::paths::a_translated_service_is_its_backend: {reason}");
+                skipped(&reason);
                 return;
             }
         }
@@ -110,9 +110,7 @@ fn what_a_router_translates_counts_at_its_sockets_alone() {
     router.set("ipv6/conf/all/forwarding", "1");
     for program in ["iptables", "ip6tables"] {
         if let Err(reason) = translate(&router, program, &["POSTROUTING", "-j", "MASQUERADE"]) {
-            println!(
-                "SKIPPED kernel::connection::paths::what_a_router_translates_counts_at_its_sockets_alone: {reason}"
-            );
+            skipped(&reason);
             return;
         }
     }

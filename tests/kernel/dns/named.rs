@@ -8,7 +8,7 @@ use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::netns::Pair;
 use crate::harness::scrape::Scrape;
-use crate::harness::{live, stimulus};
+use crate::harness::{live, skipped, stimulus};
 
 /// Gives what a cgroup's counter says by name and another label.
 fn by_name(scrape: &Scrape, name: &str, label: &str, cgroup: &Cgroup) -> BTreeMap<(String, String), f64> {
@@ -26,7 +26,7 @@ fn expected<const N: usize>(of: [(&str, &str, u32); N]) -> BTreeMap<(String, Str
 fn names_are_told_apart_where_that_is_wanted() {
     let _kernel = live!();
     if let Some(reason) = lacking(&["dnsmasq", "dig"]) {
-        println!("SKIPPED kernel::dns::named::names_are_told_apart_where_that_is_wanted: {reason}");
+        skipped(&reason);
         return;
     }
     let section = "dns: {enabled: require, timeout: 3s, names: true}";

@@ -10,7 +10,7 @@ use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::netns::Pair;
 use crate::harness::otlp::{Event, Receiver};
-use crate::harness::{eventually, live, stimulus};
+use crate::harness::{eventually, live, skipped, stimulus};
 
 const EVENTS: &str = "otlp: test, schedule_delay: 50ms";
 const SECTION: &str = "dns: {enabled: require, timeout: 3s, events: {enabled: true, rate: 0}}";
@@ -50,7 +50,7 @@ fn assert_whole(agent: &Agent) {
 fn every_answer_is_reported_with_the_name_asked_for() {
     let _kernel = live!();
     if let Some(reason) = lacking(&["dnsmasq", "dig"]) {
-        println!("SKIPPED kernel::dns::reported::every_answer_is_reported_with_the_name_asked_for: {reason}");
+        skipped(&reason);
         return;
     }
     let buffers: &[&str] = if Facts::gather().is_legacy() { &["auto"] } else { &["auto", "perf"] };

@@ -8,7 +8,7 @@ use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::netns::Pair;
 use crate::harness::scrape::Scrape;
-use crate::harness::{live, stimulus};
+use crate::harness::{live, skipped, stimulus};
 
 const SECTION: &str = "dns: {enabled: require, timeout: 3s, servers: true}";
 
@@ -25,7 +25,7 @@ fn servers_are_counted_where_that_is_wanted() {
     const SOCKETS: u16 = 40;
     let _kernel = live!();
     if let Some(reason) = lacking(&["dnsmasq", "dig"]) {
-        println!("SKIPPED kernel::dns::servers::servers_are_counted_where_that_is_wanted: {reason}");
+        skipped(&reason);
         return;
     }
     // One server is older than the agent; where the kernel does not show its sockets it is found when it answers.

@@ -10,7 +10,7 @@ use crate::harness::cgroup::Cgroup;
 use crate::harness::line::Line;
 use crate::harness::netns::{Netns, Pair};
 use crate::harness::peer::Peer;
-use crate::harness::{eventually, live};
+use crate::harness::{eventually, live, skipped};
 
 const OVERFLOWS: &str = "ebpf_tcp_listen_overflows_total";
 
@@ -18,7 +18,7 @@ const OVERFLOWS: &str = "ebpf_tcp_listen_overflows_total";
 fn full_accept_queues_are_their_listeners() {
     let _kernel = live!();
     if Facts::gather().is_legacy() {
-        println!("SKIPPED kernel::tcp::many::full_accept_queues_are_their_listeners: not seen before Linux 5.12");
+        skipped("not seen before Linux 5.12");
         return;
     }
     let agent = Agent::start(Wish { collectors: &["network: {enabled: require}"], ..Wish::default() });
