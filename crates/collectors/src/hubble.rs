@@ -65,8 +65,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     make,
 };
 
-static METRICS: [&Metric; metrics::ALL.len() + 12] = {
-    let mut all: [&Metric; metrics::ALL.len() + 12] = [&metrics::LOST_EVENTS; _];
+static METRICS: [&Metric; metrics::ALL.len() + 13] = {
+    let mut all: [&Metric; metrics::ALL.len() + 13] = [&metrics::LOST_EVENTS; _];
     let mut at = 0;
     while at < metrics::ALL.len() {
         all[at] = metrics::ALL[at];
@@ -83,6 +83,7 @@ static METRICS: [&Metric; metrics::ALL.len() + 12] = {
     all[at + 9] = &EVENTS_LOST;
     all[at + 10] = &metrics::LEADER;
     all[at + 11] = &metrics::UNREAD;
+    all[at + 12] = &metrics::NAMES_REFUSED;
     all
 };
 

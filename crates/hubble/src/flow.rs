@@ -181,6 +181,8 @@ pub enum Record<'a> {
         types: Repeated<'a>,
         /// The name asked for.
         query: &'a [u8],
+        /// The addresses answered, as text.
+        ips: Repeated<'a>,
     },
     /// HTTP.
     Http(Http<'a>),

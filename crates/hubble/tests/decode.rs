@@ -89,8 +89,11 @@ fn every_record_is_read() {
     };
     let dns = Dns { query: text("q."), ips: vec![text("10.0.0.9")], rcode: 3, qtypes: vec![text("A"), text("AAAA")] };
     let message = with(Record::Dns(dns));
-    let Some(Seen::Dns { rcode: 3, types, query: b"q." }) = read(&message).l7.map(|l7| l7.record) else { panic!() };
+    let Some(Seen::Dns { rcode: 3, types, query: b"q.", ips }) = read(&message).l7.map(|l7| l7.record) else {
+        panic!()
+    };
     assert_eq!(types.iter().collect::<Vec<_>>(), [&b"A"[..], b"AAAA"]);
+    assert_eq!(ips.iter().collect::<Vec<_>>(), [b"10.0.0.9"]);
     let headers =
         vec![Header { key: text("X"), value: text("1") }, Header { key: text("Content-Type"), value: text("x/y") }];
     let http = Http { code: 404, method: text("GET"), url: text("/"), protocol: text("HTTP/2"), headers };

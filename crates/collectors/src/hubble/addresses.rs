@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hubble::flow::{Endpoint, Flow};
+use hubble::wire::Repeated;
 use model::{Attributes, Learner, Text};
 
-use super::config::{Config, Name};
+use super::config::{Config, Labels, Name};
 use super::peers::{Peer, app, reserved};
 use super::symbols::presentable;
 
@@ -25,8 +26,7 @@ pub struct Teacher {
     told: HashMap<Box<[u8]>, (u32, u32), RandomState>,
     /// After how many seconds it is passed on again.
     again: u32,
-    pod: bool,
-    workload: Vec<Name>,
+    labels: Labels,
 }
 
 impl Teacher {
@@ -35,15 +35,14 @@ impl Teacher {
         let learner = Arc::clone(learner.filter(|_| config.name_peers)?);
         let idle = config.address_timeout.0;
         learner.limit(config.max_addresses, idle);
-        let (pod, workload) = (config.labels.pod, config.labels.workload.clone());
         let again = (idle.as_secs() / 4) as u32;
-        Some(Self { learner, told: HashMap::default(), again, pod, workload })
+        Some(Self { learner, told: HashMap::default(), again, labels: config.labels.clone() })
     }
 
     /// Passes on what a flow tells of its ends.
     pub fn see(&mut self, flow: &Flow<'_>, source: Peer, destination: Peer, now: u32) {
-        self.end(flow.source_ip, flow.source, source, now);
-        self.end(flow.destination_ip, flow.destination, destination, now);
+        self.end((flow.source_ip, flow.source, flow.source_names), source, now);
+        self.end((flow.destination_ip, flow.destination, flow.destination_names), destination, now);
     }
 
     /// Has nothing said before count: the numbers of ends are others now.
@@ -51,7 +50,7 @@ impl Teacher {
         self.told.clear();
     }
 
-    fn end(&mut self, address: &[u8], endpoint: &[u8], peer: Peer, now: u32) {
+    fn end(&mut self, (address, endpoint, names): (&[u8], &[u8], Repeated<'_>), peer: Peer, now: u32) {
         if address.is_empty() || address.len() > LONGEST || endpoint.is_empty() {
             return;
         }
@@ -69,38 +68,51 @@ impl Teacher {
         let parsed = std::str::from_utf8(address).ok().and_then(|text| text.parse::<IpAddr>().ok());
         if let Some(address) = parsed
             && let Ok(endpoint) = Endpoint::read(endpoint)
-            && let Some(who) = self.attributes(&endpoint)
+            && let Some(who) = self.attributes(&endpoint, names.iter().next().filter(|_| peer.dns))
         {
             self.learner.learn(address, who);
         }
     }
 
-    /// Gives the attributes of an end; nothing where it has no name of its own, as the world has not.
-    fn attributes(&self, endpoint: &Endpoint<'_>) -> Option<Attributes> {
+    /// Gives the attributes of an end, which may be known by a DNS name; nothing where it has no name of its own, as the
+    /// world has not.
+    fn attributes(&self, endpoint: &Endpoint<'_>, dns: Option<&[u8]>) -> Option<Attributes> {
+        const NONE: [&[u8]; 5] = [
+            b"reserved:world",
+            b"reserved:world-ipv4",
+            b"reserved:world-ipv6",
+            b"reserved:unmanaged",
+            b"reserved:init",
+        ];
         let text = |bytes: &[u8]| Text::from(presentable(bytes).into_owned());
-        if endpoint.pod.is_empty() {
-            const NONE: [&[u8]; 5] = [
-                b"reserved:world",
-                b"reserved:world-ipv4",
-                b"reserved:world-ipv6",
-                b"reserved:unmanaged",
-                b"reserved:init",
-            ];
-            let name = reserved(endpoint).filter(|name| !NONE.contains(name))?;
-            return Some(Attributes::new([("workload.name".into(), text(name))]));
-        }
         let named = |name: &Name| match name {
-            Name::Workload => Some(endpoint.workload),
-            Name::Pod => Some(endpoint.pod),
-            Name::App => app(endpoint),
-            Name::Reserved => reserved(endpoint),
-            // A number names nobody.
-            Name::Identity => None,
+            Name::Workload => Some(text(endpoint.workload)),
+            Name::Pod => Some(text(endpoint.pod)),
+            Name::App => app(endpoint).map(text),
+            Name::Dns => dns.map(text),
+            Name::Reserved => reserved(endpoint).filter(|name| !NONE.contains(name)).map(text),
+            Name::Identity => number(endpoint),
         };
-        let workload = self.workload.iter().filter_map(named).find(|name| !name.is_empty());
-        let workload = workload.map(|name| ("workload.name".into(), text(name)));
-        let pod = self.pod.then(|| ("k8s.pod.name".into(), text(endpoint.pod)));
-        let namespace = ("k8s.namespace.name".into(), text(endpoint.namespace));
-        Some(Attributes::new([namespace].into_iter().chain(workload).chain(pod)))
+        // What is no pod is called by its reserved name, whatever else there is.
+        let reserved = [Name::Reserved];
+        let last = if endpoint.pod.is_empty() { &reserved[..] } else { &[] };
+        let workload = self.labels.workload.iter().chain(last).filter_map(named).find(|name| !name.as_str().is_empty());
+        if endpoint.pod.is_empty() && workload.is_none() {
+            return None;
+        }
+        let pod = if self.labels.pod { text(endpoint.pod) } else { Text::Static("") };
+        let identity = self.labels.identity.then(|| number(endpoint)).flatten();
+        Some(Attributes::new([
+            ("k8s.namespace.name".into(), text(endpoint.namespace)),
+            ("workload.name".into(), workload.unwrap_or(Text::Static(""))),
+            ("k8s.pod.name".into(), pod),
+            ("identity".into(), identity.unwrap_or(Text::Static(""))),
+        ]))
     }
+}
+
+/// Gives the number of an end's security identity; nothing where that names nobody, as the world's.
+fn number(endpoint: &Endpoint<'_>) -> Option<Text> {
+    const WORLD: [u32; 4] = [0, 2, 9, 10];
+    (!WORLD.contains(&endpoint.identity)).then(|| Text::from(endpoint.identity.to_string()))
 }

@@ -10,7 +10,7 @@ use runtime::Scrape;
 use super::addresses::Teacher;
 use super::config::Config;
 use super::connections::{Connections, Open};
-use super::metrics::{EVICTED, Of};
+use super::metrics::{EVICTED, NAMES_REFUSED, Of};
 use super::names;
 use super::peers::{Peer, Peers};
 use super::series::{Ends, Series};
@@ -84,6 +84,14 @@ impl Aggregator {
         let found =
             (self.peers.find(flow.source, &mut self.symbols), self.peers.find(flow.destination, &mut self.symbols));
         let (Ok(source), Ok(destination)) = found else { return Outcome::Malformed };
+        let (source, destination) = if source.dns || destination.dns {
+            (
+                self.peers.named(source, flow.source_names, &mut self.symbols),
+                self.peers.named(destination, flow.destination_names, &mut self.symbols),
+            )
+        } else {
+            (source, destination)
+        };
         if self.peers.leaves_out(source, destination) {
             return Outcome::Filtered;
         }
@@ -110,7 +118,12 @@ impl Aggregator {
                 let verdict = self.symbols.word(names::decision(flow.verdict));
                 let direction = self.symbols.word(names::direction(flow.direction));
                 let matched = self.symbols.word(names::policy_match(flow.policy_match));
-                self.series.count(Of::PolicyVerdicts, ends, [verdict, direction], flow.count);
+                let own = if self.config.labels.cilium {
+                    self.cilium_verdict(&flow, direction)
+                } else {
+                    [verdict, direction, NONE, NONE]
+                };
+                self.series.count(Of::PolicyVerdicts, ends, own, flow.count);
                 self.series.count(Of::PolicyMatches, ends, [matched, verdict], flow.count);
             }
             _ => {}
@@ -125,7 +138,11 @@ impl Aggregator {
         let protocol = self.symbols.word(names::protocol(flow).into());
         let verdict = self.symbols.word(names::verdict(flow.verdict));
         let event = self.symbols.word(names::event(flow.event));
-        self.series.count(Of::Flows, ends, [protocol, verdict, event], flow.count);
+        if self.config.labels.cilium {
+            self.cilium_flow(flow, ends, [protocol, verdict, event]);
+        } else {
+            self.series.count(Of::Flows, ends, [protocol, verdict, event], flow.count);
+        }
         if flow.l4.protocol == Protocol::Udp {
             self.series.count(Of::UdpFlows, ends, [], flow.count);
         }
@@ -193,6 +210,9 @@ impl Aggregator {
                     self.service(flow, l7, &http, ends, reporter);
                 }
             }
+            Record::Dns { .. } if self.config.collect_l7_flows && self.config.labels.cilium => {
+                self.cilium_dns(flow, l7, ends);
+            }
             Record::Dns { rcode, types, .. } if self.config.collect_l7_flows => match l7.kind {
                 REQUEST => {
                     for kind in types.iter() {
@@ -220,16 +240,26 @@ impl Aggregator {
         match l7.kind {
             REQUEST => {
                 let protocol = self.symbols.intern(http.protocol);
-                self.series.count(Of::HttpRequests, ends, [method, protocol, reporter], flow.count);
+                if !self.config.labels.cilium {
+                    self.series.count(Of::HttpRequests, ends, [method, protocol, reporter], flow.count);
+                }
                 if let Some((service, name)) = call {
                     self.series.count(Of::GrpcRequests, ends, [service, name, reporter], flow.count);
                 }
             }
             RESPONSE => {
                 let code = self.symbols.number(http.code);
-                self.series.count(Of::HttpResponses, ends, [method, code, reporter], flow.count);
+                let mut timed = [method, reporter, NONE];
+                if self.config.labels.cilium {
+                    // Its exporter counts a request when it is answered: only then there is a status.
+                    let own = [NONE, self.symbols.intern(http.protocol), reporter, method, code];
+                    self.series.count(Of::HttpRequests, ends, own, flow.count);
+                    timed = [NONE, reporter, method];
+                } else {
+                    self.series.count(Of::HttpResponses, ends, [method, code, reporter], flow.count);
+                }
                 if l7.latency != 0 {
-                    self.series.time(Of::HttpDuration, ends, [method, reporter], l7.latency);
+                    self.series.time(Of::HttpDuration, ends, timed, l7.latency);
                     if let Some((service, name)) = call {
                         let status = http.header("grpc-status").map_or(NONE, |status| self.symbols.intern(status));
                         self.series.time(Of::GrpcDuration, ends, [service, name, status, reporter], l7.latency);
@@ -279,6 +309,9 @@ impl Aggregator {
     pub fn finish(&mut self, scrape: &mut Scrape) {
         self.series.record_overflow(scrape);
         self.connections.turn(Instant::now());
+        if self.config.labels.wants_dns() {
+            scrape.record(&NAMES_REFUSED, model::Subject::Node, [], self.peers.refused);
+        }
         let evicted = self.connections.evicted;
         for (reason, count) in [("idle", evicted.idle), ("full", evicted.full)] {
             scrape.record(&EVICTED, model::Subject::Node, [reason.into()], count);
@@ -340,5 +373,6 @@ fn grpc<'a>(http: &Http<'a>) -> Option<(&'a [u8], &'a [u8])> {
     http.header("content-type")?.starts_with(b"application/grpc").then_some((service, method))
 }
 
+mod cilium;
 #[cfg(test)]
 mod tests;

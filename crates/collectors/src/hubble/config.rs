@@ -146,6 +146,7 @@ pub enum Mode {
 /// How flows are labelled beyond namespaces.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a label of its own, or none")]
 pub struct Labels {
     /// Where source.workload and destination.workload come from: the first of these that is known.
     pub workload: Vec<Name>,
@@ -155,12 +156,27 @@ pub struct Labels {
     pub app: bool,
     /// Whether there are source.identity and destination.identity, too: the number of the security identity.
     pub identity: bool,
+    /// The most DNS names that are labels, where labels.workload asks for them; further ones are none and counted.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_names: usize,
+    /// Whether what Cilium's own exporter counts, too, has its names and labels and is counted when it does, so that its
+    /// dashboards work: `hubble_flows_processed_total` instead of `hubble_flows_total`, requests of HTTP by method and
+    /// status, those of DNS by qtypes, verdicts by match and action, `hubble_tcp_flags_total` and
+    /// `hubble_port_distribution_total`.
+    pub cilium: bool,
 }
 
 impl Default for Labels {
     fn default() -> Self {
         let workload = vec![Name::Workload, Name::App, Name::Reserved];
-        Self { workload, pod: false, app: false, identity: false }
+        Self { workload, pod: false, app: false, identity: false, max_names: 1_000, cilium: false }
+    }
+}
+
+impl Labels {
+    /// Says whether DNS names are asked for.
+    pub fn wants_dns(&self) -> bool {
+        self.workload.contains(&Name::Dns)
     }
 }
 
@@ -186,6 +202,9 @@ pub enum Name {
     App,
     /// The pod.
     Pod,
+    /// A DNS name by which Cilium knows the address of what is no pod: before reserved, it tells destinations in the
+    /// world apart. At most `max_names` of them.
+    Dns,
     /// reserved:world, reserved:host and the like.
     Reserved,
     /// The number of the security identity.

@@ -47,19 +47,22 @@ macro_rules! metrics {
 
 metrics! {
     Flows FLOWS = counter("hubble_flows_total", "{flow}", "Flows that Hubble reported, each at every point where it was observed.", ends!("protocol", "verdict", "type"));
+    FlowsProcessed FLOWS_PROCESSED = counter("hubble_flows_processed_total", "{flow}", "The same flows as Cilium's exporter names and labels them (labels.cilium).", ends!("protocol", "type", "subtype", "verdict"));
+    TcpFlags TCP_FLAGS = counter("hubble_tcp_flags_total", "{flow}", "Forwarded flows of TCP with a FIN, SYN, SYN-ACK or RST, as Cilium's exporter counts them (labels.cilium).", ends!("flag", "family"));
+    PortDistribution PORT_DISTRIBUTION = counter("hubble_port_distribution_total", "{flow}", "Forwarded flows that are no replies by destination port, as Cilium's exporter counts them (labels.cilium).", ends!("protocol", "port"));
     TcpConnections TCP_CONNECTIONS = counter("hubble_tcp_connections_total", "{connection}", "TCP connections whose beginning Hubble reported, each once.", ends!());
     TcpDuration TCP_DURATION = histogram("hubble_tcp_connection_duration_seconds", "s", "Time from the beginning of a TCP connection to its first FIN or RST.", ends!(), CONNECTION_BOUNDS);
     UdpFlows UDP_FLOWS = counter("hubble_udp_flows_total", "{flow}", "Flows of UDP that Hubble reported.", ends!());
-    HttpRequests HTTP_REQUESTS = counter("hubble_http_requests_total", "{request}", "HTTP requests, by the end whose proxy saw them.", ends!("http.request.method", "protocol", "reporter"));
+    HttpRequests HTTP_REQUESTS = counter("hubble_http_requests_total", "{request}", "HTTP requests, by the end whose proxy saw them.", ends!("http.request.method", "protocol", "reporter", "method", "status"));
     HttpResponses HTTP_RESPONSES = counter("hubble_http_responses_total", "{response}", "HTTP responses, by the end whose proxy saw them.", ends!("http.request.method", "http.response.status_code", "reporter"));
-    HttpDuration HTTP_DURATION = histogram("hubble_http_request_duration_seconds", "s", "Time from an HTTP request to its response, where the proxy told.", ends!("http.request.method", "reporter"), SECOND_BOUNDS);
+    HttpDuration HTTP_DURATION = histogram("hubble_http_request_duration_seconds", "s", "Time from an HTTP request to its response, where the proxy told.", ends!("http.request.method", "reporter", "method"), SECOND_BOUNDS);
     GrpcRequests GRPC_REQUESTS = counter("hubble_grpc_requests_total", "{request}", "Requests of gRPC, as far as the proxy logged their headers.", ends!("rpc.service", "rpc.method", "reporter"));
     GrpcDuration GRPC_DURATION = histogram("hubble_grpc_request_duration_seconds", "s", "Time from a request of gRPC to its response, where the proxy told.", ends!("rpc.service", "rpc.method", "rpc.response.status_code", "reporter"), SECOND_BOUNDS);
-    DnsQueries DNS_QUERIES = counter("hubble_dns_queries_total", "{query}", "DNS queries that Cilium's proxy saw, by each type asked for.", ends!("qtype"));
-    DnsResponses DNS_RESPONSES = counter("hubble_dns_responses_total", "{response}", "DNS responses that Cilium's proxy saw.", ends!("rcode"));
+    DnsQueries DNS_QUERIES = counter("hubble_dns_queries_total", "{query}", "DNS queries that Cilium's proxy saw, by each type asked for.", ends!("qtype", "rcode", "qtypes", "ips_returned"));
+    DnsResponses DNS_RESPONSES = counter("hubble_dns_responses_total", "{response}", "DNS responses that Cilium's proxy saw.", ends!("rcode", "qtypes", "ips_returned"));
     KafkaRequests KAFKA_REQUESTS = counter("hubble_kafka_requests_total", "{request}", "Requests to Kafka that a proxy saw.", ends!("api_key", "topic", "reporter"));
     Drops DROPS = counter("hubble_drop_total", "{packet}", "Packets that the data path dropped.", ends!("reason", "protocol"));
-    PolicyVerdicts POLICY_VERDICTS = counter("hubble_policy_verdicts_total", "{verdict}", "What network policies said of new connections.", ends!("verdict", "direction"));
+    PolicyVerdicts POLICY_VERDICTS = counter("hubble_policy_verdicts_total", "{verdict}", "What network policies said of new connections.", ends!("verdict", "direction", "match", "action"));
     PolicyMatches POLICY_MATCHES = counter("hubble_policy_match_total", "{verdict}", "How network policies matched; L7 are requests that a proxy judged.", ends!("match", "verdict"));
     ServiceRequests SERVICE_REQUESTS = counter("hubble_service_requests_total", "{request}", "HTTP requests to services.", ends!("service", "reporter"));
     ServiceErrors SERVICE_ERRORS = counter("hubble_service_errors_total", "{response}", "HTTP responses of services with a status of 500 or more, or a gRPC status other than 0.", ends!("service", "reporter"));
@@ -114,6 +117,13 @@ pub static STREAM_ENDS: Metric = Metric::counter(
 
 pub static NODES: Metric =
     Metric::gauge("telesonde_hubble_nodes", "{node}", "Nodes as the relay last spoke of them.", &["state"]);
+
+pub static NAMES_REFUSED: Metric = Metric::counter(
+    "telesonde_hubble_names_refused",
+    "{flow}",
+    "Ends of flows whose DNS name is no label because there are labels.max_names of them already.",
+    &[],
+);
 
 pub static EVICTED: Metric = Metric::counter(
     "telesonde_hubble_connections_evicted",

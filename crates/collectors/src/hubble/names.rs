@@ -61,6 +61,41 @@ pub fn direction(number: i32) -> Cow<'static, str> {
     word(&[(0, "unknown"), (1, "ingress"), (2, "egress")], number.into())
 }
 
+/// Gives where on its way a packet was seen, as Cilium's exporter calls it.
+pub fn point(number: i32) -> Cow<'static, str> {
+    const WORDS: &[(i64, &str)] = &[
+        (0, ""),
+        (1, "to-proxy"),
+        (2, "to-host"),
+        (3, "to-stack"),
+        (4, "to-overlay"),
+        (5, "from-endpoint"),
+        (6, "from-proxy"),
+        (7, "from-host"),
+        (8, "from-stack"),
+        (9, "from-overlay"),
+        (10, "from-network"),
+        (11, "to-network"),
+        (12, "from-crypto"),
+        (13, "to-crypto"),
+        (101, "to-endpoint"),
+    ];
+    word(WORDS, number.into())
+}
+
+/// Gives a response code of DNS, as Cilium's exporter calls it.
+pub fn rcode(number: u32) -> Cow<'static, str> {
+    const WORDS: &[(i64, &str)] = &[
+        (0, "No Error"),
+        (1, "Format Error"),
+        (2, "Server Failure"),
+        (3, "Non-Existent Domain"),
+        (4, "Not Implemented"),
+        (5, "Query Refused"),
+    ];
+    word(WORDS, number.into())
+}
+
 /// Says which end of the connection reports it.
 pub fn reporter(direction: i32) -> &'static str {
     match direction {

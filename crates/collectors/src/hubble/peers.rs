@@ -1,17 +1,19 @@
 //! The ends of flows as labels, by the configured policy. The bytes of one pod's endpoint are the same in every flow
 //! of it: what they mean is worked out once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use hubble::flow::Endpoint;
-use hubble::wire::Malformed;
+use hubble::wire::{Malformed, Repeated};
 
 use super::config::{Config, Labels, Name};
 use super::symbols::{NONE, Symbol, Symbols};
 
 /// The labels of an end: namespace, workload, pod, app, identity.
 pub type Set = [Symbol; 5];
+/// The place of the workload in it.
+const WORKLOAD: usize = 1;
 
 /// Who an end is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Peer {
     pub local: bool,
     /// What the configuration says of its namespace.
     pub namespace: Namespace,
+    /// Whether it is called by a DNS name, or would be if there were one.
+    pub dns: bool,
 }
 
 /// What the configuration says of a namespace.
@@ -53,6 +57,11 @@ pub struct Peers {
     known: HashMap<Box<[u8]>, Peer, RandomState>,
     sets: Vec<Set>,
     numbers: HashMap<Set, u32, RandomState>,
+    /// The DNS names that are labels, and the sets of ends that are called by them.
+    names: HashSet<Symbol, RandomState>,
+    named: HashMap<(u32, Symbol), u32, RandomState>,
+    /// Ends of flows whose name is no label for want of room.
+    pub refused: u64,
 }
 
 impl Peers {
@@ -65,6 +74,9 @@ impl Peers {
             known: HashMap::default(),
             sets: vec![Set::default()],
             numbers: HashMap::from_iter([(Set::default(), 0)]),
+            names: HashSet::default(),
+            named: HashMap::default(),
+            refused: 0,
         }
     }
 
@@ -78,11 +90,7 @@ impl Peers {
         }
         let endpoint = Endpoint::read(message)?;
         let set = self.labels.of(&endpoint, symbols);
-        let next = self.sets.len() as u32;
-        let number = *self.numbers.entry(set).or_insert(next);
-        if number == next {
-            self.sets.push(set);
-        }
+        let number = self.number(set);
         let is = |list: &[Box<[u8]>]| list.iter().any(|name| **name == *endpoint.namespace);
         let namespace = match endpoint.namespace {
             [] => Namespace::None,
@@ -90,7 +98,9 @@ impl Peers {
             _ if self.watch.is_empty() || is(&self.watch) => Namespace::Watched,
             _ => Namespace::Other,
         };
-        let peer = Peer { set: number, pod: !endpoint.pod.is_empty(), local: endpoint.id != 0, namespace };
+        let pod = !endpoint.pod.is_empty();
+        let dns = !pod && self.labels.takes_dns(&endpoint, symbols);
+        let peer = Peer { set: number, pod, local: endpoint.id != 0, namespace, dns };
         if message.len() <= LONGEST {
             if self.known.len() >= MOST {
                 self.known.clear();
@@ -98,6 +108,40 @@ impl Peers {
             self.known.insert(message.into(), peer);
         }
         Ok(peer)
+    }
+
+    /// Gives who an end is when one of the names of its address is known.
+    pub fn named(&mut self, peer: Peer, names: Repeated<'_>, symbols: &mut Symbols) -> Peer {
+        let Some(name) = names.iter().next().filter(|name| peer.dns && !name.is_empty()) else {
+            return Peer { dns: false, ..peer };
+        };
+        let room = self.names.len() < self.labels.max_names;
+        // Where there is no room, a new text is not even kept.
+        let Some(name) = (if room { Some(symbols.intern(name)) } else { symbols.find(name) }) else {
+            self.refused += 1;
+            return Peer { dns: false, ..peer };
+        };
+        if let Some(&set) = self.named.get(&(peer.set, name)) {
+            return Peer { set, ..peer };
+        }
+        if !(self.names.contains(&name) || room && self.names.insert(name)) {
+            self.refused += 1;
+            return Peer { dns: false, ..peer };
+        }
+        let mut labels = self.set(peer.set);
+        labels[WORKLOAD] = name;
+        let set = self.number(labels);
+        self.named.insert((peer.set, name), set);
+        Peer { set, ..peer }
+    }
+
+    fn number(&mut self, set: Set) -> u32 {
+        let next = self.sets.len() as u32;
+        let number = *self.numbers.entry(set).or_insert(next);
+        if number == next {
+            self.sets.push(set);
+        }
+        number
     }
 
     /// Says whether a flow between two ends is left out: when none of its namespaces is wanted.
@@ -134,6 +178,9 @@ impl Peers {
         self.sets = kept;
         self.numbers = self.sets.iter().enumerate().map(|(number, set)| (*set, number as u32)).collect();
         self.known.clear();
+        self.named.clear();
+        let called: HashSet<Symbol, RandomState> = self.sets.iter().map(|set| set[WORKLOAD]).collect();
+        self.names.retain(|name| called.contains(name));
         numbers
     }
 }
@@ -149,12 +196,22 @@ impl Labels {
     }
 }
 
+impl Labels {
+    /// Says whether an end is called by a DNS name if there is one: nothing that comes first in the list is known of it.
+    fn takes_dns(&self, endpoint: &Endpoint<'_>, symbols: &mut Symbols) -> bool {
+        let Some(at) = self.workload.iter().position(|name| *name == Name::Dns) else { return false };
+        self.workload[..at].iter().all(|name| name.of(endpoint, symbols) == NONE)
+    }
+}
+
 impl Name {
     fn of(self, endpoint: &Endpoint<'_>, symbols: &mut Symbols) -> Symbol {
         match self {
             Self::Workload => symbols.intern(endpoint.workload),
             Self::Pod => symbols.intern(endpoint.pod),
             Self::App => app(endpoint).map_or(NONE, |app| symbols.intern(app)),
+            // It comes with the flow: see [`Peers::named`].
+            Self::Dns => NONE,
             Self::Reserved => reserved(endpoint).map_or(NONE, |name| symbols.intern(name)),
             Self::Identity if endpoint.identity == 0 => NONE,
             Self::Identity => symbols.word(endpoint.identity.to_string().into()),

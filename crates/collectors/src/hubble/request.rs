@@ -60,6 +60,8 @@ fn fields(config: &Config) -> Vec<String> {
         ("drop_reason_desc", config.collect_drops),
         ("source_service", services),
         ("destination_service", services),
+        ("source_names", config.labels.wants_dns()),
+        ("destination_names", config.labels.wants_dns()),
         ("aggregate", true),
     ];
     wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(name, _)| name.to_owned()).collect()

@@ -24,7 +24,7 @@ pub struct Ends {
 }
 
 /// The most attributes that a metric has of its own.
-pub const OWN: usize = 4;
+pub const OWN: usize = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {

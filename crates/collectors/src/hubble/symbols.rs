@@ -57,6 +57,11 @@ impl Symbols {
         }
     }
 
+    /// Gives the number of what came from somewhere else, if it has one.
+    pub fn find(&self, bytes: &[u8]) -> Option<Symbol> {
+        self.known(&presentable(bytes))
+    }
+
     fn known(&self, text: &str) -> Option<Symbol> {
         if text.is_empty() {
             return Some(NONE);

@@ -77,6 +77,31 @@ fn script() -> Vec<Flow> {
     all
 }
 
+/// What Cilium's exporter has, too.
+const THEIRS: [&str; 8] = [
+    "hubble_flows_total",
+    "hubble_flows_processed_total",
+    "hubble_tcp_flags_total",
+    "hubble_port_distribution_total",
+    "hubble_http_",
+    "hubble_dns_",
+    "hubble_policy_verdicts_total",
+    "hubble_drop_total",
+];
+
+#[test]
+fn by_wish_they_count_as_in_ciliums_exporter() {
+    let servers = runtime();
+    let script = script();
+    let sent = script.len() as u64;
+    let (_player, address) = play(&servers, Setup::default(), once(script.into_iter().map(Flow::response).collect()));
+    let readings = World::start(&address.to_string(), &json!({"labels": {"cilium": true}})).settled(sent);
+    let found = flows(&readings);
+    let found = found.iter().filter(|(name, _)| THEIRS.iter().any(|theirs| name.starts_with(theirs)));
+    let found: Vec<String> = found.map(|(name, value)| format!("{name} {value:.4}")).collect();
+    assert_eq!(found.join("\n"), include_str!("cilium.txt").trim_end());
+}
+
 #[test]
 fn every_kind_of_flow_counts_as_documented() {
     let servers = runtime();

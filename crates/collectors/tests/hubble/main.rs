@@ -4,5 +4,6 @@ mod counting;
 mod election;
 mod events;
 mod flows;
+mod labels;
 mod ledger;
 mod world;

@@ -1,12 +1,12 @@
 //! A manager with the one collector, and a look at its snapshots.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hubble::server::{Player, Script, Setup, Step};
-use model::{Attributes, Nobody, Points, Source};
+use model::{Attributes, Learner, Nobody, Points, Source};
 use runtime::{Buffer, Bus, Clock, Elections, Limits, Manager, Options, Own, Platform, Selection, State};
 use serde_json::{Value, json};
 
@@ -17,8 +17,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct World {
     manager: Manager,
     bus: Arc<Bus>,
+    learned: Arc<Learned>,
     /// Dropped after the manager.
     runtime: tokio::runtime::Runtime,
+}
+
+/// Who has an address, as the collector passes it on.
+#[derive(Default)]
+struct Learned(Mutex<BTreeMap<IpAddr, Attributes>>);
+
+impl Learner for Learned {
+    fn limit(&self, _: usize, _: Duration) {}
+
+    fn learn(&self, address: IpAddr, who: Attributes) {
+        self.0.lock().unwrap().insert(address, who);
+    }
 }
 
 /// What a snapshot holds: `name{key=value,…}` with attributes in the order of their keys, histograms as their count and
@@ -58,13 +71,14 @@ impl World {
         let mut section = json!({"mode": "node", "hubble_node_address": address});
         section.as_object_mut().unwrap().extend(keys.as_object().cloned().unwrap_or_default());
         let own = Own::new();
+        let learned = Arc::<Learned>::default();
         let bus = Arc::new(Bus::new(Arc::new(Nobody), 1, 1_000));
         let platform = Platform {
             facts: bpf::probe::Facts::gather(),
             census: Arc::new(Nobody),
             peers: Arc::new(Nobody),
             elections,
-            learner: None,
+            learner: Some(Arc::clone(&learned) as _),
             sections: HashMap::new(),
             shared: Mutex::default(),
             btf_path: None,
@@ -110,7 +124,14 @@ impl World {
         let platform = Arc::new(platform);
         let manager =
             Manager::start(options, vec![selection], &platform, Arc::new(Nobody), own, runtime.handle()).unwrap();
-        Self { manager, bus, runtime }
+        Self { manager, bus, learned, runtime }
+    }
+
+    /// Says whom an address was said to be of, `key=value,…`.
+    pub fn who(&self, address: &str) -> Option<String> {
+        let known = self.learned.0.lock().unwrap();
+        let pairs = known.get(&address.parse().unwrap())?.pairs();
+        Some(pairs.iter().map(|pair| format!("{}={}", pair.key, pair.value)).collect::<Vec<_>>().join(","))
     }
 
     /// Gathers.

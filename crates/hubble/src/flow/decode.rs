@@ -213,7 +213,7 @@ fn dns(message: &[u8]) -> Result<Record<'_>, Malformed> {
             _ => {}
         }
     }
-    Ok(Record::Dns { rcode, types: Repeated { message, number: 7 }, query })
+    Ok(Record::Dns { rcode, types: Repeated { message, number: 7 }, query, ips: Repeated { message, number: 2 } })
 }
 
 fn http(message: &[u8]) -> Result<Record<'_>, Malformed> {
