@@ -48,7 +48,13 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         &MAP_OVERFLOW,
         &EVENTS_LOST,
     ],
-    needs: &[Need::Btf, Need::Tracepoint("cgroup_mkdir"), Need::Tracepoint("cgroup_rmdir")],
+    needs: &[
+        Need::Btf,
+        Need::Tracepoint("cgroup_mkdir"),
+        Need::Tracepoint("cgroup_rmdir"),
+        Need::Capability("CAP_BPF"),
+        Need::Capability("CAP_PERFMON"),
+    ],
     section: Section::of::<Config>(),
     plan: |_, _| Plan {
         maps: vec![("changes", u64::from(ring::bytes(ring::DEFAULT)))],

@@ -74,6 +74,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Capability("CAP_BPF"),
         Need::Capability("CAP_PERFMON"),
         Need::Capability("CAP_NET_ADMIN"),
+        Need::HostPid,
     ],
     section: Section::of::<Config>(),
     plan,

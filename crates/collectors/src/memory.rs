@@ -60,6 +60,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Tracepoint("mm_page_alloc"),
         Need::Capability("CAP_BPF"),
         Need::Capability("CAP_PERFMON"),
+        Need::HostPid,
     ],
     section: Section::of::<Config>(),
     plan,

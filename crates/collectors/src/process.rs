@@ -38,6 +38,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Tracepoint("inet_sock_set_state"),
         Need::Capability("CAP_BPF"),
         Need::Capability("CAP_PERFMON"),
+        Need::HostPid,
     ],
     section: Section::of::<Config>(),
     plan: |_, _| Plan {

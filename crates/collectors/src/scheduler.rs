@@ -62,6 +62,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Tracepoint("sched_switch"),
         Need::Capability("CAP_BPF"),
         Need::Capability("CAP_PERFMON"),
+        Need::HostPid,
     ],
     section: Section::of::<Config>(),
     plan,

@@ -126,6 +126,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Tracepoint("tcp_retransmit_synack"),
         Need::Capability("CAP_BPF"),
         Need::Capability("CAP_PERFMON"),
+        Need::HostPid,
     ],
     section: Section::of::<Config>(),
     plan,

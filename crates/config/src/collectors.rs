@@ -40,7 +40,7 @@ pub struct Selection {
 }
 
 /// Returns the short form of `collectors.NAME.enabled`.
-pub(crate) fn short_form(name: &str) -> String {
+pub fn short_form(name: &str) -> String {
     if name == "tcp" { "collect_tcp_events".to_owned() } else { format!("collect_{name}") }
 }
 

@@ -32,7 +32,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-pub use collectors::{Section, Selection, section_key};
+pub use collectors::{Section, Selection, section_key, short_form};
 pub use duration::{format as format_duration, parse as parse_duration};
 pub use error::{Errors, Problem, Warning};
 pub use layers::{DEFAULT_FILE, Sources};

@@ -51,6 +51,8 @@ pub enum Need {
     Tracepoint(&'static str),
     /// A Linux capability, by name.
     Capability(&'static str),
+    /// The host's pid namespace: of others the kernel shows no tasks and no sockets that are older than the collector.
+    HostPid,
 }
 
 /// The configuration section of a collector: its defaults, its JSON Schema and its check, all of one type.

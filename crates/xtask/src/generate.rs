@@ -9,7 +9,18 @@ use anyhow::{Context, Result, bail};
 use crate::{process, setup};
 
 /// The generated files, relative to the root of the workspace and to the agent's output directory.
-const FILES: [&str; 4] = ["configs/reference.yaml", "docs/collectors.md", "docs/metrics.md", "docs/otel-variables.md"];
+const FILES: [&str; 6] = [
+    "charts/telesonde/collectors.yaml",
+    "charts/telesonde/values.schema.json",
+    "configs/reference.yaml",
+    "docs/collectors.md",
+    "docs/metrics.md",
+    "docs/otel-variables.md",
+];
+
+/// The part of the chart's schema that is not the agent's, and what stands in it for the agent's.
+const SCHEMA: &str = "charts/values.schema.json";
+const CONFIG: &str = "\"telesonde config schema\"";
 
 /// Generates all files; with `check` compares them with the tree instead.
 ///
@@ -21,7 +32,9 @@ pub fn run(check: bool) -> Result<()> {
     let fresh = process::target().join("gen");
     let _ = fs::remove_dir_all(&fresh);
     fs::create_dir_all(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
-    process::must(Command::new(process::target().join("debug/telesonde")).args(["gen", "--out"]).arg(&fresh))?;
+    let agent = process::target().join("debug/telesonde");
+    process::must(Command::new(&agent).args(["gen", "--out"]).arg(&fresh))?;
+    values_schema(&agent, &fresh.join("charts/telesonde/values.schema.json"))?;
     let mut stale = Vec::new();
     for file in FILES {
         let new = fs::read_to_string(fresh.join(file)).with_context(|| format!("the agent did not generate {file}"))?;
@@ -44,6 +57,14 @@ pub fn run(check: bool) -> Result<()> {
     Ok(())
 }
 
+/// Writes the schema of the chart's values: what the chart has, and below `config` all that the agent takes.
+fn values_schema(agent: &Path, file: &Path) -> Result<()> {
+    let chart = fs::read_to_string(process::root().join(SCHEMA)).with_context(|| format!("cannot read {SCHEMA}"))?;
+    let config = process::output(Command::new(agent).args(["config", "schema"])).context("the agent has no schema")?;
+    let (before, after) = chart.split_once(CONFIG).with_context(|| format!("{SCHEMA} does not say {CONFIG}"))?;
+    write(file, &format!("{before}{}{after}", config.replace('\n', "\n    ")))
+}
+
 fn write(path: &Path, text: &str) -> Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
@@ -52,7 +73,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Describes the first line that differs.
-fn difference(old: &str, new: &str) -> String {
+pub fn difference(old: &str, new: &str) -> String {
     if old.is_empty() {
         return "is missing".into();
     }

@@ -1,8 +1,9 @@
-//! Developer commands: `cargo xtask run | test | gen | lint | bench | e2e | kernel | tools | setup`.
+//! Developer commands: `cargo xtask run | test | gen | chart | lint | bench | e2e | kernel | tools | setup`.
 //!
 //! Everything a machine lacks is installed by the command that needs it; what only a person can do is printed as the exact command, with exit code 3.
 
 mod bench;
+mod chart;
 #[cfg(feature = "e2e")]
 mod e2e;
 mod first_scrape;
@@ -42,7 +43,7 @@ pub struct Proof {
     /// Use the release binary that is there.
     #[arg(long)]
     no_build: bool,
-    /// Run only the checks of these groups: compare, prometheus, names, lint, outage, shutdown; with kubernetes: pods, restart, expiry, denial,
+    /// Run only the checks of these groups: compare, prometheus, names, lint, outage, shutdown; with kubernetes: manifests, pods, restart, expiry, denial,
     /// token, requests, series, account; with runtimes: docker, containerd, podman, rootless, check; with
     /// hubble: node, relay.
     #[arg(long, value_delimiter = ',')]
@@ -95,6 +96,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Check the Helm chart: lint, golden output of every value set, what it must refuse, and the agent's configuration in it.
+    Chart {
+        /// Write the golden output instead of comparing with it.
+        #[arg(long)]
+        write: bool,
+    },
     /// Check formatting, lints, licences and dependencies.
     Lint,
     /// Measure on this machine and write the result into docs/performance.md.
@@ -112,7 +119,7 @@ enum Command {
         #[command(flatten)]
         options: kernel::Options,
     },
-    /// Install the peers of tests (Collector, Prometheus, cargo-deny) into target/tools.
+    /// Install the peers of tests (Collector, Prometheus, Helm, cargo-deny) into target/tools.
     Tools {
         /// Which; all by default.
         names: Vec<tools::Tool>,
@@ -146,6 +153,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Run { args } => run::run(&args),
         Command::Test { tracer, args } => test::run(tracer, &args),
         Command::Gen { check } => generate::run(check).map(|()| ExitCode::SUCCESS),
+        Command::Chart { write } => chart::run(write),
         Command::Lint => lint::run(),
         Command::Bench { name } => bench::run(name).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "e2e")]

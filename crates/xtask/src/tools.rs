@@ -2,6 +2,7 @@
 //!
 //! They come through the package registries' ordinary clients; nothing of them enters this repository.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -18,8 +19,12 @@ pub enum Tool {
     Otelcol,
     /// Prometheus, and promtool beside it.
     Prometheus,
+    /// Helm, which renders the chart.
+    Helm,
     /// The checker of licences, sources and advisories.
     CargoDeny,
+    /// The definitions of what the chart makes for other projects' operators: Prometheus Operator, `OpenShift`, Argo CD.
+    CustomResources,
     /// The API server of Kubernetes, and etcd beside it; not among the default ones, for it takes long to build.
     KubeApiserver,
     /// Cilium's Hubble and Hubble Relay of the newest release, with synthetic flows; not among the default ones either.
@@ -29,10 +34,31 @@ pub enum Tool {
 }
 
 /// What a name stands for when none is given.
-const DEFAULT: [Tool; 3] = [Tool::Otelcol, Tool::Prometheus, Tool::CargoDeny];
+const DEFAULT: [Tool; 5] = [Tool::Otelcol, Tool::Prometheus, Tool::Helm, Tool::CustomResources, Tool::CargoDeny];
 
 const PROMETHEUS: &str = "v0.315.0";
+const HELM: &str = "v3.22.0";
 const CARGO_DENY: &str = "0.20.2";
+/// Raised when a definition below is.
+const CUSTOM_RESOURCES: &str = "1";
+/// A module, its version, and the files with definitions in it.
+const DEFINITIONS: [(&str, &str, &[&str]); 3] = [
+    (
+        "github.com/prometheus-operator/prometheus-operator",
+        "v0.85.0",
+        &[
+            "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
+            "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
+            "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
+        ],
+    ),
+    (
+        "github.com/openshift/api",
+        "v0.0.0-20250710004639-926605d3338b",
+        &["payload-manifests/crds/0000_03_config-operator_01_securitycontextconstraints.crd.yaml"],
+    ),
+    ("github.com/argoproj/argo-cd/v3", "v3.2.3", &["manifests/crds/application-crd.yaml"]),
+];
 /// The newest version of which every module is to be had from the module proxy.
 const KUBERNETES: &str = "v1.36.3";
 /// The newest release of Cilium of which every module is to be had from the module proxy, and the oldest that is supported.
@@ -77,7 +103,9 @@ pub fn install(tool: Tool) -> Result<PathBuf> {
     eprintln!("Building {name} {version} into {} (once)", dir.display());
     match tool {
         Tool::Otelcol => otelcol(&dir, &program)?,
-        Tool::Prometheus => prometheus(&dir)?,
+        Tool::Prometheus => programs(&dir, "github.com/prometheus/prometheus", version, &["promtool", "prometheus"])?,
+        Tool::Helm => programs(&dir, "helm.sh/helm/v3", version, &["helm"])?,
+        Tool::CustomResources => definitions(&dir, &program)?,
         Tool::CargoDeny => {
             let mut command = process::cargo()?;
             command.args(["install", "--quiet", "--locked", "--version", version, "--root"]).arg(&dir).arg(name);
@@ -97,6 +125,8 @@ fn named(tool: Tool) -> (&'static str, &'static str) {
     match tool {
         Tool::Otelcol => ("otelcol", OTELCOL),
         Tool::Prometheus => ("prometheus", PROMETHEUS),
+        Tool::Helm => ("helm", HELM),
+        Tool::CustomResources => ("custom-resources", CUSTOM_RESOURCES),
         Tool::CargoDeny => ("cargo-deny", CARGO_DENY),
         Tool::KubeApiserver => ("kube-apiserver", KUBERNETES),
         Tool::CiliumHubble => ("cilium-hubble", CILIUM),
@@ -156,17 +186,36 @@ fn otelcol(dir: &Path, program: &Path) -> Result<()> {
     process::must(go(&source)?.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(program).arg("."))
 }
 
-fn prometheus(dir: &Path) -> Result<()> {
+/// Compiles programs of a module's `cmd` folder.
+fn programs(dir: &Path, module: &str, version: &str, names: &[&str]) -> Result<()> {
     let source = dir.join("source");
     fs::create_dir_all(&source)?;
-    let module = "github.com/prometheus/prometheus";
-    fs::write(source.join("go.mod"), format!("module tools\n\ngo 1.26\n\nrequire {module} {PROMETHEUS}\n"))?;
-    for program in ["promtool", "prometheus"] {
-        let package = format!("{module}/cmd/{program}");
-        let output = dir.join("bin").join(program);
+    fs::write(source.join("go.mod"), format!("module tools\n\ngo 1.26\n\nrequire {module} {version}\n"))?;
+    for name in names {
+        let package = format!("{module}/cmd/{name}");
+        let output = dir.join("bin").join(name);
         process::must(go(&source)?.args(["build", "-trimpath", "-ldflags=-s -w", "-o"]).arg(output).arg(package))?;
     }
     Ok(())
+}
+
+/// Takes definitions out of released modules, whose code nobody needs, into one file.
+fn definitions(dir: &Path, file: &Path) -> Result<()> {
+    let modules = dir.join("modules");
+    let mut all = String::new();
+    for (module, version, files) in DEFINITIONS {
+        let released = format!("{module}@{version}");
+        let mut download = go(dir)?;
+        download.env("GOFLAGS", "-modcacherw").env("GOMODCACHE", &modules);
+        process::must(download.args(["mod", "download", &released]))?;
+        for file in files {
+            let path = modules.join(&released).join(file);
+            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            writeln!(all, "---\n{}", text.trim_start_matches("---\n").trim_end())?;
+        }
+    }
+    fs::write(file, all).with_context(|| format!("cannot write {}", file.display()))?;
+    fs::remove_dir_all(&modules).with_context(|| format!("cannot remove {}", modules.display()))
 }
 
 /// The main module of Kubernetes takes its parts from its own source tree and so requires them without a version;

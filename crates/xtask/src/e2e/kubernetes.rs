@@ -8,6 +8,7 @@ mod audit;
 mod checks;
 mod cluster;
 mod link;
+mod manifests;
 mod pods;
 mod record;
 mod scene;
@@ -85,6 +86,7 @@ fn prove(peers: Peers, report: &mut Report) -> Result<()> {
     let prometheus = peers.start_prometheus()?;
     let agent = peers.start_agent(&["kubernetes.yaml"])?;
     let mut stage = Stage { peers, cluster, server, api, link, scene, signer };
+    report.check("manifests", "all that the chart renders", || manifests::rendered(&stage));
     checks::all(&mut stage, report);
     let status = serde_json::to_string_pretty(&seen::status(&stage.peers)?["enrichment"])?;
     fs::write(dir.join("status.json"), status).context("cannot write the status")?;

@@ -109,11 +109,23 @@ impl Client {
     /// # Errors
     /// Fails when a document has no kind or name, or the server says no.
     pub fn apply(&self, manifest: &str) -> Result<usize> {
+        self.apply_with(manifest, "")
+    }
+
+    /// Has the server judge every document of a manifest, unknown and doubled fields included, and keep none.
+    ///
+    /// # Errors
+    /// Fails when a document has no kind or name, or the server would say no.
+    pub fn judge(&self, manifest: &str) -> Result<usize> {
+        self.apply_with(manifest, "&dryRun=All&fieldValidation=Strict")
+    }
+
+    fn apply_with(&self, manifest: &str, options: &str) -> Result<usize> {
         let documents = manifest.split("\n---\n").filter(|document| document.contains("kind:"));
         let mut applied = 0;
         for document in documents {
             let path = place(document).with_context(|| format!("no kind or no name is known in:\n{document}"))?;
-            self.must("PATCH", &format!("{path}?fieldManager=e2e&force=true"), APPLY, document)?;
+            self.must("PATCH", &format!("{path}?fieldManager=e2e&force=true{options}"), APPLY, document)?;
             applied += 1;
         }
         Ok(applied)
@@ -128,7 +140,13 @@ fn place(document: &str) -> Option<String> {
     };
     let (group, kind, name) = (value("apiVersion:")?, value("kind:")?, value("  name:")?);
     let group = if group.contains('/') { format!("/apis/{group}") } else { format!("/api/{group}") };
-    let plural = format!("{}s", kind.to_lowercase());
+    let lower = kind.to_lowercase();
+    let plural = match lower.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None if lower.ends_with("ss") => format!("{lower}es"),
+        None if lower.ends_with('s') => lower,
+        None => format!("{lower}s"),
+    };
     Some(match value("  namespace:").filter(|_| !kind.starts_with("Cluster")) {
         Some(namespace) => format!("{group}/namespaces/{namespace}/{plural}/{name}"),
         None => format!("{group}/{plural}/{name}"),
@@ -155,5 +173,9 @@ mod tests {
         let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: a\n  namespace: b\n";
         assert_eq!(place(account).unwrap(), "/api/v1/namespaces/b/serviceaccounts/a");
         assert_eq!(place("kind: Namespace\n"), None);
+        let place = |kind| place(&format!("apiVersion: v1\nkind: {kind}\n  name: x\n")).unwrap();
+        assert_eq!(place("NetworkPolicy"), "/api/v1/networkpolicies/x");
+        assert_eq!(place("PriorityClass"), "/api/v1/priorityclasses/x");
+        assert_eq!(place("SecurityContextConstraints"), "/api/v1/securitycontextconstraints/x");
     }
 }

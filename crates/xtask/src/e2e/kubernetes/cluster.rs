@@ -90,6 +90,8 @@ impl Cluster {
             ("authorization-mode", "RBAC".to_owned()),
             // The account that every pod runs as is made by a controller, and there is none.
             ("disable-admission-plugins", "ServiceAccount".to_owned()),
+            // One value set of the chart asks for it.
+            ("allow-privileged", "true".to_owned()),
             ("audit-policy-file", file("audit.yaml")),
             ("audit-log-path", file(audit::LOG)),
         ];

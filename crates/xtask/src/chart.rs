@@ -1,0 +1,142 @@
+//! `cargo xtask chart`: the Helm chart with every value set of `tests/chart`, as Helm itself renders it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::generate::difference;
+use crate::tools::{self, Tool};
+use crate::{process, setup};
+
+/// The release that is rendered: its name, its namespace, and the version of Kubernetes that it is for.
+const RELEASE: [&str; 5] = ["telesonde", "--namespace", "telesonde", "--kube-version", "1.36.0"];
+
+/// What a rendered manifest is: its objects, or Helm's reasons why there are none.
+type Rendered = std::result::Result<String, String>;
+
+struct Chart {
+    helm: PathBuf,
+    agent: PathBuf,
+    root: PathBuf,
+    work: PathBuf,
+    write: bool,
+}
+
+/// Checks every value set; with `write` keeps what is rendered as what has to be.
+///
+/// # Errors
+/// Fails when Helm or the agent cannot be had.
+pub fn run(write: bool) -> Result<ExitCode> {
+    setup::build()?;
+    process::must(process::cargo()?.args(["build", "--package", "telesonde", "--bin", "telesonde"]))?;
+    let (helm, target, root) = (tools::install(Tool::Helm)?, process::target(), process::root());
+    let chart = Chart { helm, agent: target.join("debug/telesonde"), root, work: target.join("chart"), write };
+    fs::create_dir_all(&chart.work).with_context(|| format!("cannot make {}", chart.work.display()))?;
+    let (mut passed, mut failed) = (0, 0);
+    let mut check = |what: &str, name: &str, result: Result<String>| match result {
+        Ok(said) => {
+            passed += 1;
+            println!("ok      {what} {name}: {said}");
+        }
+        Err(error) => {
+            failed += 1;
+            println!("FAILED  {what} {name}: {error:#}");
+        }
+    };
+    for (name, values) in chart.sets("values")? {
+        check("values", &name, chart.accepts(&name, &values));
+    }
+    for (name, values) in chart.sets("refused")? {
+        check("refused", &name, chart.refuses(&values));
+    }
+    println!("\n{passed} passed, {failed} failed, 0 skipped");
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}
+
+impl Chart {
+    /// Gives the value sets of a folder of `tests/chart`, by name.
+    fn sets(&self, folder: &str) -> Result<Vec<(String, PathBuf)>> {
+        let dir = self.root.join("tests/chart").join(folder);
+        let mut sets = Vec::new();
+        for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
+            let path = entry?.path();
+            let name = path.file_stem().context("a file without a name")?.to_string_lossy().into_owned();
+            sets.push((name, path));
+        }
+        sets.sort();
+        Ok(sets)
+    }
+
+    fn helm(&self, arguments: &[&str], values: &Path) -> Result<Rendered> {
+        let mut command = Command::new(&self.helm);
+        command.args(arguments).arg(self.root.join("charts/telesonde")).arg("--values").arg(values);
+        let output = command.output().context("cannot start helm")?;
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(if output.status.success() {
+            Ok(said(&output.stdout))
+        } else {
+            Err(said(&output.stdout) + &said(&output.stderr))
+        })
+    }
+
+    fn template(&self, values: &Path) -> Result<Rendered> {
+        self.helm(&[&["template"], &RELEASE[..]].concat(), values)
+    }
+
+    /// A value set passes the lint, renders as the golden file has it, and its configuration is one of the agent without a warning.
+    fn accepts(&self, name: &str, values: &Path) -> Result<String> {
+        if let Err(why) = self.helm(&["lint", "--strict", "--quiet", "--kube-version", RELEASE[4]], values)? {
+            bail!("helm lint says\n{why}");
+        }
+        let rendered = self.template(values)?.map_err(anyhow::Error::msg)?;
+        let golden = self.root.join("tests/chart/golden").join(format!("{name}.yaml"));
+        let old = fs::read_to_string(&golden).unwrap_or_default();
+        if self.write {
+            fs::write(&golden, &rendered).with_context(|| format!("cannot write {}", golden.display()))?;
+        } else if old != rendered {
+            let difference = difference(&old, &rendered);
+            bail!("{}: {difference}; `cargo xtask chart --write` takes it over", golden.display());
+        }
+        let file = self.work.join(format!("{name}.yaml"));
+        fs::write(&file, configuration(&rendered).context("no ConfigMap with telesonde.yaml is rendered")?)?;
+        let output = Command::new(&self.agent).args(["config", "validate", "--config"]).arg(&file).output()?;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if !output.status.success() || said.contains("warning:") {
+            bail!("the agent says of its configuration\n{said}");
+        }
+        let objects = rendered.lines().filter(|line| line.starts_with("kind: ")).count();
+        Ok(format!("{objects} objects; {}", said.trim()))
+    }
+
+    /// A value set that makes no sense is refused with the words of its first line.
+    fn refuses(&self, values: &Path) -> Result<String> {
+        let text = fs::read_to_string(values)?;
+        let words = text.lines().next().and_then(|line| line.strip_prefix("# ")).context("no first line says why")?;
+        match self.template(values)? {
+            Ok(_) => bail!("it is rendered"),
+            Err(why) if why.contains(words) => Ok(words.to_owned()),
+            Err(why) => bail!("helm says\n{why}"),
+        }
+    }
+}
+
+/// Gives the agent's configuration from a rendered manifest: the block below `telesonde.yaml: |`.
+fn configuration(rendered: &str) -> Option<String> {
+    let (_, block) = rendered.split_once("\n  telesonde.yaml: |\n")?;
+    let lines = block.lines().map_while(|line| line.strip_prefix("    ").or((line.is_empty()).then_some("")));
+    Some(lines.flat_map(|line| [line, "\n"]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_taken_out_of_its_manifest() {
+        let rendered = "kind: ConfigMap\ndata:\n  telesonde.yaml: |\n    log:\n      level: info\n---\nkind: Other\n";
+        assert_eq!(configuration(rendered).unwrap(), "log:\n  level: info\n");
+        assert_eq!(configuration("kind: Other\n"), None);
+    }
+}

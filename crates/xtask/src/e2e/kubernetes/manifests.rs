@@ -1,0 +1,40 @@
+//! What the chart renders, judged by the API server itself.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::Stage;
+use super::checks::SOON;
+use super::seen::within;
+use crate::process;
+use crate::tools::{self, Tool};
+
+/// The server would take every object of every value set as it is.
+///
+/// # Errors
+/// Fails with the first that it would refuse.
+pub fn rendered(stage: &Stage) -> Result<String> {
+    let definitions = tools::install(Tool::CustomResources)?;
+    let definitions = fs::read_to_string(&definitions).context("cannot read the definitions of custom resources")?;
+    stage.api.apply(&definitions)?;
+    let (mut sets, mut objects) = (0, 0);
+    for file in files(&process::root().join("tests/chart/golden"))? {
+        let text = fs::read_to_string(&file)?;
+        // A definition takes a moment until the server knows the objects.
+        objects += within(SOON, || stage.api.judge(&text)).with_context(|| file.display().to_string())?;
+        sets += 1;
+    }
+    if sets < 12 {
+        bail!("there are only {sets} value sets");
+    }
+    Ok(format!("{objects} objects of {sets} value sets"))
+}
+
+fn files(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    files.sort();
+    Ok(files)
+}
