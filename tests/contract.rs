@@ -160,13 +160,14 @@ fn the_scopes_name_the_pinned_conventions() {
 fn every_metric_is_asked_for_by_a_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut text = std::fs::read_to_string(root.join("tests/kernel.rs")).unwrap();
+    text += &std::fs::read_to_string(root.join("tests/hubble.rs")).unwrap();
     for path in ["tests/kernel", "crates/collectors/tests"].iter().flat_map(|path| sources(&root.join(path))) {
         text += &std::fs::read_to_string(path).unwrap();
     }
     for metric in collectors::ALL.iter().flat_map(|descriptor| descriptor.metrics) {
         assert!(
             text.contains(&*metric.name),
-            "no test in tests/kernel or crates/collectors/tests asks for {}",
+            "no test in tests/kernel, tests/hubble.rs or crates/collectors/tests asks for {}",
             metric.name
         );
     }

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Instant;
 
-use ::hubble::server::messages::{Endpoint, EventType, Flow, Ip, Workload};
+use ::hubble::server::messages::{Aggregate, Endpoint, EventType, Flow, Ip, Layer4, Ports, Protocol, Workload};
 use ::hubble::server::{Player, Setup, Step};
 
 use crate::harness::agent::{Agent, Wish};
@@ -139,36 +139,54 @@ fn a_fleet_counts_what_the_relay_says_once() {
 }
 
 /// Who has an address that neither this node nor the Kubernetes API knows: whom a flow of Hubble says; without Hubble the
-/// name is absent and the totals are the same.
+/// name is absent and the totals are the same. The bytes that no flow tells are those of the table of connections.
 #[test]
 fn peers_are_whom_flows_tell_of() {
-    const ADDRESS: &str = "10.99.0.9";
+    const PORTS: (u32, u32) = (45_678, 7000);
     const COUNTED: [&str; 2] = ["ebpf_connection_bytes_total", "ebpf_network_bytes_total"];
     let _kernel = live!();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    // Of this process alone, whatever else sends on this host.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let far = format!("10.98.{high}.{low}");
     let remote = Endpoint { pod_name: "db-0".to_owned(), ..pod("db") };
-    let ip = Some(Ip { source: "10.99.0.1".to_owned(), destination: ADDRESS.to_owned() });
+    let ip = Some(Ip { source: "10.99.0.1".to_owned(), destination: far.clone() });
     let event_type = Some(EventType { kind: 4, sub_type: 0 });
-    let flow = Flow { verdict: 1, event_type, ip, destination: Some(remote), ..Flow::default() }.response();
+    let local = Endpoint { id: 1, pod_name: "web-0".to_owned(), ..pod("web") };
+    let (source, destination) = (Some(local), Some(remote));
+    let flow = Flow { verdict: 1, event_type, ip, source, destination, ..Flow::default() };
+    let ports = Ports { source_port: PORTS.0, destination_port: PORTS.1 };
+    let denied = Flow {
+        verdict: 2,
+        drop_reason_desc: 133,
+        event_type: Some(EventType { kind: 1, sub_type: 0 }),
+        l4: Some(Layer4 { protocol: Some(Protocol::Udp(ports)) }),
+        aggregate: Some(Aggregate { egress_flow_count: 3, ..Aggregate::default() }),
+        ..flow.clone()
+    };
+    let script = [flow, denied].map(|flow| Step::Send(flow.response()));
+    let script = move |_: u32, _: &_| script.iter().cloned().chain([Step::Stall]).collect();
     let _player = {
         let _inside = runtime.enter();
-        Player::tcp(listener, Setup::default(), Box::new(move |_, _| vec![Step::Send(flow.clone()), Step::Stall]))
+        Player::tcp(listener, Setup::default(), Box::new(script))
     };
     let mut totals = Vec::new();
     for enabled in [true, false] {
-        let cilium = format!("cilium: {{enabled: {enabled}, mode: node, hubble_node_address: \"{address}\"}}");
+        let keys = "aggregation_window: 10m, mode: node";
+        let cilium = format!("cilium: {{enabled: {enabled}, {keys}, hubble_node_address: \"{address}\"}}");
         let collectors = ["connection: {enabled: require}", "network: {enabled: require, peers: true}"];
         let agent = Agent::start(Wish { ebpf: &[&cilium], collectors: &collectors, ..Wish::default() });
         let known = |scrape: &Scrape| scrape.value("telesonde_peer_addresses", &[]);
         if enabled {
-            agent.until("the flow has told", |scrape| (known(scrape) == Some(1.0)).then_some(()));
+            agent.until("the flow has told", |scrape| (known(scrape) == Some(2.0)).then_some(()));
         }
         let (pair, sender) = (Pair::new(), Cgroup::new("to-remote"));
         let to = ["lladdr", "02:00:00:00:00:02", "dev", "veth", "nud", "permanent"];
-        pair.client.ip(&[&["neighbour", "add", ADDRESS], &to[..]].concat());
-        Traffic::run(&pair.client, &sender, &["udp_send", ADDRESS, "7000", "101", "300"]);
+        pair.client.ip(&[&["neighbour", "add", &far], &to[..]].concat());
+        pair.client.ip(&["route", "add", &far, "dev", "veth"]);
+        Traffic::run(&pair.client, &sender, &["udp_send_from", &far, "7000", "101", "300", "45678"]);
         let sent = 101.0 * 328.0;
         let here = [("source_cgroup_path", sender.path()), ("cgroup_path", sender.path())];
         for (name, here) in COUNTED.iter().zip(here) {
@@ -178,12 +196,26 @@ fn peers_are_whom_flows_tell_of() {
         let who = |prefix: &'static str| {
             [(format!("{prefix}_k8s_namespace_name"), "shop"), (format!("{prefix}_workload_name"), "db")]
         };
-        let named = COUNTED.iter().zip(["destination", "peer"]).map(|(name, prefix)| {
+        let ends = [("destination", "source_cgroup_path"), ("peer", "cgroup_path")];
+        let named = COUNTED.iter().zip(ends).map(|(name, (prefix, own))| {
             let labels = who(prefix);
-            scrape.sum(name, &labels.each_ref().map(|(key, value)| (key.as_str(), *value)))
+            let [namespace, workload] = labels.each_ref().map(|(key, value)| (key.as_str(), *value));
+            scrape.sum(name, &[namespace, workload, (own, sender.path())])
         });
         let named: Vec<f64> = named.collect();
         assert_eq!(named, if enabled { [sent, sent] } else { [0.0, 0.0] });
+        let between = [("source_workload", "web"), ("destination_workload", "db")];
+        let bytes = |scrape: &Scrape, name| scrape.value(name, &between);
+        if enabled {
+            let (all, dropped) = (Some(sent), Some(sent / 101.0 * 3.0));
+            agent.until("bytes of flows", |scrape| (bytes(scrape, "hubble_flow_bytes_total") == all).then_some(()));
+            agent.until("of drops", |scrape| (bytes(scrape, "hubble_drop_bytes_total") == dropped).then_some(()));
+            let scrape = agent.scrape();
+            assert_eq!(scrape.value("telesonde_hubble_unmatched_drops_total", &[]), Some(0.0));
+            assert!(scrape.value("telesonde_hubble_unmatched_bytes_total", &[]).is_some());
+        } else {
+            assert!(bytes(&scrape, "hubble_flow_bytes_total").is_none());
+        }
         let hits = scrape.value("telesonde_peer_lookups_total", &[("outcome", "hit")]);
         assert!(if enabled { hits > Some(0.0) } else { hits.is_none() && known(&scrape).is_none() }, "{hits:?}");
         totals.push(COUNTED.map(|name| scrape.sum(name, &[here[0]]) + scrape.sum(name, &[here[1]])));

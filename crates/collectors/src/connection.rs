@@ -9,6 +9,7 @@ mod pairs;
 mod report;
 mod slots;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use bpf::{PerCpuCells, cost};
 use model::{Metric, Subject, Text};
 use runtime::bus::EVENTS_EMITTED;
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
-use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 
+use crate::carried::Carried;
 use crate::sockets::{self, Sockets, User};
 use crate::table::{Cell, sum};
 pub use config::Config;
@@ -99,6 +101,7 @@ fn plan(section: &serde_json::Value, _: usize) -> Plan {
 
 /// What the rounds, the reader of the overflow and the sweeps in between share.
 struct State {
+    platform: Arc<Platform>,
     slots: Slots,
     pairs: Pairs,
     reporter: Option<Reporter>,
@@ -106,6 +109,7 @@ struct State {
 
 impl State {
     fn sweep(&mut self) -> Result<(), bpf::Error> {
+        self.pairs.tell(Carried::find(&self.platform));
         self.slots.sweep(&mut self.pairs, crate::account::now())?;
         if let Some(reporter) = &mut self.reporter {
             reporter.take(self.slots.take_ended());
@@ -135,6 +139,21 @@ impl Table {
         let mut state = lock(&self.state);
         state.sweep().map_err(|error| CollectError(error.to_string()))?;
         Ok(state)
+    }
+
+    /// Brings the sums up to date, and tells who wants to know what was carried.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read its maps.
+    pub async fn refresh(&self) -> Result<(), CollectError> {
+        self.read().await.map(drop)
+    }
+
+    /// Gives what one end of a connection has sent to the other, where it is one of this node that has sent anything.
+    pub fn sent(&self, from: (IpAddr, u16), to: (IpAddr, u16), transport: u8) -> Option<Traffic> {
+        let state = lock(&self.state);
+        let sent = state.slots.sent(state.pairs.slot(from, to, transport)?);
+        (sent.packets > 0).then_some(sent)
     }
 
     fn losses(&self) -> Result<ConnectionLoss, CollectError> {
@@ -178,7 +197,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     if reporter.is_some() {
         slots.keep_ended();
     }
-    let state = Arc::new(Mutex::new(State { slots, pairs, reporter }));
+    let state = Arc::new(Mutex::new(State { platform, slots, pairs, reporter }));
     let losses = object.per_cpu_cells("lost").map_err(crate::refused)?;
     let ring = {
         let _inside = setup.runtime().enter();

@@ -7,6 +7,7 @@ mod config;
 mod connections;
 mod election;
 mod events;
+mod join;
 mod metrics;
 mod names;
 mod peers;
@@ -34,6 +35,7 @@ use addresses::Teacher;
 use aggregate::Aggregator;
 use config::{Config, Mode};
 use events::{Events, Notable};
+use join::Source;
 use reader::{Ledger, Reader};
 
 /// The collector.
@@ -43,7 +45,9 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     limits: &[
         "A flow is an event, not a packet or a connection: Cilium reports most packets of a connection not at all and \
          others at several points, and what monitor aggregation hides is not seen here either.",
-        "No flow says how many bytes it had: hubble_flow_bytes_total and hubble_drop_bytes_total are absent.",
+        "No flow says how many bytes it had: hubble_flow_bytes_total and hubble_drop_bytes_total come from the table of the \
+         collector connection and are absent where that does not run, and with the relay. Dropped packets are taken for as \
+         large as the others of their connection; those that no socket of this node sent have no bytes.",
         "No flow says which endpoints are ready: hubble_endpoint_count and hubble_endpoint_ready are absent.",
         "The workload of a pod on another node is not known to Hubble: there its app label stands in (labels.workload).",
         "Requests of HTTP, gRPC, DNS and Kafka are seen where a policy sends them through Cilium's proxy. Those of gRPC \
@@ -65,8 +69,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     make,
 };
 
-static METRICS: [&Metric; metrics::ALL.len() + 13] = {
-    let mut all: [&Metric; metrics::ALL.len() + 13] = [&metrics::LOST_EVENTS; _];
+static METRICS: [&Metric; metrics::ALL.len() + 15] = {
+    let mut all: [&Metric; metrics::ALL.len() + 15] = [&metrics::LOST_EVENTS; _];
     let mut at = 0;
     while at < metrics::ALL.len() {
         all[at] = metrics::ALL[at];
@@ -84,6 +88,8 @@ static METRICS: [&Metric; metrics::ALL.len() + 13] = {
     all[at + 10] = &metrics::LEADER;
     all[at + 11] = &metrics::UNREAD;
     all[at + 12] = &metrics::NAMES_REFUSED;
+    all[at + 13] = &metrics::UNMATCHED_BYTES;
+    all[at + 14] = &metrics::UNMATCHED_DROPS;
     all
 };
 
@@ -97,6 +103,8 @@ struct Hubble {
     ledger: Arc<Ledger>,
     /// What became of events, where somebody takes them.
     events: Option<Arc<runtime::Ledger>>,
+    /// The bytes that flows lack.
+    bytes: Option<Source>,
     relay: bool,
     tasks: [AbortHandle; 2],
 }
@@ -128,9 +136,14 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let (mut reader, flows) = Reader::new(&config, options.address.to_string(), Arc::clone(&ledger));
     let events = Events::open(&config, &setup.platform().bus, DESCRIPTOR.name);
     let told = events.as_ref().map(Events::ledger);
-    let teacher = Teacher::new(&config, setup.platform().learner.as_ref());
+    // The table is one node's: with the relay it would speak for the leader's alone.
+    let bytes = (!relay && (config.collect_flows || config.collect_drops)).then(|| Source::open(setup.platform()));
+    let teacher = Teacher::new(&config, setup.platform().learner.as_ref(), bytes.is_some());
     let mut counters = Aggregator::new(config, relay);
     counters.teach(teacher);
+    if bytes.is_some() {
+        counters.join();
+    }
     let counters = Arc::new(Mutex::new(counters));
     let runtime = setup.runtime();
     let reading = runtime.spawn(async move {
@@ -141,7 +154,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     });
     let counting = runtime.spawn(count(flows, Arc::clone(&counters), Arc::clone(&ledger), events));
     let tasks = [reading.abort_handle(), counting.abort_handle()];
-    Ok(Box::new(Hubble { counters, ledger, events: told, relay, tasks }))
+    Ok(Box::new(Hubble { counters, ledger, events: told, bytes, relay, tasks }))
 }
 
 /// Says whether this node has a Hubble of its own: one whose socket is there, even if it does not answer just now.
@@ -203,6 +216,13 @@ impl Collector for Hubble {
         self.ledger.record(scrape, self.relay);
         if let Some(events) = &self.events {
             events.record(scrape);
+        }
+        if let Some(bytes) = &self.bytes
+            && let Some(told) = bytes.read().await?
+        {
+            let mut counters = lock(&self.counters);
+            counters.tick();
+            counters.count_bytes(told);
         }
         // In portions, so that flows need not wait for all of them.
         while lock(&self.counters).record(scrape, AT_ONCE) {

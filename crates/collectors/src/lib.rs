@@ -2,6 +2,7 @@
 
 mod account;
 mod block;
+mod carried;
 mod cgroup;
 mod connection;
 mod dns;

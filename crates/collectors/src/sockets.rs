@@ -113,6 +113,14 @@ pub fn open(setup: &mut Setup, user: User) -> Result<Arc<Sockets>, MakeError> {
     Ok(sockets)
 }
 
+/// Gives the table of connections, where that collector runs.
+pub fn table(platform: &Platform) -> Option<Arc<connection::Table>> {
+    let shared = platform.shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let sockets = shared.get(NAME)?.upgrade()?.downcast::<Sockets>().ok()?;
+    drop(shared);
+    sockets.table()
+}
+
 /// Gives the section of a collector that is to run.
 fn section<T: serde::de::DeserializeOwned>(platform: &Platform, name: &str) -> Option<T> {
     platform.sections.get(name).and_then(|section| serde_json::from_value(section.clone()).ok())

@@ -1,6 +1,7 @@
 //! Which connections of the table are the two ends of one.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use bpf::abi::connection::{Connection, Tuple};
 
@@ -64,6 +65,15 @@ impl Ends {
         let ends = self.alike(*self.latest.get(&other)?).filter_map(|slot| Some((slot, self.all.get(&slot)?)));
         let nearest = ends.min_by_key(|(_, end)| end.first.abs_diff(connection.first));
         nearest.map(|(slot, end)| (slot, end.cgroup))
+    }
+
+    /// Gives the slot of the end of the latest connection between two addresses and ports, whichever port is a server's.
+    pub(super) fn find(&self, from: (IpAddr, u16), to: (IpAddr, u16), transport: u8) -> Option<u32> {
+        let wide = |(address, port): (IpAddr, u16)| match address {
+            IpAddr::V4(address) => (address.to_ipv6_mapped().octets(), port),
+            IpAddr::V6(address) => (address.octets(), port),
+        };
+        self.latest.get(&Key { here: wide(from), there: wide(to), transport }).copied()
     }
 
     /// Gives slots that have the same ends, the latest first.

@@ -13,6 +13,7 @@ use super::config::{Config, Directions};
 use super::ends::{Ends, far};
 use super::exchanges::{self, Exchanges, family};
 use super::{ACTIVE, BYTES, PACKETS};
+use crate::carried::{Bytes, Carried};
 
 /// After so many rounds without a connection a pair is forgotten; its series stay.
 const ROUNDS: u32 = 2;
@@ -68,6 +69,8 @@ pub(super) struct Pairs {
     /// Addresses that are shown.
     addresses: HashSet<IpAddr>,
     max_addresses: usize,
+    /// Who wants to know what is carried between addresses.
+    told: Option<Arc<Carried>>,
 }
 
 impl Pairs {
@@ -85,7 +88,32 @@ impl Pairs {
             ports: config.ports.iter().copied().collect(),
             addresses: HashSet::new(),
             max_addresses: config.max_addresses as usize,
+            told: None,
         }
+    }
+
+    /// Sets who wants to know what is carried between addresses.
+    pub(super) fn tell(&mut self, told: Option<Arc<Carried>>) {
+        self.told = told;
+    }
+
+    /// Says whether anybody wants to know.
+    pub(super) fn tells(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// Tells what a connection has carried more.
+    pub(super) fn carry(&self, connection: &Connection, sent: Traffic, received: Traffic) {
+        if let Some(told) = &self.told {
+            let address = |bytes| Ipv6Addr::from(bytes).to_canonical();
+            let bytes = Bytes { sent: sent.bytes, received: received.bytes };
+            told.add(address(connection.tuple.local), address(far(connection).0), bytes);
+        }
+    }
+
+    /// Gives the slot of one end of a connection.
+    pub(super) fn slot(&self, from: (IpAddr, u16), to: (IpAddr, u16), transport: u8) -> Option<u32> {
+        self.ends.find(from, to, transport)
     }
 
     /// Says, once, whether an address may have another owner now.
@@ -167,9 +195,12 @@ impl Pairs {
     pub(super) fn add_stray(&mut self, stray: &Stray) {
         let key = self.key(&stray.tuple, stray.role, stray.tuple.remote, None);
         let place = self.place(key, &stray.tuple);
+        let connection = Connection { tuple: stray.tuple, ..Connection::default() };
         if stray.direction == DIRECTION_TRANSMIT {
+            self.carry(&connection, stray.traffic, Traffic::default());
             self.add_sent(place, stray.traffic);
         } else {
+            self.carry(&connection, Traffic::default(), stray.traffic);
             self.add_received(place, stray.traffic);
         }
     }

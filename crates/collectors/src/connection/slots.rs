@@ -117,6 +117,11 @@ impl Slots {
         self.connections.get(slot as usize).unwrap_or_default()
     }
 
+    /// Gives what the connection in a slot has sent.
+    pub(super) fn sent(&self, slot: u32) -> Traffic {
+        self.get(slot).sent
+    }
+
     /// Looks through the table: what has grown goes to the pairs, and what is over goes back.
     ///
     /// # Errors
@@ -207,6 +212,11 @@ impl Slots {
         let read = |at: usize| words[at].load(Ordering::Relaxed);
         let traffic = |at: usize| Traffic { bytes: read(at), packets: read(at + 1) };
         let (sent, received) = (traffic(SENT), traffic(RECEIVED));
+        let life = self.lives[slot];
+        if pairs.tells() && (sent != life.sent || received != life.received) {
+            let connection = self.get(slot as u32);
+            pairs.carry(&connection, since(sent, life.sent), since(received, life.received));
+        }
         let life = &mut self.lives[slot];
         if sent != life.sent {
             pairs.add_sent(life.place, since(sent, life.sent));

@@ -2,6 +2,7 @@
 //! flows speak of it.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,29 +15,35 @@ use super::config::{Config, Labels, Name};
 use super::peers::{Peer, app, reserved};
 use super::symbols::presentable;
 
-/// The most addresses of which is remembered when they were passed on.
-const MOST: usize = 65_536;
 /// The longest text of an address.
 const LONGEST: usize = 45;
 
 /// Passes on whose addresses are.
 pub struct Teacher {
-    learner: Arc<dyn Learner>,
+    /// To whom, where somebody wants to know.
+    learner: Option<Arc<dyn Learner>>,
     /// Who had an address, and in which second that was passed on.
-    told: HashMap<Box<[u8]>, (u32, u32), RandomState>,
+    told: HashMap<Box<[u8]>, (Peer, u32), RandomState>,
+    /// The most addresses, and after how many seconds one is forgotten.
+    most: usize,
+    idle: u32,
     /// After how many seconds it is passed on again.
     again: u32,
     labels: Labels,
 }
 
 impl Teacher {
-    /// Makes one, where the configuration wants it.
-    pub fn new(config: &Config, learner: Option<&Arc<dyn Learner>>) -> Option<Self> {
-        let learner = Arc::clone(learner.filter(|_| config.name_peers)?);
+    /// Makes one, where the configuration wants it or bytes are to be `joined`.
+    pub fn new(config: &Config, learner: Option<&Arc<dyn Learner>>, joined: bool) -> Option<Self> {
+        let learner = learner.filter(|_| config.name_peers).map(Arc::clone);
         let idle = config.address_timeout.0;
-        learner.limit(config.max_addresses, idle);
-        let again = (idle.as_secs() / 4) as u32;
-        Some(Self { learner, told: HashMap::default(), again, labels: config.labels.clone() })
+        if let Some(learner) = &learner {
+            learner.limit(config.max_addresses, idle);
+        } else if !joined {
+            return None;
+        }
+        let (most, idle) = (config.max_addresses, idle.as_secs() as u32);
+        Some(Self { learner, told: HashMap::default(), most, idle, again: idle / 4, labels: config.labels.clone() })
     }
 
     /// Passes on what a flow tells of its ends.
@@ -45,32 +52,52 @@ impl Teacher {
         self.end((flow.destination_ip, flow.destination, flow.destination_names), destination, now);
     }
 
-    /// Has nothing said before count: the numbers of ends are others now.
-    pub fn forget(&mut self) {
-        self.told.clear();
+    /// Gives who has an address.
+    pub fn find(&self, address: IpAddr) -> Option<Peer> {
+        let mut text = [0; LONGEST];
+        let mut rest = &mut text[..];
+        write!(rest, "{address}").ok()?;
+        let left = rest.len();
+        self.told.get(&text[..LONGEST - left]).map(|(peer, _)| *peer)
+    }
+
+    /// Forgets the addresses of which no flow spoke for long; gives the numbers of the ends of the others.
+    pub fn keep(&mut self, now: u32) -> impl Iterator<Item = u32> {
+        let idle = self.idle;
+        self.told.retain(|_, (_, when)| now.saturating_sub(*when) <= idle);
+        self.told.values().map(|(peer, _)| peer.set)
+    }
+
+    /// Gives ends their new numbers.
+    pub fn renumber(&mut self, numbers: &[u32]) {
+        for (peer, _) in self.told.values_mut() {
+            peer.set = numbers.get(peer.set as usize).copied().unwrap_or(0);
+        }
     }
 
     fn end(&mut self, (address, endpoint, names): (&[u8], &[u8], Repeated<'_>), peer: Peer, now: u32) {
         if address.is_empty() || address.len() > LONGEST || endpoint.is_empty() {
             return;
         }
-        match self.told.get(address) {
+        if let Some((known, when)) = self.told.get_mut(address) {
             // One that two claim, such as a service's, changes hands once a second at most: others look it up anew then.
-            Some(&(set, when)) if now.saturating_sub(when) < if set == peer.set { self.again.max(1) } else { 1 } => {
+            if now.saturating_sub(*when) < if known.set == peer.set { self.again.max(1) } else { 1 } {
                 return;
             }
-            _ => {}
+            (*known, *when) = (peer, now);
+        } else {
+            if self.told.len() >= self.most {
+                self.told.clear();
+            }
+            self.told.insert(address.into(), (peer, now));
         }
-        if self.told.len() >= MOST {
-            self.told.clear();
-        }
-        self.told.insert(address.into(), (peer.set, now));
+        let Some(learner) = &self.learner else { return };
         let parsed = std::str::from_utf8(address).ok().and_then(|text| text.parse::<IpAddr>().ok());
         if let Some(address) = parsed
             && let Ok(endpoint) = Endpoint::read(endpoint)
             && let Some(who) = self.attributes(&endpoint, names.iter().next().filter(|_| peer.dns))
         {
-            self.learner.learn(address, who);
+            learner.learn(address, who);
         }
     }
 

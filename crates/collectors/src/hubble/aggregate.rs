@@ -10,9 +10,10 @@ use runtime::Scrape;
 use super::addresses::Teacher;
 use super::config::Config;
 use super::connections::{Connections, Open};
+use super::join::{Drop, Join, Told};
 use super::metrics::{EVICTED, NAMES_REFUSED, Of};
 use super::names;
-use super::peers::{Peer, Peers};
+use super::peers::{Kind, Peer, Peers};
 use super::series::{Ends, Series};
 use super::symbols::{NONE, Symbol, Symbols};
 use crate::dns::names as dns;
@@ -49,6 +50,8 @@ pub struct Aggregator {
     connections: Connections,
     /// Who passes on whose addresses are, where somebody wants to know.
     teacher: Option<Teacher>,
+    /// What waits for the table of connections, where bytes are joined.
+    join: Option<Join>,
     /// What a text is put together in.
     scratch: Vec<u8>,
     begun: Instant,
@@ -64,6 +67,7 @@ impl Aggregator {
             symbols: Symbols::default(),
             connections,
             teacher: None,
+            join: None,
             scratch: Vec::new(),
             config,
             relay,
@@ -75,6 +79,40 @@ impl Aggregator {
     /// Has what flows tell of addresses passed on.
     pub fn teach(&mut self, teacher: Option<Teacher>) {
         self.teacher = teacher;
+    }
+
+    /// Has bytes joined.
+    pub fn join(&mut self) {
+        self.join = Some(Join::default());
+    }
+
+    /// Counts the bytes that the table of connections tells of.
+    pub fn count_bytes(&mut self, mut told: Told) {
+        let (Some(join), Some(teacher)) = (&mut self.join, &self.teacher) else { return };
+        let (series, peers) = (&mut self.series, &self.peers);
+        let patience = self.config.aggregation_window.0.as_secs() as u32;
+        let now = series.now;
+        if self.config.collect_flows {
+            join.bytes(&mut told, now, patience, |local, remote, bytes| {
+                let (Some(local), Some(remote)) = (teacher.find(local), teacher.find(remote)) else { return false };
+                if peers.leaves_out(local, remote) {
+                    return true;
+                }
+                let mut count = |source: Peer, destination: Peer, bytes| {
+                    let ends = Ends { node: NONE, source: source.set, destination: destination.set };
+                    if bytes > 0 {
+                        series.count_all(Of::FlowBytes, ends, [], bytes);
+                    }
+                };
+                count(local, remote, bytes.sent);
+                // What others send counts on their nodes, as far as they have one.
+                if remote.kind == Kind::World {
+                    count(remote, local, bytes.received);
+                }
+                true
+            });
+        }
+        join.dropped(&told, now, patience, |drop, bytes| series.count(Of::DropBytes, drop.ends, drop.own, bytes));
     }
 
     /// Counts the flow of a message; shows it to whoever makes events.
@@ -113,6 +151,7 @@ impl Aggregator {
                 let reason = self.symbols.word(names::drop_reason(flow.drop_reason));
                 let protocol = self.symbols.word(names::transport(flow.l4.protocol).into());
                 self.series.count(Of::Drops, ends, [reason, protocol], flow.count);
+                self.dropped(&flow, ends, [reason, protocol]);
             }
             names::POLICY_VERDICT if self.config.collect_policies => {
                 let verdict = self.symbols.word(names::decision(flow.verdict));
@@ -132,6 +171,23 @@ impl Aggregator {
             self.application(&flow, l7, ends);
         }
         Outcome::Counted
+    }
+
+    /// Keeps a drop until the table of connections tells its size.
+    fn dropped(&mut self, flow: &Flow<'_>, ends: Ends, own: [Symbol; 2]) {
+        let Some(join) = &mut self.join else { return };
+        let transport = match flow.l4.protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Icmp4 => 1,
+            Protocol::Icmp6 => 58,
+            Protocol::Sctp => 132,
+            Protocol::Unknown | Protocol::Vrrp | Protocol::Igmp => return,
+        };
+        if let (Some(from), Some(to)) = (address(flow.source_ip), address(flow.destination_ip)) {
+            let (from, to) = ((from, flow.l4.source), (to, flow.l4.destination));
+            join.add(Drop { from, to, transport, ends, own, count: flow.count, since: self.series.now });
+        }
     }
 
     fn flow(&mut self, flow: &Flow<'_>, ends: Ends) {
@@ -172,7 +228,7 @@ impl Aggregator {
             return;
         }
         let sampled = self.config.flow_sample_rate > 1;
-        let here = if destination.pod {
+        let here = if destination.kind == Kind::Pod {
             flow.point == TO_ENDPOINT
         } else {
             // It may be seen at several of these: which is known only where every flow is looked at.
@@ -309,6 +365,9 @@ impl Aggregator {
     pub fn finish(&mut self, scrape: &mut Scrape) {
         self.series.record_overflow(scrape);
         self.connections.turn(Instant::now());
+        if let Some(join) = &self.join {
+            join.record(scrape);
+        }
         if self.config.labels.wants_dns() {
             scrape.record(&NAMES_REFUSED, model::Subject::Node, [], self.peers.refused);
         }
@@ -333,9 +392,21 @@ impl Aggregator {
             sets[source as usize] = true;
             sets[destination as usize] = true;
         }
+        let drops = || self.join.iter().flat_map(|join| &join.drops);
+        for Drop { ends, own, .. } in drops() {
+            own.iter().chain([&ends.node]).for_each(|symbol| symbols[*symbol as usize] = true);
+            sets[ends.source as usize] = true;
+            sets[ends.destination as usize] = true;
+        }
+        if let Some(teacher) = &mut self.teacher {
+            teacher.keep(self.series.now).for_each(|set| sets[set as usize] = true);
+        }
         let numbers = self.peers.keep(&sets);
         if let Some(teacher) = &mut self.teacher {
-            teacher.forget();
+            teacher.renumber(&numbers);
+        }
+        for Drop { ends, .. } in self.join.iter_mut().flat_map(|join| &mut join.drops) {
+            *ends = ends.renumbered(&numbers);
         }
         self.series.renumber(&numbers);
         self.connections.renumber(&numbers);

@@ -129,8 +129,7 @@ impl Connections {
     /// Forgets those whose labels are no more; gives the others their new numbers.
     pub fn renumber(&mut self, numbers: &[u32]) {
         for open in self.young.values_mut().chain(self.old.values_mut()) {
-            let new = |number: u32| numbers.get(number as usize).copied().unwrap_or(0);
-            (open.ends.source, open.ends.destination) = (new(open.ends.source), new(open.ends.destination));
+            open.ends = open.ends.renumbered(numbers);
         }
     }
 

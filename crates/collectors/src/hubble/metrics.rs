@@ -61,7 +61,9 @@ metrics! {
     DnsQueries DNS_QUERIES = counter("hubble_dns_queries_total", "{query}", "DNS queries that Cilium's proxy saw, by each type asked for.", ends!("qtype", "rcode", "qtypes", "ips_returned"));
     DnsResponses DNS_RESPONSES = counter("hubble_dns_responses_total", "{response}", "DNS responses that Cilium's proxy saw.", ends!("rcode", "qtypes", "ips_returned"));
     KafkaRequests KAFKA_REQUESTS = counter("hubble_kafka_requests_total", "{request}", "Requests to Kafka that a proxy saw.", ends!("api_key", "topic", "reporter"));
+    FlowBytes FLOW_BYTES = counter("hubble_flow_bytes_total", "By", "Bytes that sockets of this node sent, or received from outside of the cluster, by the table of the collector connection, whose addresses flows have named.", ends!());
     Drops DROPS = counter("hubble_drop_total", "{packet}", "Packets that the data path dropped.", ends!("reason", "protocol"));
+    DropBytes DROP_BYTES = counter("hubble_drop_bytes_total", "By", "Bytes of packets that the data path dropped: as many as those have that their connection sent, on average, by the table of the collector connection.", ends!("reason", "protocol"));
     PolicyVerdicts POLICY_VERDICTS = counter("hubble_policy_verdicts_total", "{verdict}", "What network policies said of new connections.", ends!("verdict", "direction", "match", "action"));
     PolicyMatches POLICY_MATCHES = counter("hubble_policy_match_total", "{verdict}", "How network policies matched; L7 are requests that a proxy judged.", ends!("match", "verdict"));
     ServiceRequests SERVICE_REQUESTS = counter("hubble_service_requests_total", "{request}", "HTTP requests to services.", ends!("service", "reporter"));
@@ -122,6 +124,20 @@ pub static NAMES_REFUSED: Metric = Metric::counter(
     "telesonde_hubble_names_refused",
     "{flow}",
     "Ends of flows whose DNS name is no label because there are labels.max_names of them already.",
+    &[],
+);
+
+pub static UNMATCHED_BYTES: Metric = Metric::counter(
+    "telesonde_hubble_unmatched_bytes",
+    "By",
+    "Bytes of the table of connections that are not in hubble_flow_bytes_total: no flow told of one of their addresses in time.",
+    &[],
+);
+
+pub static UNMATCHED_DROPS: Metric = Metric::counter(
+    "telesonde_hubble_unmatched_drops",
+    "{packet}",
+    "Dropped packets that are not in hubble_drop_bytes_total: no socket of this node is known to have sent them.",
     &[],
 );
 

@@ -20,14 +20,26 @@ const WORKLOAD: usize = 1;
 pub struct Peer {
     /// The number of its labels in [`Peers::set`].
     pub set: u32,
-    /// Whether it is a pod, here or on another node.
-    pub pod: bool,
+    /// What it is.
+    pub kind: Kind,
     /// Whether it is an endpoint of the reporting node.
     pub local: bool,
     /// What the configuration says of its namespace.
     pub namespace: Namespace,
     /// Whether it is called by a DNS name, or would be if there were one.
     pub dns: bool,
+}
+
+/// What an end is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// A pod, here or on another node.
+    Pod,
+    /// Outside of the cluster.
+    World,
+    /// A node, or what else Cilium knows.
+    #[default]
+    Other,
 }
 
 /// What the configuration says of a namespace.
@@ -98,9 +110,13 @@ impl Peers {
             _ if self.watch.is_empty() || is(&self.watch) => Namespace::Watched,
             _ => Namespace::Other,
         };
-        let pod = !endpoint.pod.is_empty();
-        let dns = !pod && self.labels.takes_dns(&endpoint, symbols);
-        let peer = Peer { set: number, pod, local: endpoint.id != 0, namespace, dns };
+        let kind = match reserved(&endpoint) {
+            _ if !endpoint.pod.is_empty() => Kind::Pod,
+            Some(name) if name.starts_with(b"reserved:world") => Kind::World,
+            _ => Kind::Other,
+        };
+        let dns = kind != Kind::Pod && self.labels.takes_dns(&endpoint, symbols);
+        let peer = Peer { set: number, kind, local: endpoint.id != 0, namespace, dns };
         if message.len() <= LONGEST {
             if self.known.len() >= MOST {
                 self.known.clear();

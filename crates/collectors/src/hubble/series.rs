@@ -23,6 +23,14 @@ pub struct Ends {
     pub destination: u32,
 }
 
+impl Ends {
+    /// Gives the same ends, whose labels have new numbers.
+    pub fn renumbered(self, numbers: &[u32]) -> Self {
+        let new = |number: u32| numbers.get(number as usize).copied().unwrap_or(0);
+        Self { node: self.node, source: new(self.source), destination: new(self.destination) }
+    }
+}
+
 /// The most attributes that a metric has of its own.
 pub const OWN: usize = 5;
 
@@ -126,6 +134,11 @@ impl Series {
         self.total(of, ends, own).count(by);
     }
 
+    /// Counts what is no sample, whatever part of the flows is taken.
+    pub fn count_all<const N: usize>(&mut self, of: Of, ends: Ends, own: [Symbol; N], by: u64) {
+        self.total(of, ends, own).count(by);
+    }
+
     /// Takes note of a duration.
     pub fn time<const N: usize>(&mut self, of: Of, ends: Ends, own: [Symbol; N], nanos: u64) {
         self.total(of, ends, own).time(of, nanos);
@@ -186,8 +199,10 @@ impl Series {
             let values = std::iter::repeat_n(Text::Static(""), of.metric().attributes.len());
             total.record(of, Subject::Overflow, values, self.rate, false, scrape);
         }
-        // A duration takes two flows of one connection: it is measured where every flow is looked at.
-        for of in Of::ALL.iter().filter(|of| self.rate > 1 && **of != Of::TcpDuration) {
+        // A duration takes two flows of one connection: it is measured where every flow is looked at. Bytes are the
+        // kernel's.
+        let scaled = |of: &&Of| self.rate > 1 && !matches!(of, Of::TcpDuration | Of::FlowBytes);
+        for of in Of::ALL.iter().filter(scaled) {
             let name = Text::from(of.metric().name.clone());
             scrape.record(&SAMPLE_INTERVAL, Subject::Node, [name], u64::from(self.rate));
         }
@@ -226,10 +241,8 @@ impl Series {
 
     /// Gives labels their new numbers.
     pub fn renumber(&mut self, numbers: &[u32]) {
-        let new = |number: u32| numbers.get(number as usize).copied().unwrap_or(0);
         for row in self.rows.iter_mut().flatten() {
-            let ends = &mut row.key.ends;
-            (ends.source, ends.destination) = (new(ends.source), new(ends.destination));
+            row.key.ends = row.key.ends.renumbered(numbers);
         }
         self.index.clear();
         let (rows, hasher) = (&self.rows, &self.hasher);

@@ -42,9 +42,10 @@ impl model::Learner for Nobody {
 /// Gives an aggregator that does all that one can do.
 fn busy(config: Config) -> Aggregator {
     let learner: std::sync::Arc<dyn model::Learner> = std::sync::Arc::new(Nobody);
-    let teacher = Teacher::new(&config, Some(&learner));
+    let teacher = Teacher::new(&config, Some(&learner), true);
     let mut counters = Aggregator::new(config, true);
     counters.teach(teacher);
+    counters.join();
     counters
 }
 
