@@ -295,7 +295,7 @@ fn denial(stage: &Stage) -> Result<String> {
     if !checked.contains("(403") {
         bail!("check says {checked}");
     }
-    stage.api.apply(scene::RBAC)?;
+    stage.api.apply(scene::AGENT)?;
     recovers(stage, &pod, workload, &id, CALLS)?;
     pod.delete(&stage.api)?;
     Ok(format!("said {said}, and so did check; exact once it was allowed again"))

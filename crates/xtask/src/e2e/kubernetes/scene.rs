@@ -7,8 +7,10 @@ use super::api::{Client, MERGE};
 use super::pods::{NAMESPACE, Owner};
 use super::token::ACCOUNT;
 
-/// The manifest that users apply.
-pub const RBAC: &str = include_str!("../../../../../examples/kubernetes/rbac.yaml");
+/// The manifests that users apply: among them the agent's account and rights.
+const NAMESPACE_OF_AGENT: &str = include_str!("../../../../../examples/kubernetes/namespace.yaml");
+/// No controller makes pods of the `DaemonSet` in it.
+pub const AGENT: &str = include_str!("../../../../../examples/kubernetes/telesonde.yaml");
 
 /// What the deployment controller adds to the names of a `ReplicaSet` and its pods.
 pub const HASH: &str = "6d4cf56db6";
@@ -85,7 +87,8 @@ impl Scene {
 /// # Errors
 /// Fails when the API server says no.
 pub fn prepare(api: &Client) -> Result<Scene> {
-    api.apply(RBAC)?;
+    api.apply(NAMESPACE_OF_AGENT)?;
+    api.apply(AGENT)?;
     api.apply(WORKLOADS)?;
     let uid = |path: &str| -> Result<String> {
         let object = api.must("GET", path, super::api::JSON, "")?;
