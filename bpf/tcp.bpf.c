@@ -81,14 +81,14 @@ static __always_inline int reset(const struct sock *sk)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
 	struct conn *conn = tp ? find(sk, tp) : NULL;
-	struct connections *all;
+	struct lifecycle *past;
 
 	if (!conn || (conn->flags & CONN_FILTERED) || !(conn->flags & CONN_RESETTABLE))
 		return 0;
 	conn->flags &= ~CONN_RESETTABLE;
-	all = connections_of(conn, conn->network);
-	if (all)
-		bump(&all->resets, 1);
+	past = lifecycle_of(conn, &sk->__sk_common, conn->network);
+	if (past)
+		bump(&past->resets, 1);
 	return 0;
 }
 
@@ -109,13 +109,9 @@ int BPF_PROG(tcp_retransmit_skb, const struct sock *sk)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
 	struct conn *conn = tp ? find(sk, tp) : NULL;
-	struct connections *all;
 
-	if (!conn || (conn->flags & CONN_FILTERED))
-		return 0;
-	all = connections_of(conn, conn->network);
-	if (all)
-		add_retransmits(conn, tp, all);
+	if (conn && !(conn->flags & CONN_FILTERED))
+		add_retransmits(conn, &sk->__sk_common, tp);
 	return 0;
 }
 
@@ -125,18 +121,18 @@ int BPF_PROG(tcp_retransmit_synack, const struct sock *sk, const struct request_
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
 	struct conn *conn = tp ? find(sk, tp) : NULL;
-	struct connections *all;
+	struct lifecycle *past;
 
 	if (!conn || (conn->flags & CONN_FILTERED))
 		return 0;
-	all = connections_of(conn, network_of(&request->__req_common));
-	if (!all)
-		return 0;
-	if (sk->__sk_common.skc_state == TCP_LISTEN)
-		bump(&all->retransmits, 1);
-	else
+	if (sk->__sk_common.skc_state != TCP_LISTEN) {
 		/* Fast open: the connection is there before its handshake is done. */
-		add_retransmits(conn, tp, all);
+		add_retransmits(conn, &sk->__sk_common, tp);
+		return 0;
+	}
+	past = lifecycle_of(conn, &request->__req_common, network_of(&request->__req_common));
+	if (past)
+		bump(&past->retransmits, 1);
 	return 0;
 }
 

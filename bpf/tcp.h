@@ -22,7 +22,7 @@
 #define CAUSE_OTHER 5
 #define CAUSES 6
 
-/* The key of all maps. */
+/* The key of all maps but `peers`. */
 struct owner {
 	u64 cgroup;
 	u32 network; /* NETWORK_ANY for what is not told apart: failed connects and `round_trips` */
@@ -36,14 +36,28 @@ struct visit {
 	u32 round;
 };
 
-/* The connections of an owner on one network, on one CPU. */
-struct connections {
+/* The key of `peers`: an owner, and whom its connections are with. */
+struct peer {
+	u64 cgroup;
+	u8 address[16]; /* as IPv6 has it: ::ffff:a.b.c.d */
+	u32 network;    /* as in `struct owner` */
+	u16 port;       /* the peer's, where it is the server; else 0 */
+	u16 padding;
+};
+
+/* What has ever become of connections. */
+struct lifecycle {
 	u64 connects;
 	u64 accepts;
 	u64 closes;
 	u64 resets;
 	u64 retransmits;
 	u64 failed[CAUSES];
+};
+
+/* The connections of an owner on one network, on one CPU. */
+struct connections {
+	struct lifecycle past;  /* by peer it is in `peers` */
 	u32 open[2 * STATES];   /* at direction * STATES + state: what came less what went, wrapping */
 	struct visit visits[2]; /* of even and of odd rounds: one is whole while the other is under way */
 };
@@ -52,4 +66,5 @@ struct connections {
 struct tcp_loss {
 	struct connections connections; /* `owners` was full */
 	u64 unfollowed;                 /* sockets for which there was no memory */
+	u64 strangers;                  /* counted without their peer because `peers` was full */
 };

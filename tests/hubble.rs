@@ -1,5 +1,7 @@
 //! The agent with Cilium switched on, and a server that plays flows.
 
+mod calls;
+
 use std::net::{SocketAddr, TcpListener};
 use std::time::Instant;
 

@@ -5,43 +5,10 @@
 #include "conn.bpf.h"
 #include "histogram.bpf.h"
 #include "maps.bpf.h"
+#include "peer.bpf.h"
 
-/* A full map takes 112 B an entry and 248 B for each CPU. */
-MAP(PERCPU_HASH, owners, struct owner, struct connections, 4096, ON_DEMAND);
 SHARED_HISTOGRAM(connecting, struct owner, 2048);
 SHARED_HISTOGRAM(round_trips, struct owner, 2048);
-/* One cell of 256 B for each CPU. */
-MAP(PERCPU_ARRAY, losses, u32, struct tcp_loss, 1, 0);
-
-static __always_inline struct tcp_loss *loss(void)
-{
-	u32 zero = 0;
-
-	return bpf_map_lookup_elem(&losses, &zero);
-}
-
-static __always_inline struct connections *connections_of(const struct conn *conn, u32 network)
-{
-	static const struct connections empty;
-	struct owner owner = { conn->cgroup, network, 0 };
-	struct connections *all = bpf_map_lookup_elem(&owners, &owner);
-	struct tcp_loss *lost;
-
-	if (all)
-		return all;
-	bpf_map_update_elem(&owners, &owner, &empty, BPF_NOEXIST);
-	all = bpf_map_lookup_elem(&owners, &owner);
-	if (all)
-		return all;
-	lost = loss();
-	return lost ? &lost->connections : NULL;
-}
-
-/* A task that counts may be interrupted by a packet that counts: each addition is one instruction. */
-static __always_inline void bump(u64 *cell, u64 value)
-{
-	__sync_fetch_and_add(cell, value);
-}
 
 /* Counts the socket under a state, and no longer under the one before. */
 static __always_inline void move(struct conn *conn, u32 place)
@@ -69,26 +36,34 @@ static __always_inline void arrive(struct conn *conn, u32 place)
 #endif
 
 /* Counts what the kernel has counted since: it is what RetransSegs has grown by. */
-static __always_inline void add_retransmits(struct conn *conn, const struct tcp_sock *tp, struct connections *all)
+static __always_inline void add_retransmits(struct conn *conn, const struct sock_common *common,
+					    const struct tcp_sock *tp)
 {
 	u32 total = tp->total_retrans, grown = total - conn->retransmits;
+	struct lifecycle *past;
 
 	conn->retransmits = total;
 	/* It falls when a socket is used anew. */
-	if ((s32)grown > 0)
-		bump(&all->retransmits, grown);
+	if ((s32)grown <= 0)
+		return;
+	past = lifecycle_of(conn, common, conn->network);
+	if (past)
+		bump(&past->retransmits, grown);
 }
 
-static __always_inline void establish(struct conn *conn, const struct tcp_sock *tp, struct connections *all)
+static __always_inline void establish(struct conn *conn, const struct sock *sk, const struct tcp_sock *tp)
 {
+	struct lifecycle *past = lifecycle_of(conn, &sk->__sk_common, conn->network);
 	struct owner owner = { conn->cgroup, conn->network, 0 };
 
 	if (conn->flags & CONN_INBOUND) {
-		bump(&all->accepts, 1);
+		if (past)
+			bump(&past->accepts, 1);
 		/* It begins with those of its handshake, which are the listener's. */
 		conn->retransmits = tp->total_retrans;
 	} else {
-		bump(&all->connects, 1);
+		if (past)
+			bump(&past->connects, 1);
 		if (conn->start)
 			shared_histogram_add(connecting, &owner, bpf_ktime_get_ns() - conn->start);
 	}
@@ -97,21 +72,23 @@ static __always_inline void establish(struct conn *conn, const struct tcp_sock *
 	conn->flags |= CONN_ESTABLISHED | CONN_RESETTABLE;
 }
 
-static __always_inline void end(struct conn *conn, const struct sock *sk, const struct tcp_sock *tp,
-				struct connections *all)
+static __always_inline void end(struct conn *conn, const struct sock *sk, const struct tcp_sock *tp)
 {
 	struct owner owner = { conn->cgroup, NETWORK_ANY, 0 };
 	u32 rtt = tp->srtt_us >> 3;
+	struct lifecycle *past;
 
-	add_retransmits(conn, tp, all);
+	add_retransmits(conn, &sk->__sk_common, tp);
 	if (conn->flags & CONN_ESTABLISHED) {
-		bump(&all->closes, 1);
+		past = lifecycle_of(conn, &sk->__sk_common, conn->network);
+		if (past)
+			bump(&past->closes, 1);
 		if (rtt)
 			shared_histogram_add(round_trips, &owner, rtt);
 	} else if (conn->flags & CONN_CONNECTING) {
-		all = connections_of(conn, NETWORK_ANY);
-		if (all)
-			bump(&all->failed[cause_of(sk, tp)], 1);
+		past = lifecycle_of(conn, &sk->__sk_common, NETWORK_ANY);
+		if (past)
+			bump(&past->failed[cause_of(sk, tp)], 1);
 	}
 	conn->flags &= ~(CONN_ESTABLISHED | CONN_CONNECTING);
 }
@@ -123,19 +100,14 @@ static __always_inline void end(struct conn *conn, const struct sock *sk, const 
 static __always_inline void follow(struct conn *conn, const struct sock *sk, const struct tcp_sock *tp, u32 from,
 				   u32 to)
 {
-	struct connections *all;
-
 	if (conn->flags & CONN_FILTERED)
 		return;
 	if (to != TCP_CLOSE)
 		conn->network = network_of(&sk->__sk_common);
-	all = connections_of(conn, conn->network);
-	if (!all)
-		return;
 	if (is_synchronized(to == TCP_CLOSE ? from : to) && !(conn->flags & CONN_ESTABLISHED))
-		establish(conn, tp, all);
+		establish(conn, sk, tp);
 	if (to == TCP_CLOSE)
-		end(conn, sk, tp, all);
+		end(conn, sk, tp);
 	move(conn, to == TCP_CLOSE ? 0 : place_of(conn, to));
 }
 

@@ -89,6 +89,13 @@ fn executables_add_up_to_their_workload() {
         assert!(whole > 0.0, "{name} is absent");
         assert_eq!(apart, whole, "{name}");
     }
+    // The ends of connections have names of executables, too.
+    let from = |scrape: &Scrape, more: &[(&str, &str)]| {
+        scrape.sum("ebpf_connection_bytes_total", &[&[("source_cgroup_path", cgroup.path())], more].concat())
+    };
+    assert!(from(&whole, &[]) > 0.0);
+    let parts = ["tcp", "alpha", "beta"].map(|name| from(&apart, &[("source_process_executable_name", name)]));
+    assert!(parts.iter().all(|bytes| *bytes > 0.0) && parts.iter().sum::<f64>() == from(&whole, &[]), "{parts:?}");
     assert!(whole.0.iter().all(|sample| !sample.labels.contains_key("process_executable_name")));
     assert_eq!(apart.sum("telesonde_bpf_map_overflow_total", &[]), 0.0, "a map was full");
     fine.stop();

@@ -2,6 +2,7 @@
 
 mod causes;
 mod many;
+mod peers;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

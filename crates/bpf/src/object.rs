@@ -155,7 +155,7 @@ pub struct Object {
 }
 
 impl Object {
-    /// Opens a per-CPU hash map for reading.
+    /// Opens a hash map for reading it as a whole: a per-CPU one, or one that all CPUs share.
     ///
     /// # Errors
     /// Fails when there is no such map or when it has another shape.

@@ -55,7 +55,7 @@ impl Named {
     }
 }
 
-/// A per-CPU hash map. Values come with one cell for each possible CPU.
+/// A hash map that is read as a whole. Values come with one cell for each possible CPU, or with one that all share.
 #[derive(Debug)]
 pub struct PerCpuTable<K, V> {
     map: Named,
@@ -69,7 +69,8 @@ pub struct PerCpuTable<K, V> {
 
 impl<K: Plain, V: Plain> PerCpuTable<K, V> {
     pub(crate) fn new(raw: RawMap, name: &str, used: Arc<AtomicU64>) -> Result<Self, Error> {
-        let map = Named::new::<K, V>(raw, name, kind::PERCPU_HASH, "a per-CPU hash map")?;
+        let kind = if raw.info.kind == kind::HASH { kind::HASH } else { kind::PERCPU_HASH };
+        let map = Named::new::<K, V>(raw, name, kind, "a hash map")?;
         // Cells lie 8 bytes apart: only then is a slice of values a slice of what the kernel wrote.
         if !size_of::<V>().is_multiple_of(8) || align_of::<V>() > 8 || align_of::<K>() > 8 {
             let expected = size_of::<V>().next_multiple_of(8);

@@ -200,13 +200,10 @@ fn the_mirrors_of_tcp_fit() {
     for object in ["tcp", "tcp_legacy"] {
         let structs = structs(object);
         mirror!(&structs, "owner", tcp::Owner, cgroup network padding);
-        mirror!(
-            &structs,
-            "connections",
-            tcp::Connections,
-            connects accepts closes resets retransmits failed open visits
-        );
+        mirror!(&structs, "peer", tcp::Peer, cgroup address network port padding);
+        mirror!(&structs, "lifecycle", tcp::Lifecycle, connects accepts closes resets retransmits failed);
+        mirror!(&structs, "connections", tcp::Connections, past open visits);
         mirror!(&structs, "visit", tcp::Visit, rtt count round);
-        mirror!(&structs, "tcp_loss", tcp::TcpLoss, connections unfollowed);
+        mirror!(&structs, "tcp_loss", tcp::TcpLoss, connections unfollowed strangers);
     }
 }

@@ -1,9 +1,9 @@
 //! Counts who talks to whom: bytes and packets by source and destination workload, server port and transport.
 //! Its programs are those of network, at the sockets. What it cannot see stands in its descriptor.
 
+mod by_peer;
 mod config;
 mod ends;
-mod exchanges;
 mod overflow;
 mod pairs;
 mod report;
@@ -170,7 +170,7 @@ impl Table {
         each: impl FnMut(Subject, [Text; 3], Traffic, bool) + Send,
     ) -> Result<Vec<(&'static str, Traffic)>, CollectError> {
         if let Some(exchanges) = self.read().await?.pairs.exchanges() {
-            exchanges.read(each);
+            by_peer::show(exchanges, each);
         }
         let all = self.losses()?;
         let lost = [("transmit", all.sent), ("receive", all.received)];

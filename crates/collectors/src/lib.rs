@@ -6,6 +6,7 @@ mod carried;
 mod cgroup;
 mod connection;
 mod dns;
+mod exchanges;
 mod file_io;
 mod filter;
 mod histogram;

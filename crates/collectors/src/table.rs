@@ -1,11 +1,11 @@
-//! Per-CPU tables whose entries belong to workloads: summed over CPUs, recorded, and freed once their cgroup is gone.
+//! Tables whose entries belong to workloads: summed over CPUs, recorded, and freed once their cgroup is gone.
 
 use std::hash::Hash;
 use std::sync::Arc;
 
 use bpf::abi::executable::EXECUTABLE;
 use bpf::{Object, PerCpuTable, Plain};
-use model::{Census, Metric, Subject, Text, Value};
+use model::{Census, Metric, Party, Subject, Text, Value};
 use runtime::{Distribution, MakeError, Platform, Scrape};
 
 use crate::retire::Retirement;
@@ -27,6 +27,15 @@ pub fn subject(owner: u64) -> Subject {
         0 => Subject::Kernel,
         executable if executable & EXECUTABLE != 0 => Subject::Executable(executable),
         cgroup => Subject::Cgroup(cgroup),
+    }
+}
+
+/// Says the same of an end of traffic.
+pub fn party(owner: u64) -> Party {
+    match owner {
+        0 => Party::Kernel,
+        executable if executable & EXECUTABLE != 0 => Party::Executable(executable),
+        cgroup => Party::Cgroup(cgroup),
     }
 }
 

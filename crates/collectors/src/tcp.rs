@@ -3,6 +3,7 @@
 //! descriptor.
 
 mod config;
+mod peers;
 mod walks;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bpf::abi::histogram::HistShape;
-use bpf::abi::tcp::{CAUSES, Connections, INBOUND, NETWORK_IPV6, OUTBOUND, Owner, STATES, TcpLoss};
+use bpf::abi::tcp::{CAUSES, Connections, INBOUND, Lifecycle, NETWORK_IPV6, OUTBOUND, Owner, Peer, STATES, TcpLoss};
 use bpf::{Loader, Object, PerCpuCells, cost};
 use model::metric::{MICROSECOND_BOUNDS, NANOSECOND_BOUNDS};
 use model::{Metric, Subject};
@@ -21,6 +22,7 @@ use crate::filter;
 use crate::histogram::Histograms;
 use crate::table::{Cell, Entries, Entry, Key, sum};
 use config::Config;
+use peers::Peers;
 use walks::Walks;
 
 static CONNECTIONS: Metric = Metric::gauge(
@@ -100,6 +102,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "Before Linux 5.12 sockets that are older than the agent and round trips of open connections are absent, and two cgroups that listen on one port of a namespace (SO_REUSEPORT) are taken for the later one.",
         "A connection that is older than the agent belongs to the first task that has it open; without one, to the workload kernel. It counts as inbound where its listener's backlog was not 0.",
         "A change of state that interrupts another one's program on its CPU is skipped by the kernel; telesonde_bpf_misses says how many.",
+        "A peer is known by its address alone: workloads of this node that share an address are not told apart as peers.",
         "Overflows of accept queues have no hook of their own: the collector network counts them, as it sees the segments.",
     ],
     metrics: &[
@@ -168,6 +171,9 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
         ("connecting", histogram(config.connecting())),
         ("round_trips", histogram(config.round_trips())),
     ];
+    if config.peers {
+        maps.push(("peers", cost::hash(config.max_peers, size_of::<Peer>(), size_of::<Lifecycle>())));
+    }
     if bpf::probe::is_legacy_version() {
         maps.extend([
             ("conns", cost::hash(LEGACY_CONNS, 8, CONN)),
@@ -184,6 +190,8 @@ struct Tcp {
     /// What keeps the programs attached.
     object: Arc<Mutex<Object>>,
     owners: Entries<Owner, Connections>,
+    /// Where peers are told apart.
+    peers: Option<Peers>,
     connecting: Histograms<Owner>,
     round_trips: Histograms<Owner>,
     losses: PerCpuCells<TcpLoss>,
@@ -205,6 +213,8 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let legacy = platform.facts.is_legacy();
     let loader = Loader::new(if legacy { "tcp_legacy" } else { "tcp" })
         .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
+        .constant("by_peer", &u32::from(config.peers))
+        .max_entries("peers", if config.peers { platform.scaled(config.max_peers).max(1) } else { 1 })
         .max_entries("owners", platform.scaled(config.max_workloads))
         .histogram("connecting", config.connecting())
         .max_entries("connecting", platform.scaled(config.max_latencies))
@@ -228,6 +238,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let rounds = object.cells("rounds").map_err(crate::refused)?;
     let mut collector = Tcp {
         owners: Entries::open(&object, "owners", platform)?,
+        peers: if config.peers { Some(Peers::open(&object, platform)?) } else { None },
         connecting: Histograms::open(&object, "connecting", config.connecting(), platform)?,
         round_trips: Histograms::open(&object, "round_trips", config.round_trips(), platform)?,
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
@@ -264,13 +275,20 @@ impl Tcp {
             }
         };
         self.owners.read(scrape, |owner, all, entry| {
-            record(entry, network(owner), all);
+            record_past(entry, network(owner.network), &all.past);
+            record_open(entry, network(owner.network), all);
             meet(owner.subject(), all);
         })?;
-        self.connecting.record(scrape, &CONNECT_LATENCY, |owner| [network(owner).into()])?;
+        self.connecting.record(scrape, &CONNECT_LATENCY, |owner| [network(owner.network).into()])?;
         self.round_trips.record(scrape, &SRTT, |_| [])?;
         let lost = sum(&self.losses.get(0)?);
         record_losses(scrape, &lost);
+        if let Some(peers) = &mut self.peers {
+            peers.read(|subject, of, past, last| {
+                record_past(&mut Entry::new(scrape, subject, last), network(of), past);
+            })?;
+            scrape.record(&MAP_OVERFLOW, Subject::Node, ["peers".into()], lost.strangers);
+        }
         meet(Subject::Overflow, &lost.connections);
         for (subject, (sum, count)) in means {
             scrape.record_mean(&RTT, subject, [], sum, count);
@@ -279,8 +297,8 @@ impl Tcp {
     }
 }
 
-/// Records the connections of an owner: what is there now, and what has ever happened.
-fn record(entry: &mut Entry<'_>, network: &'static str, all: &Connections) {
+/// Records what has ever become of connections.
+fn record_past(entry: &mut Entry<'_>, network: &'static str, all: &Lifecycle) {
     let counters = [
         (&CONNECTS, all.connects),
         (&ACCEPTS, all.accepts),
@@ -294,6 +312,10 @@ fn record(entry: &mut Entry<'_>, network: &'static str, all: &Connections) {
     for (name, &count) in CAUSE_NAMES.into_iter().zip(&all.failed).filter(|(_, count)| **count > 0) {
         entry.count(&CONNECT_ERRORS, [name.into()], count);
     }
+}
+
+/// Records the sockets of an owner that are there now.
+fn record_open(entry: &mut Entry<'_>, network: &'static str, all: &Connections) {
     for (direction, name) in [(OUTBOUND, "outbound"), (INBOUND, "inbound")] {
         let open = &all.open[direction * STATES..(direction + 1) * STATES];
         // A count below 0 is of an entry that was freed too early.
@@ -305,14 +327,16 @@ fn record(entry: &mut Entry<'_>, network: &'static str, all: &Connections) {
 
 /// Exports what the kernel could not put where it belongs.
 fn record_losses(scrape: &mut Scrape, lost: &TcpLoss) {
-    record(&mut Entry::new(scrape, Subject::Overflow, false), "", &lost.connections);
-    scrape.record(&MAP_OVERFLOW, Subject::Node, ["owners".into()], lost.connections.events());
+    let mut entry = Entry::new(scrape, Subject::Overflow, false);
+    record_past(&mut entry, "", &lost.connections.past);
+    record_open(&mut entry, "", &lost.connections);
+    scrape.record(&MAP_OVERFLOW, Subject::Node, ["owners".into()], lost.connections.past.events());
     let values = [DESCRIPTOR.name.into(), "unfollowed".into()];
     scrape.record(&EVENTS_LOST, Subject::Node, values, lost.unfollowed);
 }
 
-fn network(owner: &Owner) -> &'static str {
-    if owner.network == NETWORK_IPV6 { "ipv6" } else { "ipv4" }
+fn network(network: u32) -> &'static str {
+    if network == NETWORK_IPV6 { "ipv6" } else { "ipv4" }
 }
 
 impl Key for Owner {
@@ -327,7 +351,7 @@ impl Cell for Connections {
     }
 
     fn reading(&self) -> u64 {
-        self.events()
+        self.past.events()
     }
 
     fn is_settled(&self) -> bool {
@@ -335,10 +359,21 @@ impl Cell for Connections {
     }
 }
 
+impl Cell for Lifecycle {
+    fn add(&mut self, other: &Self) {
+        Lifecycle::add(self, other);
+    }
+
+    fn reading(&self) -> u64 {
+        self.events()
+    }
+}
+
 impl Cell for TcpLoss {
     fn add(&mut self, other: &Self) {
         self.connections.add(&other.connections);
         self.unfollowed += other.unfollowed;
+        self.strangers += other.strangers;
     }
 
     fn reading(&self) -> u64 {

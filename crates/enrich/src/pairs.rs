@@ -21,6 +21,7 @@ impl Pairs {
     fn party(&self, party: Party) -> Answer {
         match party {
             Party::Cgroup(id) => self.workloads.resolve(Subject::Cgroup(id)),
+            Party::Executable(id) => self.workloads.resolve(Subject::Executable(id)),
             Party::Kernel => self.workloads.resolve(Subject::Kernel),
             Party::Peer(number) => Answer::Known(self.peers.attributes(number)),
         }

@@ -41,6 +41,8 @@ pub enum Subject {
 pub enum Party {
     /// A cgroup of this node, as [`Subject::Cgroup`].
     Cgroup(u64),
+    /// An executable within a cgroup, as [`Subject::Executable`].
+    Executable(u64),
     /// The kernel of this node.
     Kernel,
     /// Who has an address: a number that [`Peers::find`] gave.

@@ -284,7 +284,7 @@ fn traffic_by_peer_has_the_same_totals() {
     let mut all = Vec::new();
     for peers in ["false", "true"] {
         let network = format!("network: {{enabled: require, peers: {peers}}}");
-        let collectors = ["connection: {enabled: require, max_connections: 16}", &network];
+        let collectors = ["connection: {enabled: require}", &network];
         let agent = Agent::start(Wish { collectors: &collectors, ..Wish::default() });
         let (sender, receiver) = (Cgroup::new(&format!("peers-{peers}")), Cgroup::new(&format!("peer-{peers}")));
         let mut totals = Vec::new();

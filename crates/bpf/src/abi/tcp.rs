@@ -20,7 +20,7 @@ pub const NETWORK_IPV6: u32 = 2;
 /// The reasons of failed connects: places of `connections.failed`.
 pub const CAUSES: usize = 6;
 
-/// The key of all maps.
+/// The key of all maps but `peers`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Owner {
@@ -44,10 +44,26 @@ pub struct Visit {
     pub round: u32,
 }
 
-/// The connections of an owner on one network, on one CPU.
+/// The key of `peers`: an owner, and whom its connections are with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Peer {
+    /// The cgroup's id in the primary hierarchy, or 0.
+    pub cgroup: u64,
+    /// The peer's address, as IPv6 has it.
+    pub address: [u8; 16],
+    /// As in [`Owner`].
+    pub network: u32,
+    /// The peer's, where it is the server; else 0.
+    pub port: u16,
+    /// Nothing.
+    pub padding: u16,
+}
+
+/// What has ever become of connections.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-pub struct Connections {
+pub struct Lifecycle {
     /// Outbound connections that were established.
     pub connects: u64,
     /// Inbound connections that were established.
@@ -60,20 +76,16 @@ pub struct Connections {
     pub retransmits: u64,
     /// Connects that failed, by cause.
     pub failed: [u64; CAUSES],
-    /// Sockets at direction * [`STATES`] + state: what came less what went, wrapping.
-    pub open: [u32; 2 * STATES],
-    /// What the last two walks have found: at 0 the one with the even number.
-    pub visits: [Visit; 2],
 }
 
-impl Connections {
-    /// Gives the number of things that were counted, sockets that are there now aside.
+impl Lifecycle {
+    /// Gives the number of things that were counted.
     pub fn events(&self) -> u64 {
         let ends = self.closes + self.resets + self.failed.iter().sum::<u64>();
         self.connects + self.accepts + ends + self.retransmits
     }
 
-    /// Adds another CPU's share; of the round trips those of the later walks stay.
+    /// Adds another share.
     pub fn add(&mut self, other: &Self) {
         self.connects += other.connects;
         self.accepts += other.accepts;
@@ -83,6 +95,38 @@ impl Connections {
         for (mine, theirs) in self.failed.iter_mut().zip(&other.failed) {
             *mine += theirs;
         }
+    }
+
+    /// Gives what has been counted since another reading.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            connects: self.connects.saturating_sub(before.connects),
+            accepts: self.accepts.saturating_sub(before.accepts),
+            closes: self.closes.saturating_sub(before.closes),
+            resets: self.resets.saturating_sub(before.resets),
+            retransmits: self.retransmits.saturating_sub(before.retransmits),
+            failed: std::array::from_fn(|cause| self.failed[cause].saturating_sub(before.failed[cause])),
+        }
+    }
+}
+
+/// The connections of an owner on one network, on one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Connections {
+    /// What has become of them; by peer it is in `peers`.
+    pub past: Lifecycle,
+    /// Sockets at direction * [`STATES`] + state: what came less what went, wrapping.
+    pub open: [u32; 2 * STATES],
+    /// What the last two walks have found: at 0 the one with the even number.
+    pub visits: [Visit; 2],
+}
+
+impl Connections {
+    /// Adds another CPU's share; of the round trips those of the later walks stay.
+    pub fn add(&mut self, other: &Self) {
+        self.past.add(&other.past);
         for (mine, theirs) in self.open.iter_mut().zip(&other.open) {
             *mine = mine.wrapping_add(*theirs);
         }
@@ -106,6 +150,8 @@ pub struct TcpLoss {
     pub connections: Connections,
     /// Sockets for which there was no memory.
     pub unfollowed: u64,
+    /// Counted without their peer because `peers` was full.
+    pub strangers: u64,
 }
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use bpf::abi::network::{DIRECTION_TRANSMIT, Traffic};
 use model::{Metric, Party, Peers, Subject, Text, Value};
 use runtime::Scrape;
 
+use super::by_peer::{self, Exchanges, family};
 use super::config::{Config, Directions};
 use super::ends::{Ends, far};
-use super::exchanges::{self, Exchanges, family};
 use super::{ACTIVE, BYTES, PACKETS};
 use crate::carried::{Bytes, Carried};
+use crate::table::party;
 
 /// After so many rounds without a connection a pair is forgotten; its series stay.
 const ROUNDS: u32 = 2;
@@ -177,7 +178,7 @@ impl Pairs {
             add(&mut pair.sent, traffic);
         }
         if let Some(exchanges) = &mut self.exchanges {
-            exchanges.add(place.exchange, true, traffic);
+            exchanges.add(place.exchange, |amounts| add(&mut amounts.sent, traffic));
         }
     }
 
@@ -187,7 +188,7 @@ impl Pairs {
             add(&mut pair.received, traffic);
         }
         if let Some(exchanges) = &mut self.exchanges {
-            exchanges.add(place.exchange, false, traffic);
+            exchanges.add(place.exchange, |amounts| add(&mut amounts.received, traffic));
         }
     }
 
@@ -230,6 +231,7 @@ impl Pairs {
         for ((local, transport), count) in active {
             let subject = match local {
                 Party::Cgroup(id) => Subject::Cgroup(id),
+                Party::Executable(id) => Subject::Executable(id),
                 Party::Kernel | Party::Peer(_) => Subject::Kernel,
             };
             scrape.record(&ACTIVE, subject, [transport.into()], count);
@@ -244,7 +246,7 @@ impl Pairs {
         let Key { local, remote, .. } = key;
         let address = Ipv6Addr::from(tuple.remote).to_canonical();
         let transport = tuple.transport;
-        let key_of = || exchanges::Key { local, remote, transport, family: family(address, transport) };
+        let key_of = || by_peer::Key { local, remote, transport, family: family(address, transport) };
         let exchange = self.exchanges.as_mut().map_or(0, |exchanges| exchanges.find(key_of()));
         Place { pair: self.find(key), exchange }
     }
@@ -252,8 +254,7 @@ impl Pairs {
     fn key(&mut self, tuple: &Tuple, role: u8, remote: [u8; 16], other: Option<u64>) -> Key {
         let address = Ipv6Addr::from(remote).to_canonical();
         let remote = match other {
-            Some(0) => Party::Kernel,
-            Some(cgroup) => Party::Cgroup(cgroup),
+            Some(owner) => party(owner),
             None => Party::Peer(self.peers.find(address)),
         };
         let port = match role {
@@ -262,7 +263,7 @@ impl Pairs {
             _ => 0,
         };
         Key {
-            local: if tuple.cgroup == 0 { Party::Kernel } else { Party::Cgroup(tuple.cgroup) },
+            local: party(tuple.cgroup),
             remote,
             transport: transport(tuple.transport),
             port: if port < 1024 || self.ports.contains(&port) { port } else { OTHER },
@@ -348,7 +349,7 @@ impl Pair {
     }
 }
 
-pub(super) fn add(to: &mut Traffic, more: Traffic) {
+fn add(to: &mut Traffic, more: Traffic) {
     to.bytes += more.bytes;
     to.packets += more.packets;
 }

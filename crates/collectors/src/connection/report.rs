@@ -12,6 +12,7 @@ use runtime::{Entrance, Ledger, Platform, Scrape};
 
 use super::config::Config;
 use super::ends::far;
+use crate::table::subject;
 
 const TCP: u8 = 6;
 /// A connection that was established had a handshake.
@@ -85,7 +86,7 @@ fn event(connection: &Connection, offset: i64) -> Option<Event> {
     };
     Some(Event {
         time: closed.saturating_add_signed(offset),
-        subject: if tuple.cgroup == 0 { Subject::Kernel } else { Subject::Cgroup(tuple.cgroup) },
+        subject: subject(tuple.cgroup),
         pid: 0,
         command: [0; 16],
         detail: Detail::Connection {

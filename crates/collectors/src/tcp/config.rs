@@ -19,6 +19,13 @@ pub(super) struct Config {
     pub rtt_interval: Period<0, 3_600_000>,
     /// How finely connect latencies and round trips are told apart, 0 to 3: into 2^scale parts of each doubling.
     pub latency_scale: Scale,
+    /// Tell what becomes of connections (all counters: connects, accepts, ends, resets, retransmissions and failures) apart
+    /// by whom they are with: the peer's attributes as `peer.` ones, such as `peer.k8s.pod.name`. It multiplies the series.
+    pub peers: bool,
+    /// Entries of the map of peers: one for each workload, address and, where the peer is the server, port. Silent ones are
+    /// freed when it fills up; what does not fit counts for its workload without a peer.
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub max_peers: u32,
     /// Entries of the map of connections: two for each workload, IPv4 and IPv6. What does not fit goes to the overflow
     /// series.
     #[schemars(range(min = 1, max = 1_048_576))]
@@ -33,6 +40,8 @@ impl Default for Config {
         Self {
             rtt_interval: Period(Duration::from_secs(5)),
             latency_scale: Scale(2),
+            peers: false,
+            max_peers: 4_096,
             max_workloads: 1_024,
             max_latencies: 1_024,
         }

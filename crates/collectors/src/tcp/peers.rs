@@ -1,0 +1,127 @@
+//! What becomes of connections, by workload and peer. The kernel knows peers by their addresses; an address in its table
+//! that has been silent goes when room is short or its workload is gone, and what it had stays in the sum of its peer.
+
+use std::collections::HashMap;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bpf::abi::tcp::{Lifecycle, Peer};
+use bpf::{Error, Object, PerCpuTable};
+use model::{Census, Party, Subject};
+use runtime::{MakeError, Platform};
+
+use crate::exchanges::Exchanges;
+use crate::table::party;
+
+/// How long an entry must have been silent to be freed.
+const SILENT: Duration = Duration::from_secs(10);
+
+/// What connections are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    local: Party,
+    remote: Party,
+    network: u32,
+}
+
+/// An entry of the kernel's table, as it was at the last look.
+struct Known {
+    past: Lifecycle,
+    /// When it was first seen so.
+    since: Instant,
+    /// Its exchange.
+    at: u32,
+}
+
+/// All peers.
+pub(super) struct Peers {
+    table: PerCpuTable<Peer, Lifecycle>,
+    known: HashMap<Peer, Known>,
+    exchanges: Exchanges<Key, Lifecycle>,
+    names: Arc<dyn model::Peers>,
+    generation: u64,
+    census: Arc<dyn Census>,
+}
+
+impl Peers {
+    /// Opens the table of an object.
+    ///
+    /// # Errors
+    /// Fails when there is no such map or when it has another shape.
+    pub fn open(object: &Object, platform: &Platform) -> Result<Self, MakeError> {
+        Ok(Self {
+            table: object.table("peers").map_err(crate::refused)?,
+            known: HashMap::new(),
+            exchanges: Exchanges::default(),
+            names: Arc::clone(&platform.peers),
+            generation: platform.peers.generation(),
+            census: Arc::clone(&platform.census),
+        })
+    }
+
+    /// Shows the sums of all workloads and peers: the subject, the network, and whether it is their last time.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to read its table.
+    pub fn read(&mut self, mut show: impl FnMut(Subject, u32, &Lifecycle, bool)) -> Result<(), Error> {
+        let now = Instant::now();
+        let Self { table, known, exchanges, names, .. } = self;
+        table.for_each(|peer, cells| {
+            let past = crate::table::sum(cells);
+            let entry = known.entry(*peer).or_insert_with(|| {
+                let at = exchanges.find(key(peer, &**names));
+                exchanges.hold(at, true);
+                Known { past: Lifecycle::default(), since: now, at }
+            });
+            grow(entry, past, exchanges, now);
+        })?;
+        self.rename();
+        self.free(now)?;
+        self.exchanges.finish(|&Key { local, remote, network }, past, last| {
+            show(Subject::Facing { local, peer: remote }, network, past, last);
+        });
+        Ok(())
+    }
+
+    /// Lets addresses that have another owner now count for that one from now on.
+    fn rename(&mut self) {
+        let generation = self.names.generation();
+        if std::mem::replace(&mut self.generation, generation) == generation {
+            return;
+        }
+        for (peer, known) in &mut self.known {
+            let at = self.exchanges.find(key(peer, &*self.names));
+            self.exchanges.hold(at, true);
+            self.exchanges.hold(known.at, false);
+            known.at = at;
+        }
+    }
+
+    /// Frees the entries of workloads that are gone, and when room is short those of all that are silent.
+    fn free(&mut self, now: Instant) -> Result<(), Error> {
+        let crowded = self.known.len() as u64 > u64::from(self.table.capacity()) / 4 * 3;
+        let is_gone = |peer: &Peer| peer.cgroup != 0 && self.census.removed_for(peer.cgroup).is_some();
+        let silent = self.known.iter().filter(|(_, known)| now.duration_since(known.since) >= SILENT);
+        let freed: Vec<Peer> = silent.map(|(peer, _)| *peer).filter(|peer| crowded || is_gone(peer)).collect();
+        for peer in freed {
+            let (Some(cells), Some(mut known)) = (self.table.take(&peer)?, self.known.remove(&peer)) else { continue };
+            grow(&mut known, crate::table::sum(&cells), &mut self.exchanges, now);
+            self.exchanges.hold(known.at, false);
+        }
+        Ok(())
+    }
+}
+
+/// Takes over what an entry has now.
+fn grow(known: &mut Known, past: Lifecycle, exchanges: &mut Exchanges<Key, Lifecycle>, now: Instant) {
+    if past != known.past {
+        exchanges.add(known.at, |sum| sum.add(&past.since(&known.past)));
+        (known.past, known.since) = (past, now);
+    }
+}
+
+fn key(peer: &Peer, names: &dyn model::Peers) -> Key {
+    let remote = Party::Peer(names.find(Ipv6Addr::from(peer.address).to_canonical()));
+    Key { local: party(peer.cgroup), remote, network: peer.network }
+}
