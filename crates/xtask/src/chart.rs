@@ -1,5 +1,7 @@
 //! `cargo xtask chart`: the Helm chart with every value set of `tests/chart`, as Helm itself renders it.
 
+mod rules;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -51,6 +53,7 @@ pub fn run(write: bool) -> Result<ExitCode> {
     for (name, values) in chart.sets("values")? {
         check("values", &name, chart.accepts(&name, &values));
     }
+    check("rules", "examples/prometheus/rules", rules::check(&chart.root));
     check("example", "examples/kubernetes", chart.manifests());
     check("example", "kustomize", chart.kustomizes());
     for (file, key, indent) in OPERATED {
@@ -66,15 +69,8 @@ pub fn run(write: bool) -> Result<ExitCode> {
 impl Chart {
     /// Gives the value sets of a folder of `tests/chart`, by name.
     fn sets(&self, folder: &str) -> Result<Vec<(String, PathBuf)>> {
-        let dir = self.root.join("tests/chart").join(folder);
-        let mut sets = Vec::new();
-        for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))? {
-            let path = entry?.path();
-            let name = path.file_stem().context("a file without a name")?.to_string_lossy().into_owned();
-            sets.push((name, path));
-        }
-        sets.sort();
-        Ok(sets)
+        let named = |path: PathBuf| (path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path);
+        Ok(files(&self.root.join("tests/chart").join(folder), "yaml")?.into_iter().map(named).collect())
     }
 
     fn helm(&self, arguments: &[&str], values: &Path) -> Result<Rendered> {
@@ -172,6 +168,15 @@ impl Chart {
             Err(why) => bail!("helm says\n{why}"),
         }
     }
+}
+
+/// Gives the files of a folder with an ending, sorted.
+pub fn files(dir: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == ending));
+    files.sort();
+    Ok(files)
 }
 
 /// Gives the lines below a key of a manifest, without what they are indented by.

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::chart::files;
 use crate::{process, setup};
 
 /// The generated files, relative to the root of the workspace and to the agent's output directory.
@@ -17,6 +18,9 @@ const FILES: [&str; 6] = [
     "docs/metrics.md",
     "docs/otel-variables.md",
 ];
+
+/// What the chart carries a copy of, since Helm takes nothing from outside of a chart: the folder, the ending, the copies' folder.
+const COPIES: [(&str, &str, &str); 1] = [("examples/prometheus/rules", "yaml", "charts/telesonde/rules")];
 
 /// The part of the chart's schema that is not the agent's, and what stands in it for the agent's.
 const SCHEMA: &str = "charts/values.schema.json";
@@ -35,25 +39,34 @@ pub fn run(check: bool) -> Result<()> {
     let agent = process::target().join("debug/telesonde");
     process::must(Command::new(&agent).args(["gen", "--out"]).arg(&fresh))?;
     values_schema(&agent, &fresh.join("charts/telesonde/values.schema.json"))?;
-    let mut stale = Vec::new();
+    let (mut stale, mut news) = (Vec::new(), Vec::new());
     for file in FILES {
         let new = fs::read_to_string(fresh.join(file)).with_context(|| format!("the agent did not generate {file}"))?;
+        news.push((file.to_owned(), new));
+    }
+    for (folder, ending, copies) in COPIES {
+        for path in files(&process::root().join(folder), ending)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            news.push((format!("{copies}/{name}"), fs::read_to_string(&path)?));
+        }
+    }
+    for (file, new) in &news {
         let committed = process::root().join(file);
         let old = fs::read_to_string(&committed).unwrap_or_default();
-        if old == new {
+        if old == *new {
             continue;
         }
         if check {
-            stale.push(format!("{file}: {}", difference(&old, &new)));
+            stale.push(format!("{file}: {}", difference(&old, new)));
         } else {
-            write(&committed, &new)?;
+            write(&committed, new)?;
             eprintln!("wrote {file}");
         }
     }
     if !stale.is_empty() {
         bail!("generated files are out of date, run `cargo xtask gen` and commit:\n  {}", stale.join("\n  "));
     }
-    eprintln!("{} generated files are up to date", FILES.len());
+    eprintln!("{} generated files are up to date", news.len());
     Ok(())
 }
 

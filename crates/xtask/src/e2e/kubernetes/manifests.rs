@@ -1,13 +1,13 @@
 //! What the chart renders, judged by the API server itself.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use super::Stage;
 use super::checks::SOON;
 use super::seen::within;
+use crate::chart::files;
 use crate::process;
 use crate::tools::{self, Tool};
 
@@ -23,7 +23,7 @@ pub fn rendered(stage: &Stage) -> Result<String> {
     let agent = "/apis/apps/v1/namespaces/telesonde/daemonsets/telesonde?propagationPolicy=Background";
     stage.api.must("DELETE", agent, super::api::JSON, "")?;
     let (mut sets, mut objects) = (0, 0);
-    for file in files(&process::root().join("tests/chart/golden"))? {
+    for file in files(&process::root().join("tests/chart/golden"), "yaml")? {
         let text = fs::read_to_string(&file)?;
         // A definition takes a moment until the server knows the objects.
         objects += within(SOON, || stage.api.judge(&text)).with_context(|| file.display().to_string())?;
@@ -36,11 +36,4 @@ pub fn rendered(stage: &Stage) -> Result<String> {
         bail!("there are only {sets} value sets");
     }
     Ok(format!("{objects} objects of {sets} value sets and of an example for Argo CD"))
-}
-
-fn files(dir: &Path) -> Result<Vec<std::path::PathBuf>> {
-    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
-    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    files.sort();
-    Ok(files)
 }
