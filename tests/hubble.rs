@@ -12,6 +12,7 @@ use crate::harness::agent::{Agent, Wish};
 use crate::harness::apiserver::{ApiServer, NODE};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::netns::Pair;
+use crate::harness::otlp::Receiver;
 use crate::harness::scrape::Scrape;
 use crate::harness::traffic::Traffic;
 use crate::harness::{directory, eventually, live};
@@ -59,7 +60,7 @@ const FLOWS: &str = "hubble_flows_total";
 const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
 /// Starts an agent that reads the relay where it is elected.
-fn candidate(server: &ApiServer, relay: SocketAddr) -> Agent {
+fn candidate(server: &ApiServer, relay: SocketAddr, otlp: Option<SocketAddr>) -> Agent {
     let kubeconfig = server.kubeconfig(&directory("kubeconfig"));
     let enrich = format!("kubernetes: {{kubeconfig: \"{}\"}}", kubeconfig.display());
     let cilium = format!("cilium: {{enabled: true, mode: relay, hubble_address: \"{relay}\"}}");
@@ -68,7 +69,7 @@ fn candidate(server: &ApiServer, relay: SocketAddr) -> Agent {
     let others: Vec<String> = others.map(|name| format!("{name}: {{enabled: false}}")).collect();
     let others: Vec<&str> = others.iter().map(String::as_str).collect();
     let (ebpf, collectors) = (&[&*cilium], &*others);
-    Agent::start(Wish { enrich: &enrich, node: NODE, ebpf, collectors, ..Wish::default() })
+    Agent::start(Wish { enrich: &enrich, node: NODE, ebpf, collectors, otlp, ..Wish::default() })
 }
 
 /// Gives the place of the one that leads; nothing while none does, or the others do not know that they do not.
@@ -105,8 +106,8 @@ fn a_fleet_counts_what_the_relay_says_once() {
         let _inside = runtime.enter();
         Player::tcp(listener, Setup::default(), Box::new(script))
     };
-    let server = ApiServer::start();
-    let mut agents: Vec<Agent> = (0..3).map(|_| candidate(&server, relay)).collect();
+    let (server, receiver) = (ApiServer::start(), Receiver::start());
+    let mut agents: Vec<Agent> = (0..3).map(|_| candidate(&server, relay, Some(receiver.address()))).collect();
     let scrapes = |agents: &[Agent]| agents.iter().map(Agent::scrape).collect::<Vec<_>>();
 
     let first = eventually("one leads", || leader(&agents));
@@ -122,22 +123,35 @@ fn a_fleet_counts_what_the_relay_says_once() {
         });
     }
 
+    // What the leader has noted for the next one; then it dies, and more flows are seen than anybody reads.
+    eventually("it is noted", || (server.note("telesonde-hubble").as_deref() == Some("60/")).then_some(()));
     let killed = agents.remove(first);
     killed.signal("KILL");
     let begun = Instant::now();
     drop(killed);
+    player.see(25);
     let second = eventually("another leads", || leader(&agents));
     println!("another leads after {:?}", begun.elapsed());
     eventually("what the second leader reads", || (by_node(&scrapes(&agents)) == [100.0, 200.0, 300.0]).then_some(()));
     let gap = agents[second].scrape().value("telesonde_hubble_unread_seconds_total", &[]);
     assert!(gap > Some(1.0), "nobody read for {gap:?} s");
+    let missed = |agent: &Agent| agent.scrape().value("telesonde_hubble_flows_missed_total", &[]);
+    assert_eq!(missed(&agents[second]), Some(25.0), "what was served is what was counted and what was missed");
     assert_eq!(player.requests().len(), 2, "each flow went to one agent");
 
     // Who ends in peace leaves its place at once.
     agents.remove(second).stop();
     eventually("the last one leads", || leader(&agents));
     eventually("what the last one reads", || (by_node(&scrapes(&agents)) == [500.0, 1000.0, 1500.0]).then_some(()));
-    assert_eq!(player.requests().len(), 3);
+    assert_eq!((player.requests().len(), missed(&agents[0])), (3, Some(0.0)));
+    // No node but the flows' own: the receiver of OTLP knows the agent's by the resource of its other metrics.
+    let resource = || receiver.resource_of(FLOWS).filter(|_| receiver.resource_of("telesonde_hubble_leader").is_some());
+    let resource = eventually("OTLP", resource);
+    let of_node = |key: &&String| key.starts_with("host.") || key.starts_with("k8s.node.");
+    assert!(resource.keys().all(|key| !of_node(&key)) && resource.contains_key("service.name"), "{resource:?}");
+    let own = receiver.resource_of("telesonde_hubble_leader").unwrap();
+    assert!(own.keys().any(|key| of_node(&key)), "{own:?}");
+    assert!(receiver.number(FLOWS, &[("k8s.node.name", "node-b")]) > Some(0.0));
 }
 
 /// Who has an address that neither this node nor the Kubernetes API knows: whom a flow of Hubble says; without Hubble the

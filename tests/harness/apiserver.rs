@@ -185,6 +185,11 @@ impl ApiServer {
             .insert(path.to_owned(), json!({"kind": "PartialObjectMetadata", "metadata": metadata}));
     }
 
+    /// Gives what the holder of a Lease has noted in it.
+    pub fn note(&self, lease: &str) -> Option<String> {
+        self.shared.state().leases.note(lease)
+    }
+
     /// Gives who holds a Lease.
     pub fn holder(&self, lease: &str) -> Option<String> {
         self.shared.state().leases.holder(lease)

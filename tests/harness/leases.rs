@@ -67,6 +67,11 @@ impl Leases {
         }
     }
 
+    /// Gives what its holder has noted.
+    pub fn note(&self, name: &str) -> Option<String> {
+        Some(self.0.get(name)?["metadata"]["annotations"]["telesonde.io/note"].as_str()?.to_owned())
+    }
+
     /// Gives who holds one.
     pub fn holder(&self, name: &str) -> Option<String> {
         let holder = self.0.get(name)?["spec"]["holderIdentity"].as_str()?;

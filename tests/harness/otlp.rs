@@ -37,6 +37,7 @@ struct Shared {
     series: Mutex<BTreeMap<Key, Point>>,
     events: Mutex<Vec<Event>>,
     resource: Mutex<BTreeMap<String, String>>,
+    resources: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
     faults: Mutex<Vec<String>>,
     refusing: AtomicBool,
     refused: AtomicU64,
@@ -83,6 +84,11 @@ impl Receiver {
     /// Gives the attributes of the resource that came last.
     pub fn resource(&self) -> BTreeMap<String, String> {
         self.shared.resource.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives the attributes of the resource under which a metric came last.
+    pub fn resource_of(&self, metric: &str) -> Option<BTreeMap<String, String>> {
+        self.shared.resources.lock().unwrap_or_else(PoisonError::into_inner).get(metric).cloned()
     }
 
     /// Gives the series that a request had twice, and the cumulative counters that fell.
@@ -177,7 +183,11 @@ fn keep(request: ExportMetricsServiceRequest, shared: &Shared) {
     let mut faults = shared.faults.lock().unwrap_or_else(PoisonError::into_inner);
     let mut seen = BTreeSet::new();
     let scopes = request.resource_metrics.into_iter().flat_map(|resource| {
-        let attributes = resource.resource.into_iter().flat_map(|resource| resource.attributes).map(pair).collect();
+        let attributes: BTreeMap<_, _> =
+            resource.resource.into_iter().flat_map(|resource| resource.attributes).map(pair).collect();
+        let metrics = resource.scope_metrics.iter().flat_map(|scope| &scope.metrics);
+        let mut resources = shared.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        resources.extend(metrics.map(|metric| (metric.name.clone(), attributes.clone())));
         *shared.resource.lock().unwrap_or_else(PoisonError::into_inner) = attributes;
         resource.scope_metrics
     });

@@ -56,7 +56,10 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
          One whose beginning or end was not reported has no duration.",
         "With flow_sample_rate above 1 only connections that reach pods are counted, and durations of connections are absent.",
         "What happens while the server cannot be reached, or between two elections, is not counted: \
-         telesonde_hubble_unread_seconds tells for how long.",
+         telesonde_hubble_unread_seconds tells for how long, \
+         and telesonde_hubble_flows_missed how many flows the server saw meanwhile, where no filters are asked for, the relay \
+         has as many nodes as before and none began anew; what an elected agent read in the last second and a half before \
+         it was killed is among them.",
     ],
     metrics: &METRICS,
     needs: &[],
@@ -69,8 +72,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     make,
 };
 
-static METRICS: [&Metric; metrics::ALL.len() + 15] = {
-    let mut all: [&Metric; metrics::ALL.len() + 15] = [&metrics::LOST_EVENTS; _];
+static METRICS: [&Metric; metrics::ALL.len() + 16] = {
+    let mut all: [&Metric; metrics::ALL.len() + 16] = [&metrics::LOST_EVENTS; _];
     let mut at = 0;
     while at < metrics::ALL.len() {
         all[at] = metrics::ALL[at];
@@ -90,6 +93,7 @@ static METRICS: [&Metric; metrics::ALL.len() + 15] = {
     all[at + 12] = &metrics::NAMES_REFUSED;
     all[at + 13] = &metrics::UNMATCHED_BYTES;
     all[at + 14] = &metrics::UNMATCHED_DROPS;
+    all[at + 15] = &metrics::MISSED;
     all
 };
 
@@ -129,10 +133,15 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
                 .to_owned(),
         ));
     }
-    let standing = elections.map(|elections| elections.stand(&config.relay_lease));
     let address = config.address(relay).map_err(wrong)?;
     let options = Options { tls: config.tls(&address), ..Options::new(address, request::request(&config)) };
-    let ledger = Arc::new(Ledger::default());
+    // Where filters leave flows out, the server's number of those that it saw says nothing.
+    let all = options.request.whitelist.is_empty() && options.request.blacklist.is_empty();
+    let ledger = Arc::new(Ledger::new(all));
+    let standing = elections.map(|elections| {
+        let ledger = Arc::clone(&ledger);
+        elections.stand(&config.relay_lease, Arc::new(move || ledger.note_of_position()))
+    });
     let (mut reader, flows) = Reader::new(&config, options.address.to_string(), Arc::clone(&ledger));
     let events = Events::open(&config, &setup.platform().bus, DESCRIPTOR.name);
     let told = events.as_ref().map(Events::ledger);
@@ -212,6 +221,9 @@ impl Collector for Hubble {
     async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
         if self.tasks.iter().any(AbortHandle::is_finished) {
             return Err(CollectError("nobody reads flows any more".to_owned()));
+        }
+        if self.relay {
+            scrape.of_cluster(metrics::ALL.iter().copied().chain([&metrics::LOST_EVENTS]));
         }
         self.ledger.record(scrape, self.relay);
         if let Some(events) = &self.events {

@@ -20,6 +20,7 @@ use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
 use tonic::transport::ServerTlsConfig;
 use tonic::{Request, Response, Status};
 
+use crate::flow::is_flow;
 use crate::follow::Raw;
 use crate::messages::{GET_FLOWS, GetFlowsRequest, SERVER_STATUS, ServerStatus};
 
@@ -96,7 +97,7 @@ impl Player {
         self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says in the answers of `ServerStatus` that so many flows more were seen.
+    /// Says in the answers of `ServerStatus` that so many flows more were seen than were sent.
     pub fn see(&self, flows: u64) {
         self.shared.seen.fetch_add(flows, Ordering::SeqCst);
     }
@@ -197,14 +198,17 @@ impl ServerStreamingService<Bytes> for Service {
                 _ => {}
             }
             let (sender, receiver) = mpsc::channel(1024);
-            tokio::spawn(play(steps, sender));
+            tokio::spawn(play(steps, sender, shared));
             Ok(Response::new(ReceiverStream::new(receiver)))
         })
     }
 }
 
-async fn play(steps: impl Iterator<Item = Step>, sender: mpsc::Sender<Result<Bytes, Status>>) {
+async fn play(steps: impl Iterator<Item = Step>, sender: mpsc::Sender<Result<Bytes, Status>>, shared: Arc<Shared>) {
     for step in steps {
+        if matches!(&step, Step::Send(message) if is_flow(message)) {
+            shared.seen.fetch_add(1, Ordering::SeqCst);
+        }
         let sent = match step {
             Step::Send(message) => sender.send(Ok(message)).await,
             Step::Fail(status) => sender.send(Err(status)).await,

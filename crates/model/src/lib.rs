@@ -20,5 +20,5 @@ pub use metric::{Kind, Metric, MetricRef};
 pub use nobody::Nobody;
 pub use snapshot::{Buckets, Family, HistogramPoint, NumberPoint, Points, Scope, Series, Snapshot, Value};
 pub use source::Source;
-pub use standing::Standing;
+pub use standing::{Note, Standing};
 pub use subject::{Answer, Census, CgroupChange, Executable, Executables, Party, Peers, Resolver, Root, Rule, Subject};

@@ -120,6 +120,8 @@ pub struct Family {
     pub metric: MetricRef,
     /// Who measured it.
     pub scope: Arc<Scope>,
+    /// Whether it speaks of the cluster, not of the agent's node.
+    pub of_cluster: bool,
     /// Its points; never empty.
     pub points: Points,
 }

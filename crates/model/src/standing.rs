@@ -1,6 +1,10 @@
 //! Elections: exactly one of many does what is to be done once.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+/// Gives what the elected one has for whoever comes next: it is asked for each time that others hear of the elected one.
+pub type Note = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// How a candidate stands in an election.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +16,8 @@ pub enum Standing {
     Leads {
         /// For how long nobody was.
         vacant: Duration,
+        /// What the one before noted last; empty where nobody did.
+        note: String,
     },
     /// Somebody else is.
     Waits,

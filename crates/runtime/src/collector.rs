@@ -177,6 +177,7 @@ pub struct Scrape {
     pub(crate) counts: Vec<u32>,
     pub(crate) fault: Option<String>,
     pub(crate) degraded: Option<String>,
+    pub(crate) of_cluster: Vec<&'static Metric>,
 }
 
 impl Scrape {
@@ -243,6 +244,11 @@ impl Scrape {
         self.degraded = Some(why.into());
     }
 
+    /// Says that metrics speak of the cluster from now on, not of the agent's node: nothing of that node is said of them.
+    pub fn of_cluster(&mut self, metrics: impl IntoIterator<Item = &'static Metric>) {
+        self.of_cluster.extend(metrics);
+    }
+
     /// Gives the number of readings so far.
     pub fn len(&self) -> usize {
         self.readings.len()
@@ -294,5 +300,6 @@ impl Scrape {
         self.counts.clear();
         self.fault = None;
         self.degraded = None;
+        self.of_cluster.clear();
     }
 }

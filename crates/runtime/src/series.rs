@@ -204,6 +204,12 @@ impl Store {
         while self.sources.len() <= usize::from(collector) {
             self.sources.push(Source::default());
         }
+        for metric in &scrape.of_cluster {
+            let group = self.group_of.get(&(std::ptr::from_ref(*metric) as usize));
+            if let Some(group) = group.and_then(|&group| self.groups.get_mut(group as usize)) {
+                group.of_cluster = true;
+            }
+        }
         let mut order = std::mem::take(&mut self.sources[usize::from(collector)].order);
         let mut undeclared = None;
         let (mut expected, mut position) = (0_usize, 0_u32);

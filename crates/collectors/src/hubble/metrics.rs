@@ -100,6 +100,13 @@ pub static UNREAD: Metric = Metric::counter(
     &[],
 );
 
+pub static MISSED: Metric = Metric::counter(
+    "telesonde_hubble_flows_missed",
+    "{flow}",
+    "Flows that the server saw while nobody read them, as far as its own number of flows tells.",
+    &[],
+);
+
 pub static RECEIVED: Metric =
     Metric::counter("telesonde_hubble_flows_received", "{flow}", "Flows that came from the server.", &[]);
 

@@ -112,6 +112,9 @@ pub fn policy_match(number: u32) -> Cow<'static, str> {
     word(WORDS, number.into())
 }
 
+/// Where the ring of Hubble overtakes a slow reader.
+pub const LOST_IN_RING: i32 = 3;
+
 /// Gives where events were lost.
 pub fn lost(number: i32) -> Cow<'static, str> {
     const WORDS: &[(i64, &str)] =

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::aggregate::Outcome;
 use super::config::Config;
-use super::metrics::{CONNECTED, LEADER, LOST_EVENTS, NODES, OUTCOMES, RECEIVED, STREAM_ENDS, UNREAD};
+use super::metrics::{CONNECTED, LEADER, LOST_EVENTS, MISSED, NODES, OUTCOMES, RECEIVED, STREAM_ENDS, UNREAD};
 use super::names;
 use super::symbols::presentable;
 
@@ -29,7 +29,38 @@ pub struct Ledger {
     queue_full: AtomicU64,
     rate_limit: AtomicU64,
     malformed: AtomicU64,
+    /// Whether the server sends all flows that it sees.
+    all: bool,
     link: Mutex<Link>,
+}
+
+/// How far a server has been read: how many flows it had seen, by its own number, and of how many nodes they are where it
+/// is a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    seen: u64,
+    nodes: Option<u32>,
+}
+
+impl Position {
+    /// Gives how many flows the server has seen between here and where it is `now`; nothing where the two cannot be
+    /// compared.
+    fn until(self, now: Self) -> u64 {
+        match now.seen.checked_sub(self.seen) {
+            _ if now.nodes != self.nodes => 0,
+            Some(missed) => missed,
+            // A node that has begun anew; of a relay's nodes only one may have.
+            None if now.nodes.is_none() => now.seen,
+            None => 0,
+        }
+    }
+
+    /// Reads what [`Ledger::note_of_position`] wrote.
+    fn read(note: &str) -> Option<Self> {
+        let (seen, nodes) = note.split_once('/')?;
+        let nodes = if nodes.is_empty() { None } else { Some(nodes.parse().ok()?) };
+        Some(Self { seen: seen.parse().ok()?, nodes })
+    }
 }
 
 /// What the server says beside flows, and how the connection is.
@@ -44,6 +75,10 @@ struct Link {
     leads: Option<bool>,
     /// Whether somebody else was: then all is well without flows.
     waits: bool,
+    /// How far the server was read when the present stream began, or the last one; how many flows had come by then, and
+    /// how many it has said to have lost since.
+    position: Option<(Position, u64, u64)>,
+    missed: u64,
     ends: BTreeMap<Kind, u64>,
     lost: BTreeMap<(Text, Text), u64>,
     nodes: BTreeMap<Text, i32>,
@@ -63,6 +98,8 @@ impl Default for Link {
             unread: Duration::ZERO,
             leads: None,
             waits: false,
+            position: None,
+            missed: 0,
             ends: BTreeMap::new(),
             lost: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -72,6 +109,25 @@ impl Default for Link {
 }
 
 impl Ledger {
+    /// Opens it; `all` says whether the server sends every flow that it sees.
+    pub fn new(all: bool) -> Self {
+        Self { all, ..Self::default() }
+    }
+
+    /// Gives how far the server has been read, for whoever goes on from there; nothing where that is not known.
+    pub fn note_of_position(&self) -> String {
+        let position = self.position(&self.link());
+        position.map_or_else(String::new, |Position { seen, nodes }| {
+            format!("{seen}/{}", nodes.map_or_else(String::new, |nodes| nodes.to_string()))
+        })
+    }
+
+    fn position(&self, link: &Link) -> Option<Position> {
+        let (begin, received, lost) = link.position?;
+        let came = self.received.load(Ordering::Relaxed).saturating_sub(received);
+        Some(Position { seen: begin.seen.saturating_add(came).saturating_add(lost), ..begin })
+    }
+
     /// Takes note of what became of flows that were taken on.
     pub fn note(&self, outcome: Outcome) {
         let counter = match outcome {
@@ -113,6 +169,9 @@ impl Ledger {
         }
         let unread = link.unread + link.since.map_or(Duration::ZERO, |since| since.elapsed());
         scrape.record(&UNREAD, Subject::Node, [], unread.as_secs_f64());
+        if self.all {
+            scrape.record(&MISSED, Subject::Node, [], link.missed);
+        }
         let outcomes = [
             ("counted", "", get(&self.counted)),
             ("filtered", "", get(&self.filtered)),
@@ -237,7 +296,9 @@ impl Reader {
             Standing::Pending => "no agent is elected yet",
             Standing::Waits => "another agent reads the relay",
             Standing::Unknown(why) => why,
-            Standing::Leads { vacant } => {
+            Standing::Leads { vacant, note } => {
+                let received = self.ledger.received.load(Ordering::Relaxed);
+                link.position = Position::read(note).map(|position| (position, received, 0));
                 tracing::info!(vacant = vacant.as_secs_f64(), "elected to read the relay");
                 link.unread += *vacant;
                 link.since = Some(Instant::now());
@@ -258,6 +319,12 @@ impl Reader {
         let text = |bytes: &[u8]| Text::from(presentable(bytes).into_owned());
         match response.content {
             Content::Lost(lost) => {
+                // Those were seen; others were lost before.
+                if lost.source == names::LOST_IN_RING
+                    && let Some((_, _, events)) = &mut link.position
+                {
+                    *events = events.saturating_add(lost.events);
+                }
                 let source = names::lost(lost.source).into();
                 let mut key = (text(response.node_name), source);
                 if link.lost.len() >= NODES_MOST && !link.lost.contains_key(&key) {
@@ -300,6 +367,11 @@ impl Sink for Reader {
         link.down = None;
         let unread = link.since.take().map_or(Duration::ZERO, |since| since.elapsed());
         link.unread += unread;
+        if self.ledger.all {
+            let now = Position { seen: status.seen_flows, nodes: status.num_connected_nodes };
+            link.missed += self.ledger.position(&link).map_or(0, |before| before.until(now));
+            link.position = Some((now, self.ledger.received.load(Ordering::Relaxed), 0));
+        }
         // Those that it is connected to will be named again.
         link.nodes.clear();
         let version = presentable(status.version.as_bytes()).into_owned();
@@ -341,5 +413,20 @@ mod tests {
         let admitted = (0..10_000).filter(|_| rate.admits()).count();
         let most = 50 + (rate.since.elapsed().as_secs_f64() * 50.0) as usize + 50;
         assert!((50..=most).contains(&admitted), "{admitted}");
+    }
+
+    #[test]
+    fn what_was_missed_is_what_the_server_says_and_no_guess() {
+        let at = |seen, nodes| Position { seen, nodes };
+        assert_eq!(at(10, None).until(at(35, None)), 25);
+        assert_eq!(at(10, None).until(at(7, None)), 7, "it began anew");
+        assert_eq!(at(10, Some(3)).until(at(12, Some(3))), 2);
+        assert_eq!(at(10, Some(3)).until(at(7, Some(3))), 0);
+        assert_eq!(at(10, Some(3)).until(at(99, Some(4))), 0);
+        for (note, position) in
+            [("5/3", Some(at(5, Some(3)))), ("5/", Some(at(5, None))), ("", None), ("x/3", None), ("5/-1", None)]
+        {
+            assert_eq!(Position::read(note), position, "{note}");
+        }
     }
 }

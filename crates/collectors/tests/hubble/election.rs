@@ -1,11 +1,11 @@
 //! Who reads the relay: the one that is elected, for as long as it is.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hubble::server::messages::Flow;
 use hubble::server::{Script, Setup, Step};
-use model::Standing;
+use model::{Note, Standing};
 use runtime::{Elections, State};
 use serde_json::json;
 use tokio::sync::watch;
@@ -13,11 +13,12 @@ use tokio::sync::watch;
 use super::world::{Readings, World, play, runtime};
 
 /// An election whose outcome the test says.
-struct Said(watch::Receiver<Standing>);
+struct Said(watch::Receiver<Standing>, Arc<Mutex<Option<Note>>>);
 
 impl Elections for Said {
-    fn stand(&self, name: &str) -> watch::Receiver<Standing> {
+    fn stand(&self, name: &str, note: Note) -> watch::Receiver<Standing> {
         assert_eq!(name, "telesonde-hubble");
+        *self.1.lock().unwrap() = Some(note);
         self.0.clone()
     }
 }
@@ -35,9 +36,12 @@ fn only_who_leads_reads_the_relay() {
         vec![Step::Send(flow); 10_usize.pow(call + 1)].into_iter().chain([Step::Stall]).collect()
     });
     let (player, address) = play(&servers, Setup::default(), script);
+    let noted = Arc::<Mutex<Option<Note>>>::default();
     let (say, said) = watch::channel(Standing::Pending);
     let keys = json!({"mode": "relay", "hubble_address": address.to_string()});
-    let world = World::start_with(&address.to_string(), &keys, Some(Arc::new(Said(said))));
+    let world = World::start_with(&address.to_string(), &keys, Some(Arc::new(Said(said, Arc::clone(&noted)))));
+    let note = || noted.lock().unwrap().as_ref().unwrap()();
+    let missed = |readings: &Readings| readings["telesonde_hubble_flows_missed{}"] as u64;
     let leader = "telesonde_hubble_leader{}";
     let unread = "telesonde_hubble_unread_seconds{}";
 
@@ -46,11 +50,12 @@ fn only_who_leads_reads_the_relay() {
         matches!(world.state(), State::Degraded(why) if why.contains("elected")).then_some(())
     });
 
-    say.send_replace(Standing::Leads { vacant: Duration::from_secs(7) });
+    say.send_replace(Standing::Leads { vacant: Duration::from_secs(7), note: String::new() });
     let readings =
         world.until("what the leader reads", |readings| (received(readings) >= 10).then(|| readings.clone()));
     assert!(readings.get(leader) == Some(&1.0) && readings.get("telesonde_hubble_connected{}") == Some(&1.0));
     assert!(readings[unread] >= 7.0, "{}", readings[unread]);
+    assert_eq!((missed(&readings), note().as_str()), (0, "10/"));
     let counted: Vec<_> = readings.iter().filter(|(name, _)| name.starts_with("hubble_flows_total")).collect();
     assert!(
         counted.len() == 1 && counted[0].0.contains("k8s.node.name=node-a") && *counted[0].1 as u64 == 10,
@@ -68,7 +73,11 @@ fn only_who_leads_reads_the_relay() {
     });
     assert_eq!(player.requests().len(), 1);
 
-    say.send_replace(Standing::Leads { vacant: Duration::ZERO });
-    world.until("what it reads when it leads again", |readings| (received(readings) == 110).then_some(()));
+    // Whoever led meanwhile had read 13 flows; the server has seen 15 since the first 10.
+    player.see(15);
+    say.send_replace(Standing::Leads { vacant: Duration::ZERO, note: "23/".to_owned() });
+    let readings = world
+        .until("what it reads when it leads again", |readings| (received(readings) == 110).then(|| readings.clone()));
+    assert_eq!((missed(&readings), note().as_str()), (2, "125/"));
     assert_eq!(player.requests().len(), 2);
 }

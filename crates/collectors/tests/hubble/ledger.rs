@@ -166,9 +166,11 @@ fn a_restart_of_the_server_costs_only_what_it_did_not_send() {
         steps.push(if call == 0 { Step::End } else { Step::Stall });
         steps
     };
-    let (_player, address) = play(&servers, Setup::default(), Box::new(script));
+    let (player, address) = play(&servers, Setup::default(), Box::new(script));
     let world = World::start(&address.to_string(), &json!({}));
     let readings = world.settled(200);
+    assert_eq!(readings["telesonde_hubble_flows_missed{}"] as u64, 0);
+    assert_eq!(player.requests().len(), 2);
     assert_eq!((account(&readings), ends(&readings, "closed")), ((200, 200), 1));
     world.until("it runs", |_| (world.state() == State::Running).then_some(()));
 }

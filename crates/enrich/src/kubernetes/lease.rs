@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use model::Standing;
+use model::{Note, Standing};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -25,8 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The longest that nobody can have held a Lease: what is said to be longer is a wrong clock.
 const LONGEST: Duration = Duration::from_hours(24);
 
+/// The annotation of a Lease that holds what its holder noted.
+const NOTE: &str = "telesonde.io/note";
+
 /// An election.
-#[derive(Clone, Debug)]
 pub struct Election {
     /// A kubeconfig file; without one the service account of the agent's pod.
     pub kubeconfig: Option<PathBuf>,
@@ -34,7 +36,12 @@ pub struct Election {
     pub name: String,
     /// Who stands; something of its own is added to each.
     pub candidate: String,
+    /// What the holder notes in the Lease for the next one.
+    pub note: Note,
 }
+
+/// What a candidate takes over: for how long nobody held the Lease, and what was noted last.
+type Term = (Duration, String);
 
 /// What was last seen of the Lease, and since when it is so.
 struct Seen {
@@ -55,9 +62,9 @@ impl Election {
             let tried = timeout(patience, self.attempt(&mut client, &mut seen, &identity, led)).await;
             let late = || Err(Trouble::Unreachable(format!("no answer within {} s", PATIENCE.as_secs())));
             let standing = match tried.unwrap_or_else(|_| late()) {
-                Ok(Some(vacant)) => {
+                Ok(Some((vacant, note))) => {
                     holds = Some(begun + HOLDS);
-                    (!led).then_some(Standing::Leads { vacant })
+                    (!led).then_some(Standing::Leads { vacant, note })
                 }
                 Ok(None) => {
                     holds = None;
@@ -89,19 +96,19 @@ impl Election {
             }
         }
         if let (Some(client), Some(Seen { lease, .. }), true) = (client, seen, holds.is_some()) {
-            let _ = timeout(PATIENCE, self.put(&client, free(lease))).await;
+            let _ = timeout(PATIENCE, self.put(&client, self.noted(free(lease)))).await;
         }
     }
 
-    /// Renews the Lease, or takes it where nobody holds it; gives for how long nobody has held it, or nothing where it is
-    /// somebody else's.
+    /// Renews the Lease, or takes it where nobody holds it; gives what it takes over, or nothing where it is somebody
+    /// else's.
     async fn attempt(
         &self,
         client: &mut Option<Client>,
         seen: &mut Option<Seen>,
         identity: &str,
         led: bool,
-    ) -> Result<Option<Duration>, Trouble> {
+    ) -> Result<Option<Term>, Trouble> {
         let client = match client {
             Some(client) => client,
             none => none.insert(Client::new(self.kubeconfig.as_deref()).await?),
@@ -111,11 +118,11 @@ impl Election {
                 Ok(current) => current,
                 Err(Trouble::Refused(404, _)) => {
                     let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
-                    let lease = held(Lease { metadata, spec: None }, identity);
+                    let lease = self.noted(held(Lease { metadata, spec: None }, identity));
                     return match client.make_lease(&lease).await {
                         Ok(lease) => {
                             *seen = Some(Seen { lease, since: Instant::now() });
-                            Ok(Some(Duration::ZERO))
+                            Ok(Some(Term::default()))
                         }
                         Err(Trouble::Refused(409, _)) => Ok(None),
                         Err(trouble) => Err(trouble),
@@ -138,10 +145,11 @@ impl Election {
             return Ok(None);
         }
         let vacant = if holder == identity { Duration::ZERO } else { vacant(&spec) };
-        match self.put(client, held(known.lease.clone(), identity)).await {
+        let note = known.lease.metadata.annotations.as_ref().and_then(|all| all.get(NOTE)).cloned();
+        match self.put(client, self.noted(held(known.lease.clone(), identity))).await {
             Ok(lease) => {
                 *seen = Some(Seen { lease, since: Instant::now() });
-                Ok(Some(vacant))
+                Ok(Some((vacant, note.unwrap_or_default())))
             }
             Err(Trouble::Refused(409, _)) if led => {
                 // Somebody wrote to it: whether it is still ours the server says.
@@ -152,12 +160,18 @@ impl Election {
                     return Ok(None);
                 }
                 let Some(known) = seen else { return Ok(None) };
-                known.lease = self.put(client, held(known.lease.clone(), identity)).await?;
-                Ok(Some(Duration::ZERO))
+                known.lease = self.put(client, self.noted(held(known.lease.clone(), identity))).await?;
+                Ok(Some(Term::default()))
             }
             Err(Trouble::Refused(409, _)) => Ok(None),
             Err(trouble) => Err(trouble),
         }
+    }
+
+    /// Writes into a Lease what its holder has for the next one.
+    fn noted(&self, mut lease: Lease) -> Lease {
+        lease.metadata.annotations.get_or_insert_default().insert(NOTE.to_owned(), (self.note)());
+        lease
     }
 
     async fn put(&self, client: &Client, lease: Lease) -> Result<Lease, Trouble> {

@@ -67,7 +67,8 @@ impl Cursor {
         }
         loop {
             if self.point < len(&snapshot.families.get(self.family)?.points) {
-                return Some(Place { group: 0, family: self.family as u32, point: self.point as u32 });
+                let group = u32::from(snapshot.families[self.family].of_cluster);
+                return Some(Place { group, family: self.family as u32, point: self.point as u32 });
             }
             self.family += 1;
             self.point = 0;
@@ -205,15 +206,15 @@ fn series(family: &Family, index: usize) -> &Series {
 
 /// Gives all points, those of one entity together, entities in the order in which they come first.
 fn by_entity(snapshot: &Snapshot) -> Vec<Place> {
-    let mut by_address: HashMap<*const Attributes, u32> = HashMap::new();
-    let mut by_value: HashMap<&[Attribute], u32> = HashMap::new();
+    let mut by_address: HashMap<(bool, *const Attributes), u32> = HashMap::new();
+    let mut by_value: HashMap<(bool, &[Attribute]), u32> = HashMap::new();
     let mut order = Vec::with_capacity(snapshot.families.iter().map(|family| len(&family.points)).sum());
     for (at, family) in snapshot.families.iter().enumerate() {
         for index in 0..len(&family.points) {
             let entity = &*series(family, index).entity;
-            let group = *by_address.entry(ptr::from_ref(entity)).or_insert_with(|| {
+            let group = *by_address.entry((family.of_cluster, ptr::from_ref(entity))).or_insert_with(|| {
                 let next = by_value.len() as u32;
-                *by_value.entry(entity.pairs()).or_insert(next)
+                *by_value.entry((family.of_cluster, entity.pairs())).or_insert(next)
             });
             order.push(Place { group, family: at as u32, point: index as u32 });
         }
@@ -287,19 +288,24 @@ impl Writer {
         let at = self.begin(1);
         self.open.resource = Some((place.group, at));
         let resource = &*frame.snapshot.resource;
-        if frame.layout.workload == Workload::DataPoint {
+        let by_entity = frame.layout.workload == Workload::Resource;
+        if !by_entity && !family.of_cluster {
             wire::bytes(&mut self.out, 1, point::exponential_attributes(resource));
             return;
         }
-        let entity = &*series(family, place.point as usize).entity;
+        let entity = by_entity.then(|| &*series(family, place.point as usize).entity);
         wire::message(&mut self.out, 1, |out| {
             for pair in resource.pairs() {
+                let key = pair.key.as_str();
                 // A resource has each key once; the workload's own value says more.
-                if entity.get(pair.key.as_str()).is_none() {
+                let said = entity.is_some_and(|entity| entity.get(key).is_some());
+                if !(said || family.of_cluster && is_of_node(key)) {
                     point::key_value(out, 1, pair);
                 }
             }
-            out.extend_from_slice(point::exponential_attributes(entity));
+            if let Some(entity) = entity {
+                out.extend_from_slice(point::exponential_attributes(entity));
+            }
         });
     }
 
@@ -355,6 +361,11 @@ impl Writer {
             self.end(at);
         }
     }
+}
+
+/// Says whether an attribute of the resource tells of the agent's node.
+fn is_of_node(key: &str) -> bool {
+    ["host.", "os.", "k8s.node."].iter().any(|prefix| key.starts_with(prefix))
 }
 
 fn text(out: &mut Vec<u8>, field: u32, text: &str) {

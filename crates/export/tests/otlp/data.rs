@@ -94,6 +94,7 @@ impl World {
         let family = |metric, scope: usize, points| Family {
             metric: MetricRef::Static(metric),
             scope: self.scopes[scope].clone(),
+            of_cluster: false,
             points,
         };
         Snapshot {

@@ -80,6 +80,34 @@ fn a_workload_has_one_resource_with_each_key_once() {
 }
 
 #[test]
+fn what_speaks_of_the_cluster_has_a_resource_without_the_node() {
+    for layout in layouts(1 << 20) {
+        let mut snapshot = World::new(2).snapshot(1);
+        snapshot.families[1].of_cluster = true;
+        let parts = Encoder::new(layout).parts(&snapshot);
+        let mut found = decode(&parts);
+        let about = |flat: &Flat| flat.metric[0] == *snapshot.families[1].metric.name;
+        let node = |flat: &Flat| flat.resource.iter().any(|(key, value)| key == "host.name" && value == "node-a");
+        assert!(
+            found.iter().any(about) && found.iter().filter(|flat| about(flat)).all(|flat| !node(flat)),
+            "{layout:?}"
+        );
+        assert!(found.iter().any(|flat| !about(flat) && node(flat)), "{layout:?}");
+        // But for that they are the same.
+        let service = |flat: &Flat| flat.resource.iter().any(|(key, _)| key == "service.name");
+        assert!(found.iter().all(service));
+        let mut same = decode(&Encoder::new(layout).parts(&World::new(2).snapshot(1)));
+        for all in [&mut found, &mut same] {
+            for flat in all.iter_mut() {
+                flat.resource.clear();
+            }
+            all.sort_by(|a, b| a.partial_cmp(b).unwrap());
+        }
+        assert_eq!(found, same);
+    }
+}
+
+#[test]
 fn nothing_makes_no_request() {
     let mut snapshot = World::new(1).snapshot(1);
     snapshot.families.clear();

@@ -35,7 +35,12 @@ pub fn scope(name: &str) -> Arc<Scope> {
 
 pub fn numbers(metric: &'static Metric, points: Vec<(Arc<Series>, Value)>) -> Family {
     let points = points.into_iter().map(|(series, value)| NumberPoint { series, value }).collect();
-    Family { metric: MetricRef::Static(metric), scope: scope("telesonde.test"), points: Points::Numbers(points) }
+    Family {
+        metric: MetricRef::Static(metric),
+        scope: scope("telesonde.test"),
+        of_cluster: false,
+        points: Points::Numbers(points),
+    }
 }
 
 /// Makes a histogram's point of zeros and buckets, with a sum of 1.5.
@@ -53,7 +58,7 @@ pub fn histograms(metric: &'static Metric, all: Vec<(HistogramPoint, Vec<u64>)>)
         points.push(point);
     }
     let points = Points::Histogram { points, counts };
-    Family { metric: MetricRef::Static(metric), scope: scope("telesonde.test"), points }
+    Family { metric: MetricRef::Static(metric), scope: scope("telesonde.test"), of_cluster: false, points }
 }
 
 pub fn snapshot(families: Vec<Family>) -> Snapshot {

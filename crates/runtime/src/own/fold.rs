@@ -137,7 +137,7 @@ impl Fold {
             Points::Histogram { points, .. } => points.is_empty(),
         };
         let metric = MetricRef::Shared(Arc::clone(&instrument.metric));
-        (!empty).then(|| Family { metric, scope: Arc::clone(header.scope), points })
+        (!empty).then(|| Family { metric, scope: Arc::clone(header.scope), of_cluster: false, points })
     }
 }
 

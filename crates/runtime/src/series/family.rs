@@ -29,6 +29,8 @@ pub(super) struct Entry {
 pub(super) struct Group {
     pub metric: MetricRef,
     pub scope: Arc<Scope>,
+    /// Whether what is read speaks of the cluster.
+    pub of_cluster: bool,
     /// Samples of one series in the Prometheus text.
     pub weight: usize,
     pub entries: Vec<Option<Entry>>,
@@ -45,6 +47,7 @@ impl Group {
         Self {
             metric,
             scope,
+            of_cluster: false,
             weight,
             entries: Vec::new(),
             free: Vec::new(),
@@ -175,6 +178,7 @@ impl Group {
             }
             Points::Numbers(points)
         };
-        Some(Family { metric: self.metric.clone(), scope: Arc::clone(&self.scope), points })
+        let (metric, scope) = (self.metric.clone(), Arc::clone(&self.scope));
+        Some(Family { metric, scope, of_cluster: self.of_cluster, points })
     }
 }
