@@ -10,3 +10,4 @@ mod kernel;
 mod kubernetes;
 mod pipeline;
 mod registry;
+mod seeds;
