@@ -123,7 +123,9 @@ impl Workshop {
                         let name = std::fs::read_to_string("/proc/self/comm")?;
                         platform.exclude_processes = vec![name.trim_end().to_owned()];
                     }
-                    Filter::Cgroup => platform.cgroup_rules = Some(CgroupRules::new(&Denied(own_cgroup()?), 1024)?),
+                    Filter::Cgroup => {
+                        platform.cgroup_rules = Some(Arc::new(CgroupRules::new(&Denied(own_cgroup()?), 1024)?));
+                    }
                 }
                 let section = (descriptor.section.defaults)();
                 attached.push(self.make(descriptor, section, &Arc::new(platform))?);

@@ -22,6 +22,7 @@ mod network;
 mod outage;
 mod process;
 mod quantiles;
+mod reload;
 mod samples;
 mod scheduler;
 mod steady;

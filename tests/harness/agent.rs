@@ -156,6 +156,30 @@ impl Agent {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
     }
 
+    /// Replaces some of the configuration's text, and the file at once, as an editor does.
+    pub fn rewrite(&self, replacements: &[(&str, &str)]) {
+        let file = self.directory.join("telesonde.yaml");
+        let mut text = fs::read_to_string(&file).unwrap();
+        for (before, after) in replacements {
+            assert!(text.contains(before), "{before} does not stand in {text}");
+            text = text.replacen(before, after, 1);
+        }
+        fs::write(self.directory.join("new"), text).unwrap();
+        fs::rename(self.directory.join("new"), file).unwrap();
+    }
+
+    /// Lets the agent read its configuration again; gives the exit code of the command and what it says.
+    pub fn reload(&self) -> (Option<i32>, Value) {
+        examine(&mut command(&self.program, &self.directory, &["reload", "--format", "json"], &[]))
+    }
+
+    /// Gives the answer of the probe of readiness.
+    pub fn readiness(&self) -> (u16, String) {
+        let status = self.status().unwrap();
+        let address = status["listeners"]["health"].as_str().unwrap().parse().unwrap();
+        scrape::get(address, "/readyz").unwrap()
+    }
+
     /// Gives `/status` of the admin socket, if it answers.
     pub fn status(&self) -> Option<Value> {
         let (code, body) = scrape::get_unix(&self.directory.join("admin.sock"), "/status").ok()?;

@@ -1,10 +1,11 @@
-//! The admin socket: `/status` and `/cardinality` as JSON, kernel maps as text, and the client that asks for them.
+//! The admin socket: `/status` and `/cardinality` as JSON, kernel maps as text, `/reload`, and the client that asks for them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -14,29 +15,45 @@ use export::otlp;
 use model::{Attributes, Points, Series, Snapshot};
 use runtime::Manager;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cli::Format;
 use crate::exit::{Exit, Failure};
+use crate::reload::{Outcome, Wish};
 use crate::table::Table;
 
 /// The most entries of a map that are shown.
 const ENTRIES: usize = 65_536;
 
+/// How long the running agent may take to answer, and to apply another configuration.
+const LOOK: Duration = Duration::from_secs(5);
+pub const RELOAD: Duration = Duration::from_mins(2);
+
 /// What the socket answers from.
 pub struct Admin {
     /// The integration manager.
     pub manager: Arc<Manager>,
+    /// Enrichment's counts.
+    pub workloads: Arc<enrich::Workloads>,
+    /// The identity of the agent and its node.
+    pub identity: Identity,
+    /// Where wishes for a reload go.
+    pub reload: mpsc::Sender<Wish>,
+    /// What a reload may change.
+    pub shown: Mutex<Shown>,
+}
+
+/// What a reload may change.
+#[derive(Default)]
+pub struct Shown {
     /// How each OTLP endpoint fares.
     pub endpoints: Vec<watch::Receiver<otlp::Status>>,
     /// The addresses that are listened on, by purpose.
     pub listeners: BTreeMap<&'static str, String>,
-    /// Enrichment's counts.
-    pub workloads: Arc<enrich::Workloads>,
     /// What the configuration had warnings about.
     pub warnings: Vec<String>,
-    /// The identity of the agent and its node.
-    pub identity: Identity,
+    /// What became of the last reload.
+    pub reload: Option<Outcome>,
 }
 
 /// The identity of the agent and its node.
@@ -50,6 +67,9 @@ pub struct Identity {
 #[async_trait]
 impl Handler for Admin {
     async fn handle(&self, request: Request) -> Response {
+        if request.path == "/reload" {
+            return self.reload(&request.method).await;
+        }
         if request.method != Method::GET && request.method != Method::HEAD {
             return Response::method_not_allowed("GET, HEAD");
         }
@@ -62,16 +82,35 @@ impl Handler for Admin {
             "/maps" => Response::text(StatusCode::OK, self.maps()),
             path => match path.strip_prefix("/maps/").and_then(|map| map.split_once('/')) {
                 Some((collector, map)) => self.entries(path, collector, map),
-                None => Response::not_found(path, "/status, /cardinality, /maps or /maps/COLLECTOR/MAP"),
+                None => Response::not_found(path, "/status, /cardinality, /maps, /maps/COLLECTOR/MAP or /reload"),
             },
         }
     }
 }
 
 impl Admin {
+    /// Gives what a reload may change.
+    pub fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the configuration be read again, and waits for what becomes of it.
+    async fn reload(&self, method: &Method) -> Response {
+        if method != Method::POST {
+            return Response::method_not_allowed("POST");
+        }
+        let (wish, answer) = oneshot::channel();
+        let sent = self.reload.send(wish).await;
+        let outcome = if sent.is_ok() { answer.await.ok() } else { None };
+        match outcome {
+            Some(outcome) => Response::json(StatusCode::OK, crate::documents::pretty(&outcome.json())),
+            None => Response::text(StatusCode::SERVICE_UNAVAILABLE, "the agent is starting or stopping\n"),
+        }
+    }
+
     fn watches(&self) -> Vec<(&'static str, bpf::Watch)> {
         let watches = self.manager.watches();
-        let watches = watches.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let watches = watches.read().unwrap_or_else(PoisonError::into_inner);
         let of =
             |(name, all): &(_, Vec<bpf::Watch>)| all.iter().map(|watch| (*name, watch.clone())).collect::<Vec<_>>();
         watches.iter().flat_map(of).collect()
@@ -109,7 +148,7 @@ impl Admin {
             .into_iter()
             .map(|status| {
                 let watches = self.manager.watches();
-                let watches = watches.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let watches = watches.read().unwrap_or_else(PoisonError::into_inner);
                 let own = watches.iter().filter(|(name, _)| *name == status.name).flat_map(|(_, watches)| watches);
                 let (programs, maps): (Vec<_>, Vec<_>) = own.map(|watch| (watch.programs(), watch.maps())).unzip();
                 let program = |p: bpf::cost::ProgramCost| {
@@ -139,13 +178,14 @@ impl Admin {
                 "series": series,
             })
         });
+        let shown = self.shown();
         let endpoints: serde_json::Map<String, Value> =
-            self.endpoints.iter().map(|status| endpoint(&status.borrow())).collect();
+            shown.endpoints.iter().map(|status| endpoint(&status.borrow())).collect();
         let stats = self.workloads.stats();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
-            "listeners": self.listeners,
+            "listeners": shown.listeners,
             "integrations": integrations,
             "last_gather": gather,
             "otlp": endpoints,
@@ -162,7 +202,8 @@ impl Admin {
             },
             "resource": self.identity.attributes(),
             "resource_lacks": self.identity.lacks(),
-            "warnings": self.warnings,
+            "warnings": shown.warnings,
+            "reload": shown.reload.as_ref().map(Outcome::json),
         })
     }
 }
@@ -210,7 +251,8 @@ fn sources(sources: &[enrich::Source]) -> BTreeMap<&'static str, Value> {
     sources.iter().map(source).collect()
 }
 
-fn seconds(time: SystemTime) -> f64 {
+/// Gives Unix seconds.
+pub fn seconds(time: SystemTime) -> f64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
@@ -283,11 +325,52 @@ pub fn show_cardinality(socket: &Path, format: Format) -> Result<String, Failure
     Ok(table.to_string())
 }
 
+/// Lets the running agent read its configuration again; gives what it says of that and the exit code.
+///
+/// # Errors
+/// Fails when no agent answers on the socket.
+pub fn reload(socket: &Path, format: Format) -> Result<(String, Exit), Failure> {
+    let body = ask(socket, &Method::POST, "/reload", RELOAD).map_err(|error| silent(socket, &error))?;
+    let answer: Value = serde_json::from_str(&body).unwrap_or_default();
+    let code = answer["exit_code"].as_u64().unwrap_or(1);
+    let exit = [Exit::Success, Exit::Configuration, Exit::Listen, Exit::Unable].into_iter();
+    let exit = exit.into_iter().find(|exit| *exit as u64 == code).unwrap_or(Exit::Failure);
+    if format == Format::Json {
+        return Ok((body, exit));
+    }
+    let texts = |key: &str| -> Vec<String> {
+        answer[key].as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+    };
+    let mut said = String::new();
+    for error in texts("errors") {
+        _ = writeln!(said, "{error}");
+    }
+    if exit != Exit::Success {
+        said.push_str("nothing was changed\n");
+    } else if texts("changed").is_empty() {
+        said.push_str("nothing differs from what runs\n");
+    }
+    for key in texts("changed") {
+        _ = writeln!(said, "applied: {key}");
+    }
+    for (name, state) in answer["collectors"].as_object().into_iter().flatten() {
+        _ = writeln!(said, "collector {name}: {}", state.as_str().unwrap_or_default());
+    }
+    for key in texts("needs_restart") {
+        _ = writeln!(said, "waits for a restart: {key}");
+    }
+    Ok((said, exit))
+}
+
 /// Asks the admin socket for a path and gives the body.
 pub fn get(socket: &Path, path: &str) -> std::io::Result<String> {
+    ask(socket, &Method::GET, path, LOOK)
+}
+
+fn ask(socket: &Path, method: &Method, path: &str, patience: Duration) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: telesonde\r\nConnection: close\r\n\r\n")?;
+    stream.set_read_timeout(Some(patience))?;
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: telesonde\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));

@@ -28,6 +28,12 @@ pub enum Command {
         #[arg(long)]
         quiet: bool,
     },
+    /// Let the running agent read its configuration again and apply what differs.
+    Reload {
+        /// How to print what became of it.
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
     /// Examine this host: what works, what is missing, and how to get it.
     Check {
         /// How to print the findings.

@@ -10,9 +10,12 @@ mod documents;
 mod elections;
 mod events;
 mod exit;
+mod files;
 mod identity;
 mod lock;
 mod logging;
+mod outlets;
+mod reload;
 mod run;
 mod shutdown;
 mod summary;
@@ -45,14 +48,14 @@ pub fn main(extra: &[&'static Descriptor]) -> ExitCode {
 fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Run { quiet } => {
-            let loaded = wiring::load(cli, registry)?;
-            if let (Some(level), format) = wiring::log(&loaded.config) {
-                logging::start(level, format);
-            }
-            tokio_runtime()?.block_on(run::run(registry, loaded, *quiet))?;
+            let sources = wiring::sources(cli);
+            let loaded = wiring::load(&sources, registry)?;
+            let (level, format) = wiring::log(&loaded.config);
+            logging::start(level, format);
+            tokio_runtime()?.block_on(run::run(registry, sources, loaded, *quiet))?;
         }
         Command::Check { format } => {
-            let loaded = wiring::load(cli, registry)?;
+            let loaded = wiring::load(&wiring::sources(cli), registry)?;
             let runtime = tokio_runtime()?;
             let _inside = runtime.enter();
             let facts = wiring::facts(&loaded.config);
@@ -68,14 +71,20 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
             print!("{report}");
             return Ok(exit);
         }
+        Command::Reload { format } => {
+            // The file may be invalid, which is for the agent to say: the socket's own key is enough.
+            let (said, exit) = admin::reload(&wiring::socket(cli, registry), *format)?;
+            print!("{said}");
+            return Ok(exit);
+        }
         Command::List { format } => print!("{}", documents::list(registry, *format)),
         Command::Metrics { cardinality: false, format } => print!("{}", documents::metrics(registry, *format)),
         Command::Metrics { cardinality: true, format } => {
-            let loaded = wiring::load(cli, registry)?;
+            let loaded = wiring::load(&wiring::sources(cli), registry)?;
             print!("{}", admin::show_cardinality(&loaded.config.admin.socket, *format)?);
         }
         Command::Debug(DebugCommand::Maps { map }) => {
-            let loaded = wiring::load(cli, registry)?;
+            let loaded = wiring::load(&wiring::sources(cli), registry)?;
             print!("{}", admin::show_maps(&loaded.config.admin.socket, map.as_deref())?);
         }
         Command::Config(command) => configuration(cli, registry, command)?,
@@ -93,9 +102,9 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
 fn configuration(cli: &Cli, registry: &[&'static Descriptor], command: &ConfigCommand) -> Result<(), Failure> {
     match command {
         ConfigCommand::Schema => print!("{}", documents::pretty(&config::schema(&wiring::sections(registry)))),
-        ConfigCommand::Print => print!("{}", wiring::load(cli, registry)?.print()),
+        ConfigCommand::Print => print!("{}", wiring::load(&wiring::sources(cli), registry)?.print()),
         ConfigCommand::Validate => {
-            for warning in wiring::load(cli, registry)?.warnings {
+            for warning in wiring::load(&wiring::sources(cli), registry)?.warnings {
                 println!("warning: {warning}");
             }
             println!("the configuration is valid");

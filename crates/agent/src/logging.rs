@@ -1,11 +1,14 @@
 //! The agent's own log, on standard error: text on a terminal, JSON otherwise.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{Handle, Layer};
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// What logs each answer that it cannot use, whole and every time; the source of names says the same once.
@@ -22,17 +25,35 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging for the rest of the process. A second call changes nothing.
-pub fn start(level: Level, format: LogFormat) {
+/// With what the level is set later.
+static FILTER: OnceLock<Handle<Targets, Registry>> = OnceLock::new();
+
+/// Starts logging for the rest of the process; without a level nothing is logged. A second call changes nothing.
+pub fn start(level: Option<Level>, format: LogFormat) {
     let json = match format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let silent = TALKATIVE.iter().map(|target| (*target, LevelFilter::OFF));
-    let targets = Targets::new().with_default(level).with_targets(silent);
+    let (targets, filter) = Layer::new(targets(level));
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let all = tracing_subscriber::registry().with(targets);
     let started = if json { all.with(log.json().flatten_event(true)).try_init() } else { all.with(log).try_init() };
-    drop(started);
+    if started.is_ok() {
+        drop(FILTER.set(filter));
+    }
+}
+
+/// Logs from this level on from now on; without one nothing.
+pub fn set_level(level: Option<Level>) {
+    if let Some(filter) = FILTER.get()
+        && let Err(error) = filter.reload(targets(level))
+    {
+        tracing::warn!("the level of the log stays as it is: {error}");
+    }
+}
+
+fn targets(level: Option<Level>) -> Targets {
+    let silent = TALKATIVE.iter().map(|target| (*target, LevelFilter::OFF));
+    Targets::new().with_default(level.map_or(LevelFilter::OFF, LevelFilter::from_level)).with_targets(silent)
 }

@@ -1,28 +1,25 @@
 //! The main job: attach, serve, push, until a signal says to stop.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bpf::probe::Facts;
-use config::Loaded;
+use config::{Loaded, Sources};
 use enrich::{Learned, Pairs, Workloads};
-use export::http::{Limits, Listener, Server};
-use export::{health, otlp, prometheus};
 use model::Source;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider};
 use runtime::own::{SCOPE, metrics};
 use runtime::{Bus, Descriptor, Manager, Own};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::admin::{Admin, Identity};
-use crate::events::{self, Sinks};
+use crate::admin::{Admin, Identity, Shown};
+use crate::events::Sinks;
 use crate::exit::{Exit, Failure};
 use crate::lock::Lock;
+use crate::outlets::Outlets;
+use crate::reload::{Outcome, Parts, Reloader};
 use crate::shutdown::{Signals, stopped};
 use crate::{check, summary, wiring};
 
@@ -30,7 +27,12 @@ use crate::{check, summary, wiring};
 ///
 /// # Errors
 /// Fails with the exit code of the first thing that cannot be had.
-pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) -> Result<(), Failure> {
+pub async fn run(
+    registry: &[&'static Descriptor],
+    sources: Sources,
+    loaded: Loaded,
+    quiet: bool,
+) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(Exit::Failure, format!("cannot take over signals: {error}"));
     let mut signals = Signals::take().map_err(failed)?;
     let config = &loaded.config;
@@ -60,7 +62,7 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let resource = Arc::clone(&options.resource);
     let peers = wiring::peers(config, &workloads, &learned)?;
     let resolver: Arc<dyn model::Resolver> = Arc::new(Pairs::new(Arc::clone(&workloads) as _, Arc::clone(&peers)));
-    let bus = Arc::new(Bus::new(Arc::clone(&resolver), events::count(config), config.exporters.events.queue));
+    let bus = Arc::new(Bus::new(Arc::clone(&resolver), 0, 0));
     let (stop, stopping) = watch::channel(false);
     let sinks = Sinks::start(config, &options, &bus, &meter, &stopping)?;
     let handle = Handle::current();
@@ -72,38 +74,45 @@ pub async fn run(registry: &[&'static Descriptor], loaded: Loaded, quiet: bool) 
     let manager = Arc::new(started.map_err(|error| Failure::new(Exit::Required, error.to_string()))?);
 
     let identity = Identity { resource, known };
-    let outlets =
-        Outlets { loaded: &loaded, manager: &manager, workloads: &workloads, meter: &meter, warnings, identity };
-    let running = outlets.start(&stopping);
-    let (mut tasks, mut places) = match running {
-        Ok(running) => running,
+    let (reload, wishes) = mpsc::channel(1);
+    let shown = Mutex::new(Shown { warnings, ..Shown::default() });
+    let admin = Arc::new(Admin { manager: Arc::clone(&manager), workloads, identity, reload, shown });
+    let (source, ready) = (Arc::clone(&manager) as Arc<dyn Source>, Arc::new(readiness(&admin)));
+    let outlets = match Outlets::start(config, source, &meter, ready, Arc::clone(&admin)) {
+        Ok(outlets) => outlets,
         Err(failure) => {
             tokio::task::block_in_place(|| manager.stop());
             return Err(failure);
         }
     };
-    places.extend(sinks.places.iter().cloned());
+    let mut places = outlets.places();
+    places.push(format!("status: {}", config.admin.socket.display()));
+    places.extend(sinks.places());
     // Events alone may be on standard output: whoever reads them expects one on each line.
     if !quiet && !config.exporters.events.stdout {
-        tasks.spawn({
-            let (manager, stopping) = (Arc::clone(&manager), stopping.clone());
-            async move {
-                tokio::select! {
-                    () = summary::show(manager, places) => {}
-                    () = stopped(stopping) => {}
-                }
+        let (manager, stopping) = (Arc::clone(&manager), stopping.clone());
+        drop(tokio::spawn(async move {
+            tokio::select! {
+                () = summary::show(manager, places) => {}
+                () = stopped(stopping) => {}
             }
-        });
+        }));
     }
-
-    signals.next().await;
-    tracing::info!("stopping: final gather and flush within {:?}", config.shutdown_timeout);
+    let registry = registry.to_vec();
+    let parts = Parts { sources, registry, loaded, manager, platform, admin, outlets, sinks };
+    let mut reloader = Reloader::new(parts, &meter, wishes).map_err(failed)?;
+    tokio::select! {
+        _ = signals.next() => {}
+        () = reloader.run() => {}
+    }
+    let Parts { loaded, manager, outlets, sinks, .. } = reloader.into_parts();
+    let timeout = loaded.config.shutdown_timeout;
+    tracing::info!("stopping: final gather and flush within {timeout:?}");
     signals.exit_on_next();
-    let deadline = Instant::now() + config.shutdown_timeout;
+    let deadline = Instant::now() + timeout;
     let _ = stop.send(true);
-    let flushed = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout_at(deadline, flushed).await.is_err() {
-        tracing::warn!("some exporter did not finish within {:?}", config.shutdown_timeout);
+    if tokio::time::timeout_at(deadline, outlets.finish()).await.is_err() {
+        tracing::warn!("some exporter did not finish within {timeout:?}");
     }
     tokio::task::block_in_place(|| manager.stop());
     sinks.finish(deadline).await;
@@ -189,103 +198,21 @@ fn observe_learned(meter: &Meter, learned: &Arc<Learned>) {
         .build();
 }
 
-/// Everything through which telemetry and status leave.
-struct Outlets<'a> {
-    loaded: &'a Loaded,
-    manager: &'a Arc<Manager>,
-    workloads: &'a Arc<Workloads>,
-    meter: &'a Meter,
-    warnings: Vec<String>,
-    identity: Identity,
-}
-
-impl Outlets<'_> {
-    /// Binds all listeners and starts all readers; gives their tasks and where to find them.
-    fn start(self, stopping: &watch::Receiver<bool>) -> Result<(JoinSet<()>, Vec<String>), Failure> {
-        let config = &self.loaded.config;
-        let source = Arc::clone(self.manager) as Arc<dyn Source>;
-        let mut tasks = JoinSet::new();
-        let mut listeners = BTreeMap::new();
-        let mut places = Vec::new();
-        let listen = |error: export::http::Error| Failure::new(Exit::Listen, error.to_string());
-        let serve = |tasks: &mut JoinSet<()>, server: Server| {
-            let stopping = stopping.clone();
-            tasks.spawn(async move {
-                if let Err(error) = server.run(stopped(stopping)).await {
-                    tracing::error!("{error}");
-                }
-            });
-        };
-
-        if let Some(options) = wiring::prometheus(config)? {
-            let scheme = if options.tls.is_some() { "https" } else { "http" };
-            let path = options.path.clone();
-            let server = prometheus::bind(options, Arc::clone(&source), self.meter).map_err(listen)?;
-            if let Some(address) = server.local_addr() {
-                listeners.insert("prometheus", address.to_string());
-                places.push(format!("scrape {scheme}://{address}{path}"));
-            }
-            serve(&mut tasks, server);
-        }
-        let ready = Arc::new(readiness(self.manager));
-        let server = health::bind(config.health.listen, "health.listen", ready).map_err(listen)?;
-        if let Some(address) = server.local_addr() {
-            listeners.insert("health", address.to_string());
-        }
-        serve(&mut tasks, server);
-
-        let mut endpoints = Vec::new();
-        for options in wiring::endpoints(config) {
-            let (name, url, interval) = (options.name.clone(), options.endpoint.clone(), options.interval);
-            let endpoint = otlp::Endpoint::new(options, Arc::clone(&source), self.meter)
-                .map_err(|error| Failure::new(Exit::Configuration, error.to_string()))?;
-            places.push(format!("push {name} to {url} every {interval:?}"));
-            endpoints.push(endpoint.status());
-            let (stopping, deadline) = (stopping.clone(), config.shutdown_timeout);
-            tasks.spawn(endpoint.run(stopped(stopping), flush_time(deadline)));
-        }
-        if endpoints.is_empty() {
-            places.push("push over OTLP: off until exporters.otlp.main.endpoint is set".to_owned());
-        }
-
-        places.push(format!("status: {}", config.admin.socket.display()));
-        let admin = Arc::new(Admin {
-            manager: Arc::clone(self.manager),
-            endpoints,
-            listeners,
-            workloads: Arc::clone(self.workloads),
-            warnings: self.warnings,
-            identity: self.identity,
-        });
-        let socket = Listener::unix(&config.admin.socket, "admin.socket").map_err(listen)?;
-        let server = Server::new(socket, None, admin.clone(), Arc::new(()), Limits::default()).map_err(listen)?;
-        serve(&mut tasks, server);
-        if let Some(address) = config.admin.listen {
-            let socket = Listener::tcp(address, "admin.listen").map_err(listen)?;
-            serve(&mut tasks, Server::new(socket, None, admin, Arc::new(()), Limits::default()).map_err(listen)?);
-        }
-        Ok((tasks, places))
-    }
-}
-
-/// Leaves a little of the deadline for detaching.
-fn flush_time(deadline: Duration) -> Duration {
-    deadline.saturating_sub(deadline / 10)
-}
-
-/// Ready means: the first gather is done and the indispensable collectors run.
-fn readiness(manager: &Arc<Manager>) -> impl Fn() -> Result<(), Vec<String>> + Send + Sync + use<> {
-    let manager = Mutex::new(Arc::downgrade(manager));
+/// Ready means: the first gather is done and the indispensable collectors run. What a reload could not take over is said
+/// beside it: the agent goes on with what it had, so it is no reason to take it out of service.
+fn readiness(admin: &Arc<Admin>) -> impl Fn() -> Result<Vec<String>, Vec<String>> + Send + Sync + use<> {
+    let admin = Mutex::new(Arc::downgrade(admin));
     move || {
-        let Some(manager) = manager.lock().unwrap_or_else(PoisonError::into_inner).upgrade() else {
+        let Some(admin) = admin.lock().unwrap_or_else(PoisonError::into_inner).upgrade() else {
             return Err(vec!["the agent is stopping".to_owned()]);
         };
         let mut reasons = Vec::new();
-        if manager.latest().is_none() {
+        if admin.manager.latest().is_none() {
             reasons.push("the first gather is not done".to_owned());
         }
-        let lame = manager.status().into_iter().filter(|status| status.required && !status.state.is_attached());
+        let lame = admin.manager.status().into_iter().filter(|status| status.required && !status.state.is_attached());
         reasons.extend(lame.map(|status| format!("{} is {}", status.name, status.state)));
-        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+        let remarks = admin.shown().reload.iter().flat_map(Outcome::remarks).collect();
+        if reasons.is_empty() { Ok(remarks) } else { Err(reasons) }
     }
 }

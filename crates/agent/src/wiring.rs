@@ -1,19 +1,18 @@
 //! The only place where the crates meet: it turns the configuration into the options of each.
 
+mod platform;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bpf::probe::Facts;
-use config::{Config, Enabled, Loaded, Sources, Switch};
+use config::{Config, Loaded, Sources, Switch};
 use enrich::kubernetes::{KUBERNETES, Known, Kubernetes, parse_selector};
 use enrich::{Hierarchy, Kind, Learned, Peers, Settings, State, Workloads, runtimes};
 use export::http::auth::Auth;
 use export::http::tls::TlsOptions;
 use export::{otlp, prometheus};
-use opentelemetry_sdk::metrics::SdkMeterProvider;
-use runtime::{
-    Buffer, Bus, CgroupRules, Clock, Descriptor, Elections, Executables, Limits, Options, Platform, Selection,
-};
+use runtime::{Clock, Descriptor, Elections, Executables, Limits, Options};
 use tokio::runtime::Handle;
 
 use crate::cli::Cli;
@@ -21,6 +20,7 @@ use crate::elections::Leases;
 use crate::exit::{Exit, Failure};
 use crate::identity::{self, Given};
 use crate::logging::LogFormat;
+pub use platform::{even_scale, platform, selections, spare_scale, tune};
 
 /// How long a gather waits for one collector.
 const COLLECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
@@ -36,15 +36,30 @@ pub fn sections(registry: &[&'static Descriptor]) -> Vec<config::Section> {
     registry.iter().map(describe).collect()
 }
 
-/// Loads the configuration of a command line.
+/// Loads a configuration.
 ///
 /// # Errors
 /// Fails with everything that is wrong, a line each.
-pub fn load(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Loaded, Failure> {
+pub fn load(sources: &Sources, registry: &[&'static Descriptor]) -> Result<Loaded, Failure> {
+    let loaded = config::load(sources, &sections(registry))
+        .map_err(|errors| Failure::new(Exit::Configuration, errors.to_string()))?;
+    // What only those can judge who use it.
+    kubernetes(&loaded.config)?.ok();
+    networks(&loaded.config)?;
+    Ok(loaded)
+}
+
+/// Gives the admin socket, even where the configuration is wrong elsewhere.
+pub fn socket(cli: &Cli, registry: &[&'static Descriptor]) -> PathBuf {
+    let given = config::glance(&sources(cli), &sections(registry), "admin.socket");
+    given.map_or_else(|| Config::default().admin.socket, PathBuf::from)
+}
+
+/// Gives what the configuration of a command line is made of.
+pub fn sources(cli: &Cli) -> Sources {
     let default_file = cli.config.is_empty().then(|| PathBuf::from(config::DEFAULT_FILE));
     let env = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-    let sources = Sources { files: cli.config.clone(), default_file, env: env.collect(), set: cli.set.clone() };
-    config::load(&sources, &sections(registry)).map_err(|errors| Failure::new(Exit::Configuration, errors.to_string()))
+    Sources { files: cli.config.clone(), default_file, env: env.collect(), set: cli.set.clone() }
 }
 
 /// Gives the log's level (nothing: no log) and format.
@@ -192,6 +207,11 @@ fn filters_pods(config: &Config) -> bool {
 /// # Errors
 /// Fails when a network of the configuration is none.
 pub fn peers(config: &Config, workloads: &Arc<Workloads>, learned: &Arc<Learned>) -> Result<Arc<Peers>, Failure> {
+    let networks = networks(config)?;
+    Ok(Arc::new(Peers::new(vec![Arc::clone(workloads) as _, Arc::clone(learned) as _], &networks)))
+}
+
+fn networks(config: &Config) -> Result<Vec<(String, enrich::peers::Network)>, Failure> {
     let mut networks = Vec::new();
     for (name, all) in &config.enrich.networks {
         for text in all {
@@ -199,7 +219,7 @@ pub fn peers(config: &Config, workloads: &Arc<Workloads>, learned: &Arc<Learned>
             networks.push((name.clone(), text.parse().map_err(wrong)?));
         }
     }
-    Ok(Arc::new(Peers::new(vec![Arc::clone(workloads) as _, Arc::clone(learned) as _], &networks)))
+    Ok(networks)
 }
 
 /// Gives who holds elections: the Kubernetes API where it is asked at all. Without a runtime nobody stands in them.
@@ -209,83 +229,6 @@ pub fn peers(config: &Config, workloads: &Arc<Workloads>, learned: &Arc<Learned>
 pub fn elections(config: &Config, runtime: Option<Handle>) -> Result<Option<Arc<dyn Elections>>, Failure> {
     let leases = |from: Kubernetes| Leases::new(from.kubeconfig, from.node, runtime);
     Ok(kubernetes(config)?.ok().map(|from| Arc::new(leases(from)) as Arc<dyn Elections>))
-}
-
-/// Who names, and who elects.
-pub type Parties<'a> = (&'a Arc<Workloads>, &'a Arc<Peers>, Arc<Learned>, Option<Arc<dyn Elections>>);
-
-/// Gives what all collectors share.
-pub fn platform(
-    loaded: &Loaded,
-    registry: &[&'static Descriptor],
-    facts: Facts,
-    (workloads, peers, learned, elections): Parties<'_>,
-    executables: Option<Arc<Executables>>,
-    meters: SdkMeterProvider,
-    bus: Arc<Bus>,
-) -> Arc<Platform> {
-    let config = &loaded.config;
-    let ebpf = &config.integrations.ebpf;
-    let plan = |selection: &Selection| (selection.descriptor.plan)(&selection.section, facts.possible_cpus).maps;
-    let running: Vec<_> = selections(loaded, registry).into_iter().filter(|selection| selection.enabled).collect();
-    let planned: u64 = running.iter().flat_map(plan).map(|(_, bytes)| bytes).sum();
-    let map_scale = (config.limits.map_memory as f64 / planned.max(1) as f64).min(1.0);
-    if map_scale < 1.0 {
-        tracing::warn!(
-            "kernel maps would take {planned} bytes when full: they get {:.0} % of their entries to keep within \
-             limits.map_memory ({} bytes)",
-            map_scale * 100.0,
-            config.limits.map_memory
-        );
-    }
-    let cgroup_rules = cgroup_rules(loaded, workloads);
-    Arc::new(Platform {
-        cgroup_rules,
-        executables,
-        excluded_process: facts.process.filter(|_| !ebpf.include_self),
-        sample_every: sample_every(ebpf.sample_rate),
-        facts,
-        census: Arc::clone(workloads) as Arc<dyn model::Census>,
-        elections,
-        learner: Some(learned),
-        peers: Arc::clone(peers) as Arc<dyn model::Peers>,
-        sections: running.into_iter().map(|selection| (selection.descriptor.name, selection.section)).collect(),
-        shared: std::sync::Mutex::default(),
-        btf_path: given(&ebpf.btf_path),
-        types: std::sync::Mutex::default(),
-        gates: bpf::Gates::default(),
-        map_scale,
-        ring_bytes: u32::try_from(ebpf.ring_buffer_size).unwrap_or(u32::MAX),
-        perf_bytes: ebpf.perf_buffer_size,
-        buffer: match ebpf.events.buffer {
-            config::sections::integrations::Buffer::Auto => Buffer::Auto,
-            config::sections::integrations::Buffer::Ring => Buffer::Ring,
-            config::sections::integrations::Buffer::Perf => Buffer::Perf,
-        },
-        bus,
-        process_filter: ebpf.process_filter.clone(),
-        exclude_processes: ebpf.exclude_processes.clone(),
-        meters,
-    })
-}
-
-/// Makes the kernel's table of cgroups where some are left out and the collector runs that keeps it current.
-fn cgroup_rules(loaded: &Loaded, workloads: &Workloads) -> Option<CgroupRules> {
-    if loaded.config.integrations.ebpf.container_filter.is_empty() && !filters_pods(&loaded.config) {
-        return None;
-    }
-    let cgroup = loaded.collectors.iter().find(|selection| selection.name == "cgroup")?;
-    if cgroup.enabled == Enabled::False {
-        return None;
-    }
-    let entries = own_number(loaded, "max_rules")?;
-    let made = CgroupRules::new(workloads, entries);
-    made.inspect_err(|error| tracing::warn!("filters by name are applied only after counting: {error}")).ok()
-}
-
-/// Turns a percentage into «one in so many».
-fn sample_every(percent: u8) -> u32 {
-    (100 + u32::from(percent) / 2) / u32::from(percent.max(1))
 }
 
 /// Gives the node's name.
@@ -322,33 +265,24 @@ pub fn options(config: &Config, known: &[Known]) -> Options {
     Options {
         collect_timeout: COLLECT_TIMEOUT,
         housekeeping: config.integrations.ebpf.scrape_interval,
-        limits: Limits {
-            series_per_metric: config.limits.series_per_metric,
-            series_total: config.limits.series_total,
-            samples_per_workload: config.limits.samples_per_workload,
-            bucket_doublings: config.exporters.prometheus.bucket_doublings(),
-            series_ttl: config.series_ttl.as_nanos() as u64,
-        },
+        limits: limits(config),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         schema_url: model::name::SCHEMA_URL.to_owned(),
         resource: Arc::new(identity::resource(&given)),
         clock: Clock::default(),
+        together: collectors::TOGETHER,
     }
 }
 
-/// Gives which collectors run and with what sections.
-pub fn selections(loaded: &Loaded, registry: &[&'static Descriptor]) -> Vec<Selection> {
-    let select = |descriptor: &&'static Descriptor| {
-        let selection = loaded.collectors.iter().find(|selection| selection.name == descriptor.name)?;
-        Some(Selection {
-            descriptor,
-            key: config::section_key(descriptor.name),
-            enabled: selection.enabled != Enabled::False,
-            required: selection.enabled == Enabled::Require,
-            section: selection.section.clone(),
-        })
-    };
-    registry.iter().filter_map(select).collect()
+/// Gives the budgets of series.
+pub fn limits(config: &Config) -> Limits {
+    Limits {
+        series_per_metric: config.limits.series_per_metric,
+        series_total: config.limits.series_total,
+        samples_per_workload: config.limits.samples_per_workload,
+        bucket_doublings: config.exporters.prometheus.bucket_doublings(),
+        series_ttl: config.series_ttl.as_nanos() as u64,
+    }
 }
 
 /// Gives the options of the OTLP endpoints that take metrics.

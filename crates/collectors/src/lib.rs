@@ -47,6 +47,13 @@ pub static ALL: &[&Descriptor] = &[
     &hubble::DESCRIPTOR,
 ];
 
+/// Collectors that share programs: whenever one is made anew, so are the others.
+pub const TOGETHER: &[&[&str]] = &[&[network::DESCRIPTOR.name, connection::DESCRIPTOR.name]];
+
+/// Collectors that attach more where somebody takes events.
+pub const REPORTERS: &[&str] =
+    &[connection::DESCRIPTOR.name, dns::DESCRIPTOR.name, process::DESCRIPTOR.name, hubble::DESCRIPTOR.name];
+
 /// Tells what this kernel cannot do from what may work the next time.
 fn refused(error: bpf::Error) -> MakeError {
     match error {

@@ -31,6 +31,22 @@ pub struct Sources {
     pub set: Vec<String>,
 }
 
+impl Sources {
+    /// Returns the files and directories that are looked for, whether they are there or not.
+    pub fn places(&self) -> Vec<PathBuf> {
+        let fallback = self.default_file.iter().filter(|_| self.files.is_empty());
+        self.files.iter().chain(fallback).flat_map(|path| [path.clone(), beside(path)]).collect()
+    }
+}
+
+/// Returns the directory beside a file whose files are read after it.
+fn beside(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).join(DIRECTORY)
+}
+
+/// The name of that directory.
+const DIRECTORY: &str = "conf.d";
+
 /// The file that is read where no `--config` is given.
 pub const DEFAULT_FILE: &str = "/etc/telesonde/telesonde.yaml";
 
@@ -183,7 +199,7 @@ fn paths(sources: &Sources, problems: &mut Vec<Problem>, warnings: &mut Vec<Warn
         if required || path.exists() {
             paths.push(path.clone());
         }
-        let directory = path.parent().unwrap_or(Path::new("")).join("conf.d");
+        let directory = beside(path);
         if !directories.contains(&directory) {
             directories.push(directory);
         }
@@ -202,7 +218,7 @@ fn paths(sources: &Sources, problems: &mut Vec<Problem>, warnings: &mut Vec<Warn
                         Some("yaml") => paths.push(path),
                         Some("yml") => warnings.push(Warning {
                             place: Place::file(&shared(&path), 1, 1),
-                            key: "conf.d".to_owned(),
+                            key: DIRECTORY.to_owned(),
                             message: "not read: only files that end in .yaml are".to_owned(),
                         }),
                         _ => {}

@@ -3,6 +3,7 @@
 //! [`load`] merges the defaults, the standard `OTEL_*` variables, files, `conf.d`, the environment and `--set` into a
 //! [`Config`] of plain structs. The crate knows no collector: their sections come in as [`Section`]s.
 
+mod change;
 mod check;
 mod collectors;
 mod duration;
@@ -48,6 +49,7 @@ pub use switch::{Enabled, Switch};
 use node::{Data, Node};
 
 /// A configuration that is complete and consistent.
+#[derive(Clone)]
 pub struct Loaded {
     /// The typed tree.
     pub config: Config,
@@ -84,6 +86,13 @@ pub fn load(sources: &Sources, sections: &[Section]) -> Result<Loaded, Errors> {
         Ok(config) => Ok(Loaded { config, collectors, warnings, files, root, schema }),
         Err(error) => Err(Errors(vec![Problem::Inconsistent { reason: error.to_string() }])),
     }
+}
+
+/// Looks one text up in a configuration that may be wrong elsewhere.
+pub fn glance(sources: &Sources, sections: &[Section], key: &str) -> Option<String> {
+    let schema = schema(sections);
+    let tree = layers::merge(sources, sections, &schema, &mut Vec::new(), &mut Vec::new());
+    tree.root.find(key)?.text().map(str::to_owned)
 }
 
 /// Fills in the defaults that follow other values: an endpoint's port is that of its protocol.

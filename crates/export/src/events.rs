@@ -1,7 +1,7 @@
 //! What sinks of events have in common: the account of what became of each event.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use model::Metric;
@@ -21,7 +21,7 @@ pub static EVENTS: Metric = Metric::counter(
 pub static METRICS: [&Metric; 1] = [&EVENTS];
 
 /// How a sink takes its events.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// The most events of one delivery.
     pub batch: usize,
@@ -67,25 +67,25 @@ impl Account {
 pub struct Sink {
     /// Its name: `stdout`, or that of the OTLP endpoint.
     pub name: String,
-    /// Where its events come from.
-    pub feed: Arc<dyn Feed>,
+    /// Where its events come from, and came from before it was set up otherwise.
+    pub feeds: Vec<Arc<dyn Feed>>,
     /// What became of them.
     pub account: Arc<Account>,
 }
 
-/// Exports the accounts of all sinks.
-pub fn observe(meter: &Meter, sinks: Vec<Sink>) {
+/// Exports the accounts of all sinks, those that have ended included.
+pub fn observe(meter: &Meter, sinks: Arc<Mutex<Vec<Sink>>>) {
     meter
         .u64_observable_counter(&*EVENTS.name)
         .with_unit(&*EVENTS.unit)
         .with_description(&*EVENTS.help)
         .with_callback(move |observer| {
-            for Sink { name, feed, account } in &sinks {
+            for Sink { name, feeds, account } in sinks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                 let observe = |outcome, events| {
                     let attributes = [KeyValue::new("exporter", name.clone()), KeyValue::new("outcome", outcome)];
                     observer.observe(events, &attributes);
                 };
-                let overflowed = [("queue_full", feed.overflowed())];
+                let overflowed = [("queue_full", feeds.iter().map(|feed| feed.overflowed()).sum())];
                 for (outcome, events) in account.outcomes().into_iter().chain(overflowed) {
                     observe(outcome, events);
                 }

@@ -9,16 +9,16 @@ use crate::http::{Error, Handler, Limits, Listener, Method, Request, Response, S
 
 /// Says whether the agent does its work.
 pub trait Ready: Send + Sync + 'static {
-    /// Says whether the agent is ready.
+    /// Says whether the agent is ready, and what else is to be said of it, a line each.
     ///
     /// # Errors
     ///
     /// The reasons why it is not, a line each.
-    fn ready(&self) -> Result<(), Vec<String>>;
+    fn ready(&self) -> Result<Vec<String>, Vec<String>>;
 }
 
-impl<F: Fn() -> Result<(), Vec<String>> + Send + Sync + 'static> Ready for F {
-    fn ready(&self) -> Result<(), Vec<String>> {
+impl<F: Fn() -> Result<Vec<String>, Vec<String>> + Send + Sync + 'static> Ready for F {
+    fn ready(&self) -> Result<Vec<String>, Vec<String>> {
         self()
     }
 }
@@ -29,7 +29,15 @@ impl<F: Fn() -> Result<(), Vec<String>> + Send + Sync + 'static> Ready for F {
 ///
 /// [`Error::Bind`] when the address cannot be bound.
 pub fn bind(listen: SocketAddr, key: &str, ready: Arc<dyn Ready>) -> Result<Server, Error> {
-    let listener = Listener::tcp(listen, key)?;
+    server(Listener::tcp(listen, key)?, ready)
+}
+
+/// Makes the probes' server on a listener that is bound already.
+///
+/// # Errors
+///
+/// None at present.
+pub fn server(listener: Listener, ready: Arc<dyn Ready>) -> Result<Server, Error> {
     Server::new(listener, None, Arc::new(Probes { ready }), Arc::new(()), Limits::default())
 }
 
@@ -47,17 +55,15 @@ impl Handler for Probes {
         match request.path.as_str() {
             "/healthz" => Response::text(StatusCode::OK, "ok\n"),
             "/readyz" => match self.ready.ready() {
-                Ok(()) => Response::text(StatusCode::OK, "ready\n"),
-                Err(reasons) => {
-                    let mut body = String::from("not ready\n");
-                    for reason in reasons {
-                        body.push_str(&reason);
-                        body.push('\n');
-                    }
-                    Response::text(StatusCode::SERVICE_UNAVAILABLE, body)
-                }
+                Ok(remarks) => Response::text(StatusCode::OK, lines("ready", &remarks)),
+                Err(reasons) => Response::text(StatusCode::SERVICE_UNAVAILABLE, lines("not ready", &reasons)),
             },
             path => Response::not_found(path, "/healthz or /readyz"),
         }
     }
+}
+
+fn lines(first: &str, others: &[String]) -> String {
+    let others = others.iter().map(String::as_str);
+    std::iter::once(first).chain(others).flat_map(|line| [line, "\n"]).collect()
 }

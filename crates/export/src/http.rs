@@ -59,7 +59,7 @@ pub enum Error {
 }
 
 /// What one server spends on its clients at most.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of a request's head; more is answered with 431.
     pub header_bytes: usize,

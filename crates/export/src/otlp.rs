@@ -20,7 +20,7 @@ mod tls;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use endpoint::{Endpoint, Status};
+pub use endpoint::{Endpoint, Remains, Status};
 pub use error::Error;
 pub use phase::phase;
 
@@ -99,7 +99,7 @@ pub struct Tls {
 }
 
 /// All settings of one endpoint.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Options {
     /// The endpoint's name in the configuration, for messages and self metrics.
     pub name: String,

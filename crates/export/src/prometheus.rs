@@ -79,7 +79,7 @@ pub fn encode_with(snapshot: &Snapshot, format: Format, style: Style, out: &mut 
 }
 
 /// All settings of the reader.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The address to serve on.
     pub listen: SocketAddr,
@@ -121,7 +121,15 @@ impl Options {
 ///
 /// [`Error::Bind`] when the address cannot be bound, [`Error::Tls`] when a certificate file cannot be used.
 pub fn bind(options: Options, source: Arc<dyn Source>, meter: &Meter) -> Result<Server, Error> {
-    let listener = Listener::tcp(options.listen, &options.listen_key)?;
+    server(Listener::tcp(options.listen, &options.listen_key)?, options, source, meter)
+}
+
+/// Makes the reader's server on a listener that is bound already.
+///
+/// # Errors
+///
+/// [`Error::Tls`] when a certificate file cannot be used.
+pub fn server(listener: Listener, options: Options, source: Arc<dyn Source>, meter: &Meter) -> Result<Server, Error> {
     let (tls, limits) = (options.tls.clone(), options.limits.clone());
     let instruments = Arc::new(telemetry::Instruments::new(meter));
     let handler = Arc::new(scrape::Scrapes::new(options, source, instruments.clone()));

@@ -19,6 +19,7 @@ pub trait Source: Send + Sync {
     /// A dead series stays until every such reader has confirmed its final value.
     fn register(&self) -> usize;
 
-    /// Notes that a registered reader's receiver has everything up to and including snapshot `number`.
+    /// Notes that a registered reader's receiver has everything up to and including snapshot `number`;
+    /// with `u64::MAX` the reader leaves.
     fn acknowledge(&self, reader: usize, number: u64);
 }

@@ -7,7 +7,7 @@ mod queue;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use model::event::{Event, EventKind, Feed, Record};
@@ -36,7 +36,7 @@ const TOLD_APART: usize = 1024;
 /// All sinks, and who knows the names.
 pub struct Bus {
     resolver: Arc<dyn Resolver>,
-    sinks: Vec<Arc<Queue>>,
+    sinks: RwLock<Vec<Arc<Queue>>>,
     next: AtomicU64,
 }
 
@@ -45,23 +45,44 @@ impl Bus {
     pub fn new(resolver: Arc<dyn Resolver>, sinks: usize, capacity: usize) -> Self {
         // Another beginning in each run, so that ids of two runs differ.
         let first = std::hash::RandomState::new().hash_one(std::process::id());
-        let sinks = (0..sinks).map(|_| Arc::new(Queue::new(capacity))).collect();
-        Self { resolver, sinks, next: AtomicU64::new(first) }
+        let sinks: Vec<_> = (0..sinks).map(|_| Arc::new(Queue::new(capacity))).collect();
+        Self { resolver, sinks: RwLock::new(sinks), next: AtomicU64::new(first) }
     }
 
     /// Says whether anybody takes events; if not, no collector needs to make them.
     pub fn is_wanted(&self) -> bool {
-        !self.sinks.is_empty()
+        !self.sinks().is_empty()
     }
 
     /// Gives the queues of the sinks.
     pub fn feeds(&self) -> Vec<Arc<dyn Feed>> {
-        self.sinks.iter().map(|queue| Arc::clone(queue) as Arc<dyn Feed>).collect()
+        self.sinks().iter().map(|queue| Arc::clone(queue) as Arc<dyn Feed>).collect()
+    }
+
+    /// Takes a sink on, with room for `capacity` events, in the place of another one or beside all others. The other one
+    /// gets no more events: every event goes to one of the two.
+    pub fn open(&self, capacity: usize, instead: Option<&Arc<dyn Feed>>) -> Arc<dyn Feed> {
+        let queue = Arc::new(Queue::new(capacity));
+        let mut sinks = self.sinks.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = instead {
+            retire(&mut sinks, old);
+        }
+        sinks.push(Arc::clone(&queue));
+        queue
+    }
+
+    /// Gives a sink no more events; it ends with those that it has.
+    pub fn retire(&self, sink: &Arc<dyn Feed>) {
+        retire(&mut self.sinks.write().unwrap_or_else(PoisonError::into_inner), sink);
+    }
+
+    fn sinks(&self) -> RwLockReadGuard<'_, Vec<Arc<Queue>>> {
+        self.sinks.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells the sinks that no more events will come.
     pub fn close(&self) {
-        for sink in &self.sinks {
+        for sink in self.sinks().iter() {
             sink.close();
         }
     }
@@ -83,6 +104,13 @@ impl Bus {
         let mixed = self.next.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
         mixed ^ (mixed >> 32)
+    }
+}
+
+fn retire(sinks: &mut Vec<Arc<Queue>>, sink: &Arc<dyn Feed>) {
+    let gone = |queue: &mut Arc<Queue>| std::ptr::addr_eq(Arc::as_ptr(queue), Arc::as_ptr(sink));
+    for queue in sinks.extract_if(.., gone) {
+        queue.close();
     }
 }
 
@@ -166,7 +194,7 @@ impl Entrance {
             self.look_again(Instant::now());
         }
         if !self.batch.is_empty() {
-            for sink in &self.bus.sinks {
+            for sink in self.bus.sinks().iter() {
                 sink.put(&self.batch);
             }
             self.ledger.emitted.fetch_add(self.batch.len() as u64, Ordering::Relaxed);

@@ -1,5 +1,8 @@
 //! The gather thread: one round of all collectors at a time, merged into series, published as a snapshot.
 
+mod change;
+
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,11 +15,14 @@ use tokio::sync::oneshot;
 use crate::clock::{Jump, Timeline};
 use crate::collector::Scrape;
 use crate::health::State;
-use crate::manager::{Options, Shared};
+use crate::manager::{Options, Selection, Shared};
 use crate::own::{Instruments, Own, SCOPE, collector};
 use crate::series::{Moment, Origin, Store};
 use crate::watch;
-use crate::worker::{News, Report, Worker};
+use crate::worker::{News, Post, Report, Worker};
+pub use change::Change;
+pub(crate) use change::Starter;
+use change::{Changing, Wish};
 
 /// How long start-up waits for a collector to attach before it goes on without it.
 const ATTACH: Duration = Duration::from_secs(30);
@@ -27,6 +33,7 @@ const DETACH: Duration = Duration::from_secs(1);
 pub(crate) enum Message {
     Request(Request),
     Report(Report),
+    Change(Box<Change>, oneshot::Sender<Vec<&'static str>>),
     Stop,
 }
 
@@ -51,13 +58,17 @@ enum Phase {
     Attached,
     /// Impossible, or to be made again.
     Away,
+    /// Without a worker.
     Stopped,
 }
 
 /// A collector as the gather thread sees it.
 pub(crate) struct Slot {
     name: &'static str,
-    worker: Worker,
+    selection: Selection,
+    worker: Option<Worker>,
+    /// The number of its worker: what an earlier one says is not heard.
+    number: u32,
     phase: Phase,
     /// Since when it owes a round.
     asked: Option<Instant>,
@@ -69,9 +80,28 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub fn new(name: &'static str, worker: Worker) -> Self {
-        let spare = Scrape::default();
-        Self { name, worker, phase: Phase::New, asked: None, incarnation: 0, ended: false, degraded: None, spare }
+    pub fn new(selection: Selection) -> Self {
+        Self {
+            name: selection.descriptor.name,
+            selection,
+            worker: None,
+            number: 0,
+            phase: Phase::Stopped,
+            asked: None,
+            incarnation: 0,
+            ended: false,
+            degraded: None,
+            spare: Scrape::default(),
+        }
+    }
+
+    /// Gives it a worker.
+    pub fn start(&mut self, at: usize, starter: &Starter) -> std::io::Result<()> {
+        self.number += 1;
+        (self.incarnation, self.asked, self.degraded) = (0, None, None);
+        self.worker = Some(starter.start(Post { slot: at, worker: self.number }, &self.selection)?);
+        self.phase = Phase::New;
+        Ok(())
     }
 }
 
@@ -89,11 +119,15 @@ pub(crate) struct Engine {
     options: Options,
     store: Store,
     slots: Vec<Slot>,
+    starter: Starter,
     resolver: Arc<dyn Resolver>,
     own: Own,
     instruments: Instruments,
     shared: Arc<Shared>,
     requests: Vec<Request>,
+    /// What is still to be changed, and what is being changed.
+    wishes: VecDeque<Wish>,
+    changing: Option<Changing>,
     rounds: Vec<Round>,
     timeline: Timeline,
     number: u64,
@@ -107,7 +141,7 @@ impl Engine {
     pub fn new(
         options: Options,
         store: Store,
-        slots: Vec<Slot>,
+        (slots, starter): (Vec<Slot>, Starter),
         resolver: Arc<dyn Resolver>,
         mut own: Own,
         shared: Arc<Shared>,
@@ -121,11 +155,14 @@ impl Engine {
             options,
             store,
             slots,
+            starter,
             resolver,
             own,
             instruments,
             shared,
             requests,
+            wishes: VecDeque::new(),
+            changing: None,
             rounds,
             timeline,
             number: 0,
@@ -149,8 +186,10 @@ impl Engine {
     pub fn serve(&mut self, inbox: &Receiver<Message>) {
         let mut last = Instant::now();
         while !self.stop {
+            self.change(inbox);
             let due = last + self.options.housekeeping;
-            if self.requests.is_empty() && self.receive(inbox, due) {
+            let until = self.changing.as_ref().map_or(due, |changing| changing.until.min(due));
+            if self.requests.is_empty() && self.receive(inbox, until) {
                 continue;
             }
             self.answer();
@@ -171,7 +210,7 @@ impl Engine {
         for slot in &mut self.slots {
             if slot.phase == Phase::Attached
                 && slot.asked.is_none()
-                && slot.worker.collect(std::mem::take(&mut slot.spare))
+                && slot.worker.as_ref().is_some_and(|worker| worker.collect(std::mem::take(&mut slot.spare)))
             {
                 slot.asked = Some(begun);
             }
@@ -219,14 +258,7 @@ impl Engine {
 
     /// Detaches every collector.
     pub fn stop(&mut self, inbox: &Receiver<Message>) {
-        for slot in &self.slots {
-            slot.worker.stop();
-        }
-        let until = Instant::now() + DETACH;
-        while self.slots.iter().any(|slot| slot.phase != Phase::Stopped) && self.receive(inbox, until) {}
-        for slot in self.slots.iter().filter(|slot| slot.phase != Phase::Stopped) {
-            tracing::warn!(collector = slot.name, "collector did not detach in time");
-        }
+        self.detach(&(0..self.slots.len()).collect::<Vec<_>>(), inbox);
         self.answer_all();
     }
 
@@ -272,7 +304,12 @@ impl Engine {
     fn receive(&mut self, inbox: &Receiver<Message>, until: Instant) -> bool {
         match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(Message::Request(request)) => self.requests.push(request),
-            Ok(Message::Report(Report { slot, news })) => self.note(slot, news),
+            Ok(Message::Report(Report { from, news })) => {
+                if self.slots.get(from.slot).is_some_and(|slot| slot.number == from.worker) {
+                    self.note(from.slot, news);
+                }
+            }
+            Ok(Message::Change(change, reply)) => self.wishes.push_back((*change, reply)),
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => self.stop = true,
             Err(RecvTimeoutError::Timeout) => return false,
         }

@@ -80,6 +80,16 @@ impl Health {
         self.lock().push(Status { name, required, state, since: SystemTime::now(), readings: 0 });
     }
 
+    /// Lets a collector begin again, without a word in the log.
+    pub(crate) fn renew(&self, name: &'static str, required: bool, state: Option<State>) {
+        if let Some(status) = self.lock().iter_mut().find(|status| status.name == name) {
+            status.required = required;
+            if let Some(state) = state {
+                (status.state, status.since, status.readings) = (state, SystemTime::now(), 0);
+            }
+        }
+    }
+
     /// Sets a collector's state; logs it when it is another one.
     pub(crate) fn set(&self, name: &'static str, state: State) {
         let mut all = self.lock();

@@ -20,7 +20,7 @@ pub use clock::Clock;
 pub use collector::{CollectError, Collector, Descriptor, Distribution, Empty, MakeError, Need, Plan, Scrape, Section};
 pub use executables::Executables;
 pub use health::{State, Status};
-pub use manager::{Manager, Options, Selection, StartError};
+pub use manager::{Change, Manager, Options, Selection, StartError};
 pub use own::Own;
 pub use rules::CgroupRules;
 pub use series::{Limits, WORKLOADS};

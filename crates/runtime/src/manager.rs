@@ -13,12 +13,12 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::collector::Descriptor;
-use crate::gather::{Engine, Message, Request, Slot};
+pub use crate::gather::Change;
+use crate::gather::{Engine, Message, Request, Slot, Starter};
 use crate::health::{Health, State, Status};
 use crate::own::{Own, SCOPE, SHARED};
 use crate::series::{Limits, Store};
 use crate::setup::Platform;
-use crate::worker::Worker;
 
 /// How the manager works.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Options {
     pub resource: Arc<Attributes>,
     /// Where the time comes from.
     pub clock: Clock,
+    /// Collectors that share programs: whenever one is made anew, so are the others.
+    pub together: &'static [&'static [&'static str]],
 }
 
 /// A collector of the registry and what the configuration says of it.
@@ -123,26 +125,27 @@ impl Manager {
             let (version, schema_url) = (options.version.clone(), options.schema_url.clone());
             Arc::new(Scope { name, version, schema_url })
         };
+        let (platform_of, clock) = (Arc::clone(platform), options.clock.clone());
+        let starter = Starter { platform: platform_of, runtime: runtime.clone(), clock, reports: messages.clone() };
         let mut slots = Vec::new();
         let mut indispensable = Vec::new();
-        for Selection { descriptor, key, enabled, required, section } in selections {
+        for selection in selections {
+            let Selection { descriptor, enabled, required, .. } = selection;
             if required {
-                indispensable.push((descriptor.name, key));
+                indispensable.push((descriptor.name, selection.key.clone()));
             }
-            if !enabled {
-                shared.health.add(descriptor.name, required, State::Disabled);
-                continue;
-            }
+            let state = if enabled { State::Failed("not attached yet".to_owned()) } else { State::Disabled };
+            shared.health.add(descriptor.name, required, state);
             store.declare(descriptor.metrics, &scope(format!("{SCOPE}.{}", descriptor.name)));
-            shared.health.add(descriptor.name, required, State::Failed("not attached yet".to_owned()));
-            let (platform, runtime, reports) = (Arc::clone(platform), runtime.clone(), messages.clone());
-            let clock = options.clock.clone();
-            let worker = Worker::start(slots.len(), descriptor, section, platform, (runtime, clock), reports)
-                .map_err(|source| StartError::Thread { name: descriptor.name, source })?;
-            slots.push(Slot::new(descriptor.name, worker));
+            let mut slot = Slot::new(selection);
+            if enabled {
+                let begun = slot.start(slots.len(), &starter);
+                begun.map_err(|source| StartError::Thread { name: descriptor.name, source })?;
+            }
+            slots.push(slot);
         }
         store.declare(SHARED, &scope(SCOPE.to_owned()));
-        let engine = Engine::new(options, store, slots, resolver, own, Arc::clone(&shared));
+        let engine = Engine::new(options, store, (slots, starter), resolver, own, Arc::clone(&shared));
         let manager = Self { shared, messages, thread: Mutex::new(None) };
         let (ready, made) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
@@ -160,6 +163,14 @@ impl Manager {
             return Err(StartError::Required { key: key.unwrap_or_default(), state });
         }
         Ok(manager)
+    }
+
+    /// Applies another configuration to the running collectors; gives those that it concerned, each tried once.
+    pub async fn change(&self, change: Change) -> Vec<&'static str> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.messages.send(Message::Change(Box::new(change), reply));
+        // Without an answer the manager is stopping.
+        if sent.is_ok() { answer.await.unwrap_or_default() } else { Vec::new() }
     }
 
     /// Gives the states of all collectors.

@@ -180,6 +180,21 @@ impl Store {
         }
     }
 
+    /// Takes other limits. Series past a smaller budget stay until their workloads end.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+        self.shares = Shares::default();
+        for group in &mut self.groups {
+            let MetricRef::Static(metric) = group.metric else { continue };
+            group.weight = shares::weight(metric, limits.bucket_doublings);
+            let overflow = group.overflow;
+            let entries = group.entries.iter().enumerate().filter(|(at, _)| overflow != Some(*at as u32));
+            for entry in entries.filter_map(|(_, entry)| entry.as_ref()) {
+                self.shares.add(&entry.series.entity, group.weight);
+            }
+        }
+    }
+
     /// Begins a gather: asks again who owns what, and places what waited.
     pub fn begin(&mut self, moment: Moment, resolver: &dyn Resolver) {
         self.subjects.refresh(resolver);
@@ -272,9 +287,10 @@ impl Store {
         self.groups.iter().filter_map(|group| group.family(moment.number)).collect()
     }
 
-    /// Gives, for each metric, its name, its number of series and how many cells were folded since the last time.
+    /// Gives, for each metric that has had a series, its name, its number of series and how many cells were folded since the last time.
     pub fn sizes(&mut self) -> impl Iterator<Item = (&str, usize, u64)> {
-        self.groups.iter_mut().map(|group| (group.metric.name.as_ref(), group.len(), std::mem::take(&mut group.folds)))
+        let used = self.groups.iter_mut().filter(|group| !group.entries.is_empty());
+        used.map(|group| (group.metric.name.as_ref(), group.len(), std::mem::take(&mut group.folds)))
     }
 
     fn hash(&self, reading: &Reading, values: &[Text]) -> u64 {

@@ -57,7 +57,7 @@ pub struct Platform {
     /// The commands that collectors must not count.
     pub exclude_processes: Vec<String>,
     /// Which cgroups the kernel counts; nothing where all are, or where user space alone decides.
-    pub cgroup_rules: Option<crate::CgroupRules>,
+    pub cgroup_rules: Option<Arc<crate::CgroupRules>>,
     /// The kernel's table of executables; nothing where they are not told apart.
     pub executables: Option<Arc<crate::Executables>>,
     /// The process that is not counted: the agent's own, as the kernel's programs see it.
@@ -82,6 +82,45 @@ impl Platform {
     /// Gives how many entries a map may have that the configuration gives `entries`.
     pub fn scaled(&self, entries: u32) -> u32 {
         ((f64::from(entries) * self.map_scale) as u32).clamp(1, entries.max(1))
+    }
+
+    /// Gives a platform of the same host with the same parties, to be tuned otherwise.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            facts: self.facts.clone(),
+            census: Arc::clone(&self.census),
+            btf_path: self.btf_path.clone(),
+            types: Mutex::default(),
+            gates: self.gates.clone(),
+            map_scale: self.map_scale,
+            ring_bytes: self.ring_bytes,
+            perf_bytes: self.perf_bytes,
+            buffer: self.buffer,
+            bus: Arc::clone(&self.bus),
+            process_filter: self.process_filter.clone(),
+            exclude_processes: self.exclude_processes.clone(),
+            cgroup_rules: self.cgroup_rules.clone(),
+            executables: self.executables.clone(),
+            excluded_process: self.excluded_process,
+            sample_every: self.sample_every,
+            elections: self.elections.clone(),
+            learner: self.learner.clone(),
+            peers: Arc::clone(&self.peers),
+            sections: self.sections.clone(),
+            shared: Mutex::default(),
+            meters: self.meters.clone(),
+        }
+    }
+
+    /// Says whether what was made on the one need not be made anew on the other, the sizes of maps aside.
+    pub fn is_tuned_as(&self, other: &Self) -> bool {
+        let tuning = |platform: &Self| {
+            let sizes = (platform.ring_bytes, platform.perf_bytes, platform.sample_every);
+            (sizes, platform.buffer, platform.excluded_process)
+        };
+        let names = |platform: &'_ Self| (platform.process_filter.clone(), platform.exclude_processes.clone());
+        tuning(self) == tuning(other) && names(self) == names(other) && self.btf_path == other.btf_path
     }
 
     /// Frees the kernel's types, some 20 MB, once everything is attached.

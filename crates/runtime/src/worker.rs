@@ -18,9 +18,16 @@ const LAST_PAUSE: Duration = Duration::from_mins(1);
 /// So many failed rounds in a row mean that the collector is made anew.
 const ROUNDS: u32 = 3;
 
-/// What a worker tells the gather thread. `slot` is the collector's place in the manager.
-pub(crate) struct Report {
+/// Which worker of which collector: `slot` is the collector's place in the manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Post {
     pub slot: usize,
+    pub worker: u32,
+}
+
+/// What a worker tells the gather thread.
+pub(crate) struct Report {
+    pub from: Post,
     pub news: News,
 }
 
@@ -50,7 +57,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts the thread of a collector; its reports go to `reports`.
     pub fn start<M: From<Report> + Send + 'static>(
-        slot: usize,
+        from: Post,
         descriptor: &'static Descriptor,
         section: serde_json::Value,
         platform: Arc<Platform>,
@@ -58,7 +65,7 @@ impl Worker {
         reports: Sender<M>,
     ) -> std::io::Result<Self> {
         let (commands, inbox) = channel();
-        let report = move |news| reports.send(Report { slot, news }.into()).is_ok();
+        let report = move |news| reports.send(Report { from, news }.into()).is_ok();
         // Linux shows 15 bytes of a thread's name.
         let thread = std::thread::Builder::new().name(format!("c/{}", descriptor.name));
         thread.spawn(move || {

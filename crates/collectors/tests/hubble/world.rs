@@ -111,6 +111,7 @@ impl World {
             schema_url: String::new(),
             resource: Arc::new(Attributes::new([])),
             clock: Clock::default(),
+            together: &[],
         };
         let descriptor = *telesonde_collectors::ALL.iter().find(|descriptor| descriptor.name == "hubble").unwrap();
         (descriptor.section.check)(&section).unwrap();

@@ -152,3 +152,48 @@ fn lists_and_maps_of_the_environment() {
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
     assert_eq!(pairs(&env).len(), 6);
 }
+
+#[test]
+fn differences_are_named_by_key_and_some_can_be_taken_back() {
+    let directory = Directory::new();
+    let load = |text: &str| from(&[&directory.file("telesonde.yaml", text)], &[], &[]).expect("loads");
+    let before =
+        load("log: {level: warn}\nexporters: {otlp: {main: {interval: 5s}, old: {}}}\nagent: {resource: {a: b}}\n");
+    let same =
+        load("agent:\n  resource: {a: b}\nlog:\n  level: warn\nexporters: {otlp: {old: {}, main: {interval: 5s}}}\n");
+    assert_eq!(before.differences(&same), Vec::<String>::new(), "where a value stands is no difference");
+    let after = load(
+        "log: {level: error}\nexporters: {otlp: {main: {interval: 6s}, new: {}}}\n\
+         integrations: {ebpf: {collect_syscalls: false, process_filter: [nginx]}}\nagent: {resource: {c.d: e}}\n",
+    );
+    let keys = [
+        "agent.resource.a",
+        "agent.resource.\"c.d\"",
+        "exporters.otlp.main.interval",
+        "exporters.otlp.new",
+        "exporters.otlp.old",
+        "integrations.ebpf.collectors.syscalls.enabled",
+        "integrations.ebpf.process_filter",
+        "log.level",
+    ];
+    assert_eq!(before.differences(&after), keys);
+    let kept = after.keeping(&before, &["agent", "log.level", "exporters.otlp.old"]).expect("fits");
+    assert_eq!(kept.config.agent.resource, before.config.agent.resource);
+    assert_eq!(kept.config.log.level, before.config.log.level);
+    assert_eq!(kept.config.exporters.otlp.keys().collect::<Vec<_>>(), ["main", "new", "old"]);
+    assert_eq!(kept.config.integrations.ebpf.process_filter, ["nginx"]);
+}
+
+#[test]
+fn a_configuration_that_is_wrong_still_says_what_is_right() {
+    let directory = Directory::new();
+    let file = directory.file("telesonde.yaml", "admin: {socket: /run/x.sock}\nlog: {level: loud}\nnonsense: 1\n");
+    let sources = Sources { files: vec![file], ..Sources::default() };
+    assert!(config::load(&sources, &sections()).is_err());
+    assert_eq!(config::glance(&sources, &sections(), "admin.socket").as_deref(), Some("/run/x.sock"));
+    assert_eq!(
+        config::glance(&Sources::default(), &sections(), "admin.socket").as_deref(),
+        Some("/run/telesonde/admin.sock")
+    );
+    assert_eq!(config::glance(&sources, &sections(), "admin.nothing"), None);
+}

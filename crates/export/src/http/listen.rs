@@ -79,6 +79,18 @@ impl Listener {
         })
     }
 
+    /// Gives the same socket once more, for a server that takes over from another.
+    ///
+    /// # Errors
+    ///
+    /// When there is no descriptor to spare.
+    pub fn again(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
+            Self::Unix(listener, path) => Self::Unix(listener.try_clone()?, path.clone()),
+        })
+    }
+
     /// Gives the bound TCP address, with the port that the kernel chose for port 0.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {

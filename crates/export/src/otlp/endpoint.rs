@@ -60,6 +60,10 @@ struct Sheet {
     body: Option<Bytes>,
 }
 
+/// What an endpoint that has ended leaves to the one that takes its place: what the receiver has acknowledged.
+#[derive(Default)]
+pub struct Remains(Option<Baselines>);
+
 /// An OTLP reader: one receiver and how to deliver to it.
 pub struct Endpoint {
     options: Options,
@@ -122,11 +126,18 @@ impl Endpoint {
         self.status.subscribe()
     }
 
+    /// Goes on where another endpoint has ended: differences reach back to what that one's receiver acknowledged.
+    pub fn inherit(&self, remains: Remains) {
+        if let (Some(baselines), Some(known)) = (&mut self.lock().baselines, remains.0) {
+            *baselines = known;
+        }
+    }
+
     /// Exports at the interval until `shutdown` is done, then once more, all within `flush_deadline` from then.
     ///
     /// A request that is under way at shutdown gets half of that time, so that a receiver that is merely slow is not
     /// sent the same differences twice. A receiver that was failing before gets a single attempt.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send, flush_deadline: Duration) {
+    pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send, flush_deadline: Duration) -> Remains {
         let reader = self.source.register();
         let stop = watch::Sender::new(false);
         let deadline = {
@@ -151,6 +162,9 @@ impl Endpoint {
         if tokio::time::timeout_at(deadline, last).await.is_err() {
             tracing::warn!(endpoint = self.options.name, "the last export did not end before the shutdown's deadline");
         }
+        // Nobody waits any longer for what this receiver has not confirmed.
+        self.source.acknowledge(reader, u64::MAX);
+        Remains(self.lock().baselines.take())
     }
 
     async fn work(&mut self, reader: usize, mut stopped: watch::Receiver<bool>) {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use export::otlp::{Endpoint, Options, Status, retry};
+use export::otlp::{Endpoint, Options, Remains, Status, retry};
 use opentelemetry::metrics::noop::NoopMeterProvider;
 use opentelemetry::metrics::{Meter, MeterProvider};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
@@ -168,12 +168,18 @@ pub async fn export_once(options: Options, clock: &Arc<Clock>) -> Status {
 pub struct Running {
     pub status: watch::Receiver<Status>,
     stop: tokio::sync::oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    task: JoinHandle<Remains>,
 }
 
 impl Running {
     pub fn start(options: Options, clock: &Arc<Clock>, flush_deadline: Duration) -> Self {
+        Self::after(Remains::default(), options, clock, flush_deadline)
+    }
+
+    /// Starts one in the place of another.
+    pub fn after(remains: Remains, options: Options, clock: &Arc<Clock>, flush_deadline: Duration) -> Self {
         let endpoint = Endpoint::new(options, clock.clone(), &meter()).unwrap();
+        endpoint.inherit(remains);
         let status = endpoint.status();
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let task = tokio::spawn(endpoint.run(async { drop(stopped.await) }, flush_deadline));
@@ -198,8 +204,9 @@ impl Running {
         self.until(|status| status.consecutive_failures >= before + more).await;
     }
 
-    pub async fn stop(self) {
+    pub async fn stop(self) -> Remains {
         let _ = self.stop.send(());
-        tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("the endpoint never stopped").unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.task).await;
+        ended.expect("the endpoint never stopped").unwrap()
     }
 }

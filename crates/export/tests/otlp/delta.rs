@@ -145,3 +145,17 @@ async fn differences_add_up_when_some_requests_of_a_snapshot_fail() {
     assert!(collector.log.received().iter().any(|at| !at.accepted));
     same(&totals(&collector.log.accepted()), &counted(&clock));
 }
+
+#[tokio::test]
+async fn an_endpoint_that_takes_the_place_of_another_goes_on_from_what_was_acknowledged() {
+    let collector = Collector::start().await;
+    let clock = Clock::new(5);
+    let mut running = Running::start(delta(&collector), &clock, Duration::from_secs(20));
+    running.exports(&clock, 2).await;
+    let remains = running.stop().await;
+    let otherwise = Options { interval: Duration::from_millis(20), ..delta(&collector) };
+    let mut running = Running::after(remains, otherwise, &clock, Duration::from_secs(20));
+    running.exports(&clock, 2).await;
+    running.stop().await;
+    same(&totals(&collector.log.accepted()), &counted(&clock));
+}

@@ -309,7 +309,7 @@ async fn probes_tell_liveness_and_readiness() {
     let shared = reasons.clone();
     let ready = move || {
         let reasons = shared.lock().unwrap().clone();
-        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+        if reasons.is_empty() { Ok(vec!["but".to_owned()]) } else { Err(reasons) }
     };
     let server = health::bind("127.0.0.1:0".parse().unwrap(), "health.listen", Arc::new(ready)).unwrap();
     let server = Running::start(server);
@@ -321,7 +321,7 @@ async fn probes_tell_liveness_and_readiness() {
     reasons.lock().unwrap().clear();
     let (head, body) = server.ask("GET", "/readyz?verbose", "").await;
     assert!(head.starts_with("http/1.1 200"), "{head}");
-    assert_eq!(body, b"ready\n");
+    assert_eq!(body, b"ready\nbut\n");
     let (head, _) = server.ask("PUT", "/readyz", "Content-Length: 0\r\n").await;
     assert!(head.starts_with("http/1.1 405"), "{head}");
 }

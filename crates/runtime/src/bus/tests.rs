@@ -130,3 +130,28 @@ async fn a_batch_fills_up_or_goes_after_its_delay() {
     }
     assert_eq!(waiting.await.unwrap(), 3, "as soon as it is full");
 }
+
+#[tokio::test]
+async fn a_sink_that_is_replaced_loses_nothing_and_repeats_nothing() {
+    let bus = Arc::new(Bus::new(Arc::new(Names::default()), 0, 0));
+    let mut entrance = bus.entrance("test", HashMap::new());
+    assert!(!bus.is_wanted());
+    let old = bus.open(100, None);
+    assert!(bus.is_wanted());
+    let mut put = |times: std::ops::Range<u64>| {
+        for time in times {
+            entrance.put(event(1, time));
+        }
+        entrance.flush();
+    };
+    put(0..3);
+    let new = bus.open(100, Some(&old));
+    put(3..5);
+    bus.retire(&new);
+    put(5..6);
+    assert!(!bus.is_wanted());
+    let all = |feed: Arc<dyn Feed>| async move { now(feed.take(100, Duration::ZERO).await) };
+    assert_eq!((all(Arc::clone(&old)).await, all(Arc::clone(&new)).await), (vec![0, 1, 2], vec![3, 4]));
+    assert!(all(old).await.is_empty(), "it ends");
+    assert!(all(new).await.is_empty());
+}

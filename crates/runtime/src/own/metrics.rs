@@ -14,7 +14,7 @@ macro_rules! metrics {
 
 metrics! {
     /// Whether a collector is attached.
-    LOAD_STATUS = gauge("telesonde_bpf_load_status", "{collector}", "1 when the collector is attached, 0 when it failed.", ["collector"]);
+    LOAD_STATUS = gauge("telesonde_bpf_load_status", "{collector}", "1 when the collector is attached, 0 when it is not.", ["collector"]);
     /// Attempts to attach.
     LOAD_ATTEMPTS = counter("telesonde_bpf_load_attempts", "{attempt}", "Attempts to attach the collector.", ["collector"]);
     /// Time to attach.
@@ -55,6 +55,8 @@ metrics! {
     PEER_ADDRESSES = gauge("telesonde_peer_addresses", "{address}", "Addresses of which flows of Hubble have told whose they are.", []);
     /// What runs here.
     INFO = gauge("telesonde_info", "{agent}", "1, with what runs here, and in which pod where POD_NAME and POD_NAMESPACE say so.", ["version", "revision", "kernel", "arch", "k8s.namespace.name", "k8s.pod.name"]);
+    /// Reloads of the configuration.
+    CONFIG_RELOADS = counter("telesonde_config_reloads", "{reload}", "Configurations that were read again, by outcome: success, invalid (nothing was changed) or failed (it is valid, but something it asks for cannot be had).", ["outcome"]);
     /// CPU time.
     CPU = counter("process_cpu_seconds_total", "s", "Time that the agent's threads spent on a CPU.", []);
     /// Resident memory.
