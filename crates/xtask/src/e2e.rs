@@ -1,14 +1,16 @@
 //! `cargo xtask e2e`: the agent on the live kernel against a real OpenTelemetry Collector and a real Prometheus, all on
 //! the loopback interface; with `kubernetes`, beside a real API server too; with `runtimes`, beside real container runtimes;
-//! with `hubble`, on Cilium's own servers.
+//! with `hubble`, on Cilium's own servers; with `dashboards`, every query that users look at.
 
 mod certificates;
 mod child;
 mod compare;
+mod dashboards;
 mod exposition;
 mod http;
 mod hubble;
 mod kubernetes;
+pub mod load;
 mod outage;
 mod peers;
 mod prometheus;
@@ -86,6 +88,7 @@ pub fn run(options: &crate::Proof) -> Result<ExitCode> {
         Against::Kubernetes => return kubernetes::run(options),
         Against::Runtimes => return runtimes::run(options),
         Against::Hubble => return hubble::run(options),
+        Against::Dashboards => return dashboards::run(options),
     }
     if !options.no_build {
         run::build()?;

@@ -20,7 +20,10 @@ const FILES: [&str; 6] = [
 ];
 
 /// What the chart carries a copy of, since Helm takes nothing from outside of a chart: the folder, the ending, the copies' folder.
-const COPIES: [(&str, &str, &str); 1] = [("examples/prometheus/rules", "yaml", "charts/telesonde/rules")];
+const COPIES: [(&str, &str, &str); 2] = [
+    ("examples/prometheus/rules", "yaml", "charts/telesonde/rules"),
+    ("examples/grafana", "json", "charts/telesonde/dashboards"),
+];
 
 /// The part of the chart's schema that is not the agent's, and what stands in it for the agent's.
 const SCHEMA: &str = "charts/values.schema.json";

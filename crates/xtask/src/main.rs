@@ -45,7 +45,7 @@ pub struct Proof {
     no_build: bool,
     /// Run only the checks of these groups: compare, prometheus, names, lint, outage, shutdown; with kubernetes: manifests, pods, restart, expiry, denial,
     /// token, requests, series, account; with runtimes: docker, containerd, podman, rootless, check; with
-    /// hubble: node, relay.
+    /// hubble: node, relay; with dashboards: dashboards, alerts, allowed.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Skip what needs an API server, or Cilium's servers, where none have been built yet.
@@ -67,6 +67,8 @@ pub enum Against {
     Runtimes,
     /// Cilium's own Hubble and Hubble Relay, with synthetic flows.
     Hubble,
+    /// Every query of the dashboards, and every metric of the alerts, in a real Prometheus.
+    Dashboards,
 }
 
 #[derive(Subcommand)]
@@ -131,6 +133,10 @@ enum Command {
     #[cfg(feature = "e2e")]
     #[command(hide = true)]
     Stimulus(e2e::stimulus::Args),
+    /// Do some of everything that dashboards show, in cgroups that are too small for it.
+    #[cfg(feature = "e2e")]
+    #[command(hide = true)]
+    Load(e2e::load::Args),
 }
 
 fn main() -> ExitCode {
@@ -165,5 +171,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::FirstScrape => first_scrape::run().map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "e2e")]
         Command::Stimulus(args) => e2e::stimulus::run(&args).map(|()| ExitCode::SUCCESS),
+        #[cfg(feature = "e2e")]
+        Command::Load(args) => e2e::load::run(&args).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -228,6 +228,7 @@ pub fn with_e2e(options: &crate::Proof) -> Result<ExitCode> {
         crate::Against::Kubernetes => Some("kubernetes"),
         crate::Against::Runtimes => Some("runtimes"),
         crate::Against::Hubble => Some("hubble"),
+        crate::Against::Dashboards => Some("dashboards"),
     });
     command.args(options.keep.then_some("--keep")).args(options.no_build.then_some("--no-build"));
     command.args(options.cached.then_some("--cached")).args(options.record.then_some("--record"));

@@ -3,7 +3,7 @@
 //! and the agent must have counted the same.
 
 mod reader;
-mod server;
+pub mod server;
 
 use std::collections::BTreeSet;
 use std::path::Path;

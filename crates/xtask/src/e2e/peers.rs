@@ -158,15 +158,7 @@ impl Peers {
     /// # Errors
     /// Fails when it does not start.
     pub fn start_prometheus(&self) -> Result<Program> {
-        let mut command = Command::new(tools::install(Tool::Prometheus)?);
-        command
-            .arg(format!("--config.file={}", self.dir.join("prometheus.yaml").display()))
-            .arg(format!("--storage.tsdb.path={}", self.dir.join("tsdb").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{}", self.prometheus))
-            .args(["--web.enable-otlp-receiver", "--enable-feature=created-timestamp-zero-ingestion"]);
-        let mut program = Program::start("prometheus", &self.dir, &mut command)?;
-        program.until("ready", START, || http::get(self.prometheus, "/-/ready", "*/*").is_ok())?;
-        Ok(program)
+        start_prometheus(&self.dir, self.prometheus)
     }
 
     /// Starts the agent with these files of the directory over its configuration, and waits for its first scrape.
@@ -212,6 +204,22 @@ pub fn start_agent(dir: &Path, scrape: u16, mut command: Command, files: &[PathB
     }
     let mut program = Program::start("agent", dir, &mut command)?;
     program.until("the first scrape", START, || http::get(scrape, "/metrics", "text/plain").is_ok())?;
+    Ok(program)
+}
+
+/// Starts Prometheus on the configuration in a directory, with its OTLP receiver and created timestamps.
+///
+/// # Errors
+/// Fails when it does not start.
+pub fn start_prometheus(dir: &Path, port: u16) -> Result<Program> {
+    let mut command = Command::new(tools::install(Tool::Prometheus)?);
+    command
+        .arg(format!("--config.file={}", dir.join("prometheus.yaml").display()))
+        .arg(format!("--storage.tsdb.path={}", dir.join("tsdb").display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .args(["--web.enable-otlp-receiver", "--enable-feature=created-timestamp-zero-ingestion"]);
+    let mut program = Program::start("prometheus", dir, &mut command)?;
+    program.until("ready", START, || http::get(port, "/-/ready", "*/*").is_ok())?;
     Ok(program)
 }
 

@@ -18,9 +18,17 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// # Errors
 /// Fails when Prometheus refuses it.
 pub fn query(peers: &Peers, promql: &str, time: Option<f64>) -> Result<Vec<Value>> {
+    ask(peers.prometheus, promql, time)
+}
+
+/// Does the same by the port of a Prometheus.
+///
+/// # Errors
+/// Fails when Prometheus refuses it.
+pub fn ask(port: u16, promql: &str, time: Option<f64>) -> Result<Vec<Value>> {
     let time = time.map_or_else(String::new, |time| format!("&time={time:.3}"));
     let path = format!("/api/v1/query?query={}{time}", encode(promql));
-    let answer: Value = serde_json::from_str(&http::get(peers.prometheus, &path, "application/json")?.body)?;
+    let answer: Value = serde_json::from_str(&http::get(port, &path, "application/json")?.body)?;
     answer["data"]["result"].as_array().cloned().context("the query has no result")
 }
 
