@@ -5,6 +5,7 @@ mod hostile;
 mod identity;
 mod live;
 mod many;
+mod services;
 mod source;
 
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! An API server of Kubernetes, as much of it as an agent may ask for: the pods of a node, listed from the cache and
-//! watched, the metadata of owners, and Leases. Whatever else is asked for fails the test. What it refuses, and how it ends a
+//! An API server of Kubernetes, as much of it as an agent may ask for: the pods of a node and the services of the
+//! cluster, listed from the cache and watched, the metadata of owners, and Leases. Whatever else is asked for fails the test. What it refuses, and how it ends a
 //! watch, it says as a real one was heard to.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,10 @@ use super::recorded::recorded;
 
 /// The node whose pods are asked for.
 pub const NODE: &str = "worker-1";
+const PODS: &str = "/api/v1/pods";
+/// What is asked for of the whole cluster.
+pub const SERVICES: &str = "/api/v1/services";
+pub const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 
 /// What is answered in place of what was asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,9 +36,10 @@ pub enum Mood {
 #[derive(Default)]
 struct State {
     version: u64,
-    pods: BTreeMap<String, Value>,
-    /// What has happened, as lines of a watch.
-    events: Vec<(u64, Vec<u8>)>,
+    /// By the path of the resource and the name.
+    objects: BTreeMap<(&'static str, String), Value>,
+    /// What has happened to which resource, as lines of a watch.
+    events: Vec<(u64, &'static str, Vec<u8>)>,
     /// What came before is forgotten.
     oldest: u64,
     owners: BTreeMap<String, Value>,
@@ -91,38 +96,48 @@ impl ApiServer {
 
     /// Makes or changes a pod.
     pub fn put(&self, mut pod: Value) {
+        pod["spec"]["nodeName"] = json!(NODE);
+        self.put_at(PODS, pod);
+    }
+
+    /// Makes or changes an object of a resource.
+    pub fn put_at(&self, path: &'static str, mut object: Value) {
         let mut state = self.shared.state();
         let version = state.next();
-        pod["metadata"]["resourceVersion"] = json!(version.to_string());
-        pod["spec"]["nodeName"] = json!(NODE);
-        let before = state.pods.insert(pod["metadata"]["name"].to_string(), pod.clone());
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        let before = state.objects.insert((path, object["metadata"]["name"].to_string()), object.clone());
         let kind = if before.is_some() { "MODIFIED" } else { "ADDED" };
-        state.happen(version, &json!({"type": kind, "object": pod}).to_string());
+        state.happen(version, path, &json!({"type": kind, "object": object}).to_string());
         self.shared.news.notify_all();
     }
 
     /// Changes a pod that exists.
     pub fn change(&self, name: &str, change: impl FnOnce(&mut Value)) {
-        let mut pod = self.shared.state().pods[&json!(name).to_string()].clone();
+        let mut pod = self.shared.state().objects[&(PODS, json!(name).to_string())].clone();
         change(&mut pod);
         self.put(pod);
     }
 
     /// Deletes a pod.
     pub fn delete(&self, name: &str) {
+        self.delete_at(PODS, name);
+    }
+
+    /// Deletes an object of a resource.
+    pub fn delete_at(&self, path: &'static str, name: &str) {
         let mut state = self.shared.state();
         let version = state.next();
-        let mut pod = state.pods.remove(&json!(name).to_string()).unwrap();
-        pod["metadata"]["resourceVersion"] = json!(version.to_string());
-        state.happen(version, &json!({"type": "DELETED", "object": pod}).to_string());
+        let mut object = state.objects.remove(&(path, json!(name).to_string())).unwrap();
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        state.happen(version, path, &json!({"type": "DELETED", "object": object}).to_string());
         self.shared.news.notify_all();
     }
 
-    /// Sends a line to all watches, whatever it is.
+    /// Sends a line to all watches of pods, whatever it is.
     pub fn send(&self, line: &str) {
         let mut state = self.shared.state();
         let version = state.next();
-        state.happen(version, line);
+        state.happen(version, PODS, line);
         self.shared.news.notify_all();
     }
 
@@ -142,7 +157,7 @@ impl ApiServer {
         let mut state = self.shared.state();
         state.version = list["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
         for pod in list["items"].as_array().unwrap() {
-            state.pods.insert(pod["metadata"]["name"].to_string(), pod.clone());
+            state.objects.insert((PODS, pod["metadata"]["name"].to_string()), pod.clone());
         }
     }
 
@@ -223,8 +238,8 @@ impl State {
         self.version
     }
 
-    fn happen(&mut self, version: u64, line: &str) {
-        self.events.push((version, [line, "\n"].concat().into_bytes()));
+    fn happen(&mut self, version: u64, path: &'static str, line: &str) {
+        self.events.push((version, path, [line, "\n"].concat().into_bytes()));
     }
 }
 
@@ -275,7 +290,7 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
         return answer(stream, code, "application/json", &object.to_string());
     }
     assert_eq!(method, "GET", "{head}");
-    if path != "/api/v1/pods" {
+    let Some(path) = [PODS, SERVICES, SLICES].into_iter().find(|known| *known == path) else {
         assert!(head.contains("as=PartialObjectMetadata"), "{head}");
         let owner = state.owners.get(path).cloned();
         drop(state);
@@ -283,20 +298,22 @@ fn serve(stream: &TcpStream, shared: &Shared) -> Option<()> {
             Some(owner) => answer(stream, 200, "application/json", &owner.to_string()),
             None => say(stream, "owner_missing"),
         };
-    }
-    assert_eq!(parameter("fieldSelector"), Some(&*format!("spec.nodeName={NODE}")), "{head}");
+    };
+    let of_node = format!("spec.nodeName={NODE}");
+    assert_eq!(parameter("fieldSelector"), (path == PODS).then_some(&*of_node), "{head}");
     let from = parameter("resourceVersion").unwrap();
     if !watches {
         assert_eq!((from, parameter("limit")), ("0", None), "{head}");
-        let items: Vec<&Value> = state.pods.values().collect();
+        let of_path = state.objects.iter().filter(|((at, _), _)| *at == path);
+        let items: Vec<&Value> = of_path.map(|(_, object)| object).collect();
         let metadata = json!({"resourceVersion": state.version.to_string()});
-        let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items}).to_string();
+        let list = json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}).to_string();
         drop(state);
         return answer(stream, 200, "application/json", &list);
     }
     assert_eq!(parameter("allowWatchBookmarks"), Some("true"), "{head}");
     let next = from.parse::<u64>().unwrap() + 1;
-    watch(stream, shared, state, next)
+    watch(stream, shared, state, path, next)
 }
 
 /// Tells of what happens from a version on, until the connection ends or the watch is cut.
@@ -304,6 +321,7 @@ fn watch<'a>(
     mut stream: &TcpStream,
     shared: &'a Shared,
     mut state: MutexGuard<'a, State>,
+    path: &str,
     mut next: u64,
 ) -> Option<()> {
     let cuts = state.cuts;
@@ -316,8 +334,8 @@ fn watch<'a>(
         return chunk(stream, b"");
     }
     loop {
-        let due: Vec<u8> =
-            state.events.iter().filter(|(version, _)| *version >= next).flat_map(|(_, line)| line.clone()).collect();
+        let due = state.events.iter().filter(|(version, of, _)| *version >= next && *of == path);
+        let due: Vec<u8> = due.flat_map(|(.., line)| line.clone()).collect();
         (next, state) = (state.version + 1, state);
         let ended = state.cuts != cuts;
         if !due.is_empty() {

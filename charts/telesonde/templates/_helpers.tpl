@@ -107,6 +107,7 @@ collectors: {{ $chosen | toJson }}
 capabilities: {{ $capabilities | uniq | sortAlpha | toJson }}
 hostPID: {{ $hostPID }}
 hubbleDirectory: {{ ternary (dir (trimPrefix "unix://" $address)) "" $socket | quote }}
+services: {{ dig "enrich" "kubernetes" "services" false $config }}
 election: {{ and $hubble (ne $mode "node") (ne (toString (dig "kubernetes_enabled" true $cilium)) "false") }}
 {{- end -}}
 

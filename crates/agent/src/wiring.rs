@@ -1,5 +1,6 @@
 //! The only place where the crates meet: it turns the configuration into the options of each.
 
+mod peers;
 mod platform;
 
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use bpf::probe::Facts;
 use config::{Config, Loaded, Sources, Switch};
 use enrich::kubernetes::{KUBERNETES, Known, Kubernetes, parse_selector};
-use enrich::{Hierarchy, Kind, Learned, Peers, Settings, State, Workloads, runtimes};
+use enrich::{Hierarchy, Kind, Settings, State, Workloads, runtimes};
 use export::http::auth::Auth;
 use export::http::tls::TlsOptions;
 use export::{otlp, prometheus};
@@ -20,6 +21,7 @@ use crate::elections::Leases;
 use crate::exit::{Exit, Failure};
 use crate::identity::{self, Given};
 use crate::logging::LogFormat;
+pub use peers::peers;
 pub use platform::{even_scale, platform, selections, spare_scale, tune};
 
 /// How long a gather waits for one collector.
@@ -45,7 +47,7 @@ pub fn load(sources: &Sources, registry: &[&'static Descriptor]) -> Result<Loade
         .map_err(|errors| Failure::new(Exit::Configuration, errors.to_string()))?;
     // What only those can judge who use it.
     kubernetes(&loaded.config)?.ok();
-    networks(&loaded.config)?;
+    peers::networks(&loaded.config)?;
     Ok(loaded)
 }
 
@@ -200,26 +202,6 @@ fn kubernetes(config: &Config) -> Result<Result<Kubernetes, String>, Failure> {
 fn filters_pods(config: &Config) -> bool {
     let ebpf = &config.integrations.ebpf;
     !ebpf.namespace_filter.is_empty() || !ebpf.pod_selector.trim().is_empty()
-}
-
-/// Gives who knows whose address it is: the sources of pods, then the configured networks.
-///
-/// # Errors
-/// Fails when a network of the configuration is none.
-pub fn peers(config: &Config, workloads: &Arc<Workloads>, learned: &Arc<Learned>) -> Result<Arc<Peers>, Failure> {
-    let networks = networks(config)?;
-    Ok(Arc::new(Peers::new(vec![Arc::clone(workloads) as _, Arc::clone(learned) as _], &networks)))
-}
-
-fn networks(config: &Config) -> Result<Vec<(String, enrich::peers::Network)>, Failure> {
-    let mut networks = Vec::new();
-    for (name, all) in &config.enrich.networks {
-        for text in all {
-            let wrong = |why| Failure::new(Exit::Configuration, format!("enrich.networks.{name}: {why}"));
-            networks.push((name.clone(), text.parse().map_err(wrong)?));
-        }
-    }
-    Ok(networks)
 }
 
 /// Gives who holds elections: the Kubernetes API where it is asked at all. Without a runtime nobody stands in them.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bpf::abi::executable::EXECUTABLE;
 use bpf::{Object, PerCpuTable, Plain};
-use model::{Census, Metric, Party, Subject, Text, Value};
+use model::{Census, Metric, Party, Subject, Text, Value, Who};
 use runtime::{Distribution, MakeError, Platform, Scrape};
 
 use crate::retire::Retirement;
@@ -32,11 +32,12 @@ pub fn subject(owner: u64) -> Subject {
 
 /// Says the same of an end of traffic.
 pub fn party(owner: u64) -> Party {
-    match owner {
-        0 => Party::Kernel,
-        executable if executable & EXECUTABLE != 0 => Party::Executable(executable),
-        cgroup => Party::Cgroup(cgroup),
-    }
+    let who = match owner {
+        0 => Who::Kernel,
+        executable if executable & EXECUTABLE != 0 => Who::Executable(executable),
+        cgroup => Who::Cgroup(cgroup),
+    };
+    who.into()
 }
 
 impl Key for u64 {

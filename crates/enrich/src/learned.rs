@@ -103,7 +103,7 @@ impl Addresses for Learned {
         self.known().generation
     }
 
-    fn owner(&self, address: IpAddr) -> Option<Arc<Attributes>> {
+    fn owner(&self, address: IpAddr, _: u16) -> Option<Arc<Attributes>> {
         let known = self.known();
         if known.most == 0 {
             return None;
@@ -124,7 +124,7 @@ mod tests {
     }
 
     fn name(learned: &Learned, address: &str) -> Option<String> {
-        learned.owner(address.parse().unwrap())?.get("workload.name").map(str::to_owned)
+        learned.owner(address.parse().unwrap(), 0)?.get("workload.name").map(str::to_owned)
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Answer, Attributes, Party, Resolver, Subject, Text};
+use model::{Answer, Attributes, Party, Resolver, Subject, Text, Who};
 
 use crate::peers::Peers;
 
@@ -19,11 +19,21 @@ impl Pairs {
     }
 
     fn party(&self, party: Party) -> Answer {
-        match party {
-            Party::Cgroup(id) => self.workloads.resolve(Subject::Cgroup(id)),
-            Party::Executable(id) => self.workloads.resolve(Subject::Executable(id)),
-            Party::Kernel => self.workloads.resolve(Subject::Kernel),
-            Party::Peer(number) => Answer::Known(self.peers.attributes(number)),
+        let answer = match party.who {
+            Who::Cgroup(id) => self.workloads.resolve(Subject::Cgroup(id)),
+            Who::Executable(id) => self.workloads.resolve(Subject::Executable(id)),
+            Who::Kernel => self.workloads.resolve(Subject::Kernel),
+            Who::Peer(number) => Answer::Known(self.peers.attributes(number)),
+        };
+        let Some(service) = party.service.map(|number| self.peers.attributes(number)) else { return answer };
+        let both = |own: Arc<Attributes>| {
+            let pairs = service.pairs().iter().chain(own.pairs());
+            Arc::new(Attributes::new(pairs.map(|pair| (pair.key.clone(), pair.value.clone()))))
+        };
+        match answer {
+            Answer::Known(own) => Answer::Known(both(own)),
+            Answer::Unknown(own, reason) => Answer::Unknown(both(own), reason),
+            answer => answer,
         }
     }
 }
@@ -84,22 +94,26 @@ mod tests {
         }
     }
 
+    fn cgroup(id: u64) -> Party {
+        Who::Cgroup(id).into()
+    }
+
     #[test]
     fn both_ends_are_named() {
-        let peers = Arc::new(Peers::new(Vec::new(), &[]));
-        let world = Party::Peer(peers.find("1.1.1.1".parse().unwrap()));
+        let peers = Arc::new(Peers::new(Vec::new(), None, &[]));
+        let world = Who::Peer(peers.find("1.1.1.1".parse().unwrap(), 0)).into();
         let pairs = Pairs::new(Arc::new(Cgroups), peers);
         let resolve = |source, destination| pairs.resolve(Subject::Pair { source, destination });
-        let Answer::Known(set) = resolve(Party::Cgroup(1), world) else { panic!("no names") };
+        let Answer::Known(set) = resolve(cgroup(1), world) else { panic!("no names") };
         assert_eq!((set.get("source.systemd.unit"), set.get("destination.workload.name")), (Some("a"), Some("world")));
-        let facing = pairs.resolve(Subject::Facing { local: Party::Cgroup(1), peer: world });
+        let facing = pairs.resolve(Subject::Facing { local: cgroup(1), peer: world });
         let Answer::Known(set) = facing else { panic!("no names") };
         assert_eq!((set.get("systemd.unit"), set.get("peer.workload.name")), (Some("a"), Some("world")));
-        assert!(matches!(resolve(Party::Cgroup(2), world), Answer::Pending));
-        assert!(matches!(resolve(Party::Cgroup(3), world), Answer::Excluded));
-        let Answer::Known(set) = resolve(Party::Cgroup(1), Party::Cgroup(3)) else { panic!("no names") };
+        assert!(matches!(resolve(cgroup(2), world), Answer::Pending));
+        assert!(matches!(resolve(cgroup(3), world), Answer::Excluded));
+        let Answer::Known(set) = resolve(cgroup(1), cgroup(3)) else { panic!("no names") };
         assert_eq!(set.pairs().len(), 1);
-        let Answer::Unknown(set, "gone") = resolve(world, Party::Cgroup(4)) else { panic!("no reason") };
+        let Answer::Unknown(set, "gone") = resolve(world, cgroup(4)) else { panic!("no reason") };
         assert_eq!(set.get("destination.cgroup.id"), Some("9"));
         assert!(matches!(pairs.resolve(Subject::Cgroup(1)), Answer::Known(_)) && pairs.generation() == 7);
     }

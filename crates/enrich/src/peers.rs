@@ -7,6 +7,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use model::{Attributes, Text};
 
+use crate::services::Services;
+
 /// The key of a name that is no workload's of this node.
 const NAME: &str = "workload.name";
 
@@ -15,8 +17,8 @@ pub trait Addresses: Send + Sync {
     /// Changes whenever an answer given before may have changed.
     fn generation(&self) -> u64;
 
-    /// Gives the attributes of who has an address.
-    fn owner(&self, address: IpAddr) -> Option<Arc<Attributes>>;
+    /// Gives the attributes of who has an address, or has that port of it where it is a server's (else 0).
+    fn owner(&self, address: IpAddr, port: u16) -> Option<Arc<Attributes>>;
 }
 
 /// A network: an address and the number of its bits that count.
@@ -56,6 +58,8 @@ impl FromStr for Network {
 pub struct Peers {
     /// Asked in this order.
     directories: Vec<Arc<dyn Addresses>>,
+    /// Where they are to be named.
+    services: Option<Arc<Services>>,
     /// The narrowest first.
     networks: Vec<(Network, Arc<Attributes>)>,
     kinds: [Arc<Attributes>; KINDS.len()],
@@ -73,10 +77,14 @@ const KINDS: [&str; 6] = ["unknown", "node", "link-local", "multicast", "private
 
 impl Peers {
     /// Makes it of those who know addresses, the first asked first, and of named networks.
-    pub fn new(directories: Vec<Arc<dyn Addresses>>, networks: &[(String, Network)]) -> Self {
+    pub fn new(
+        directories: Vec<Arc<dyn Addresses>>,
+        services: Option<Arc<Services>>,
+        networks: &[(String, Network)],
+    ) -> Self {
         let mut networks: Vec<_> = networks.iter().map(|(name, network)| (*network, named(name.clone()))).collect();
         networks.sort_by_key(|(network, _)| std::cmp::Reverse(network.mask));
-        Self { directories, networks, kinds: KINDS.map(named), numbers: RwLock::default() }
+        Self { directories, services, networks, kinds: KINDS.map(named), numbers: RwLock::default() }
     }
 
     /// Gives the attributes behind a number.
@@ -85,8 +93,8 @@ impl Peers {
         numbers.all.get(number as usize).map_or_else(Arc::default, Arc::clone)
     }
 
-    fn look(&self, address: IpAddr) -> Arc<Attributes> {
-        if let Some(known) = self.directories.iter().find_map(|directory| directory.owner(address)) {
+    fn look(&self, address: IpAddr, port: u16) -> Arc<Attributes> {
+        if let Some(known) = self.directories.iter().find_map(|directory| directory.owner(address, port)) {
             return known;
         }
         let wide = wide(address);
@@ -100,8 +108,18 @@ impl model::Peers for Peers {
         self.directories.iter().map(|directory| directory.generation()).sum()
     }
 
-    fn find(&self, address: IpAddr) -> u32 {
-        let attributes = self.look(address.to_canonical());
+    fn find(&self, address: IpAddr, port: u16) -> u32 {
+        self.number(self.look(address.to_canonical(), port))
+    }
+
+    fn service(&self, address: IpAddr, port: u16) -> Option<u32> {
+        let service = self.services.as_ref()?.service(address.to_canonical(), port)?;
+        Some(self.number(service))
+    }
+}
+
+impl Peers {
+    fn number(&self, attributes: Arc<Attributes>) -> u32 {
         let known = self.numbers.read().unwrap_or_else(PoisonError::into_inner).index.get(&attributes).copied();
         known.unwrap_or_else(|| {
             let mut numbers = self.numbers.write().unwrap_or_else(PoisonError::into_inner);
@@ -163,13 +181,13 @@ mod tests {
             3
         }
 
-        fn owner(&self, address: IpAddr) -> Option<Arc<Attributes>> {
+        fn owner(&self, address: IpAddr, _: u16) -> Option<Arc<Attributes>> {
             (address == self.0).then(|| Arc::clone(&self.1))
         }
     }
 
     fn name(peers: &Peers, address: &str) -> String {
-        let number = peers.find(address.parse().unwrap());
+        let number = peers.find(address.parse().unwrap(), 0);
         peers.attributes(number).pairs().iter().map(|pair| pair.value.as_str()).collect()
     }
 
@@ -178,7 +196,7 @@ mod tests {
         let pod = Arc::new(Attributes::new([("k8s.pod.name".into(), "web-0".into())]));
         let networks = [("office", "10.0.0.0/8"), ("lab", "10.7.0.0/16"), ("ula", "fd00::/8"), ("dns", "9.9.9.9")];
         let networks = networks.map(|(name, network)| (name.to_owned(), network.parse().unwrap()));
-        let peers = Peers::new(vec![Arc::new(One("10.7.0.9".parse().unwrap(), pod))], &networks);
+        let peers = Peers::new(vec![Arc::new(One("10.7.0.9".parse().unwrap(), pod))], None, &networks);
         let cases = [
             ("10.7.0.9", "web-0"),
             ("::ffff:10.7.0.9", "web-0"),
@@ -201,7 +219,7 @@ mod tests {
         for (address, expected) in cases {
             assert_eq!(name(&peers, address), expected, "{address}");
         }
-        assert_eq!(peers.find("1.1.1.1".parse().unwrap()), peers.find("2606:4700::1111".parse().unwrap()));
+        assert_eq!(peers.find("1.1.1.1".parse().unwrap(), 0), peers.find("2606:4700::1111".parse().unwrap(), 0));
         assert_eq!(model::Peers::generation(&peers), 3);
         assert!(peers.attributes(u32::MAX).is_empty());
     }

@@ -149,7 +149,7 @@ impl crate::peers::Addresses for Workloads {
         self.shared.identities.directory.addresses()
     }
 
-    fn owner(&self, address: IpAddr) -> Option<Arc<Attributes>> {
+    fn owner(&self, address: IpAddr, _: u16) -> Option<Arc<Attributes>> {
         self.shared.identities.owner(address)
     }
 }

@@ -21,4 +21,6 @@ pub use nobody::Nobody;
 pub use snapshot::{Buckets, Family, HistogramPoint, NumberPoint, Points, Scope, Series, Snapshot, Value};
 pub use source::Source;
 pub use standing::{Note, Standing};
-pub use subject::{Answer, Census, CgroupChange, Executable, Executables, Party, Peers, Resolver, Root, Rule, Subject};
+pub use subject::{
+    Answer, Census, CgroupChange, Executable, Executables, Party, Peers, Resolver, Root, Rule, Subject, Who,
+};

@@ -33,7 +33,7 @@ impl Peers for Nobody {
         0
     }
 
-    fn find(&self, _: IpAddr) -> u32 {
+    fn find(&self, _: IpAddr, _: u16) -> u32 {
         0
     }
 }

@@ -38,7 +38,22 @@ pub enum Subject {
 
 /// One end of traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Party {
+pub struct Party {
+    /// Who it is.
+    pub who: Who,
+    /// The service that it is reached as: a number that [`Peers::service`] gave.
+    pub service: Option<u32>,
+}
+
+impl From<Who> for Party {
+    fn from(who: Who) -> Self {
+        Self { who, service: None }
+    }
+}
+
+/// Who an end of traffic is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Who {
     /// A cgroup of this node, as [`Subject::Cgroup`].
     Cgroup(u64),
     /// An executable within a cgroup, as [`Subject::Executable`].
@@ -54,8 +69,15 @@ pub trait Peers: Send + Sync {
     /// Changes whenever an answer given before may have changed.
     fn generation(&self) -> u64;
 
-    /// Gives the number of who has an address. Equal attributes have one number as long as the process lives.
-    fn find(&self, address: IpAddr) -> u32;
+    /// Gives the number of who has an address, or has that port of it where it is a server's (else 0). Equal attributes
+    /// have one number as long as the process lives.
+    fn find(&self, address: IpAddr, port: u16) -> u32;
+
+    /// Gives the number of the service that a port of an address is of.
+    fn service(&self, address: IpAddr, port: u16) -> Option<u32> {
+        let _ = (address, port);
+        None
+    }
 }
 
 /// What the id of a [`Subject::Executable`] stands for.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bpf::abi::connection::{Connection, ROLE_CLIENT, ROLE_SERVER, Stray, Tuple};
 use bpf::abi::network::{DIRECTION_TRANSMIT, Traffic};
-use model::{Metric, Party, Peers, Subject, Text, Value};
+use model::{Metric, Party, Peers, Subject, Text, Value, Who};
 use runtime::Scrape;
 
 use super::by_peer::{self, Exchanges, family};
@@ -137,7 +137,7 @@ impl Pairs {
     /// node.
     pub(super) fn enter(&mut self, connection: &Connection) -> (Place, Option<u32>) {
         let other = self.ends.other(connection);
-        let key = self.key(&connection.tuple, connection.role, far(connection).0, other.map(|(_, cgroup)| cgroup));
+        let key = self.key(&connection.tuple, connection.role, far(connection), other.map(|(_, cgroup)| cgroup));
         let place = self.place(key, &connection.tuple);
         if let Some(pair) = self.pair(place) {
             pair.slots += 1;
@@ -194,7 +194,7 @@ impl Pairs {
 
     /// Adds a packet that found no slot.
     pub(super) fn add_stray(&mut self, stray: &Stray) {
-        let key = self.key(&stray.tuple, stray.role, stray.tuple.remote, None);
+        let key = self.key(&stray.tuple, stray.role, (stray.tuple.remote, stray.tuple.remote_port), None);
         let place = self.place(key, &stray.tuple);
         let connection = Connection { tuple: stray.tuple, ..Connection::default() };
         if stray.direction == DIRECTION_TRANSMIT {
@@ -213,14 +213,14 @@ impl Pairs {
 
     /// Records all sums, and forgets pairs that nothing is added to any more.
     pub(super) fn record(&mut self, scrape: &mut Scrape) {
-        let mut active: HashMap<(Party, &'static str), u64> = HashMap::new();
+        let mut active: HashMap<(Who, &'static str), u64> = HashMap::new();
         for at in 0..self.all.len() {
             let Some(pair) = &mut self.all[at] else { continue };
             pair.idle = if pair.slots > 0 { 0 } else { pair.idle + 1 };
             let last = pair.idle > ROUNDS;
             pair.record(scrape, self.directions, last);
-            if pair.open > 0 && pair.key.local != Party::Kernel {
-                *active.entry((pair.key.local, pair.key.transport)).or_default() += u64::from(pair.open);
+            if pair.open > 0 && pair.key.local.who != Who::Kernel {
+                *active.entry((pair.key.local.who, pair.key.transport)).or_default() += u64::from(pair.open);
             }
             if last {
                 self.index.remove(&pair.key);
@@ -230,9 +230,9 @@ impl Pairs {
         }
         for ((local, transport), count) in active {
             let subject = match local {
-                Party::Cgroup(id) => Subject::Cgroup(id),
-                Party::Executable(id) => Subject::Executable(id),
-                Party::Kernel | Party::Peer(_) => Subject::Kernel,
+                Who::Cgroup(id) => Subject::Cgroup(id),
+                Who::Executable(id) => Subject::Executable(id),
+                Who::Kernel | Who::Peer(_) => Subject::Kernel,
             };
             scrape.record(&ACTIVE, subject, [transport.into()], count);
         }
@@ -246,24 +246,35 @@ impl Pairs {
         let Key { local, remote, .. } = key;
         let address = Ipv6Addr::from(tuple.remote).to_canonical();
         let transport = tuple.transport;
-        let key_of = || by_peer::Key { local, remote, transport, family: family(address, transport) };
+        let key_of = || by_peer::Key { local: local.who.into(), remote, transport, family: family(address, transport) };
         let exchange = self.exchanges.as_mut().map_or(0, |exchanges| exchanges.find(key_of()));
         Place { pair: self.find(key), exchange }
     }
 
-    fn key(&mut self, tuple: &Tuple, role: u8, remote: [u8; 16], other: Option<u64>) -> Key {
-        let address = Ipv6Addr::from(remote).to_canonical();
-        let remote = match other {
-            Some(owner) => party(owner),
-            None => Party::Peer(self.peers.find(address)),
+    fn key(&mut self, tuple: &Tuple, role: u8, (far, far_port): ([u8; 16], u16), other: Option<u64>) -> Key {
+        let address = Ipv6Addr::from(far).to_canonical();
+        let service = |address: [u8; 16], port| self.peers.service(Ipv6Addr::from(address).to_canonical(), port);
+        let mut local = party(tuple.cgroup);
+        let who = match other {
+            Some(owner) => party(owner).who,
+            None => Who::Peer(self.peers.find(address, if role == ROLE_CLIENT { far_port } else { 0 })),
         };
+        let mut remote = Party::from(who);
+        match role {
+            // By the address that was asked for, where that is a service's own; else its backends have it.
+            ROLE_CLIENT => {
+                remote.service = service(tuple.remote, tuple.remote_port).or_else(|| service(far, far_port));
+            }
+            ROLE_SERVER => local.service = service(tuple.local, tuple.local_port),
+            _ => {}
+        }
         let port = match role {
             ROLE_CLIENT => tuple.remote_port,
             ROLE_SERVER => tuple.local_port,
             _ => 0,
         };
         Key {
-            local: party(tuple.cgroup),
+            local,
             remote,
             transport: transport(tuple.transport),
             port: if port < 1024 || self.ports.contains(&port) { port } else { OTHER },

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bpf::abi::tcp::{Lifecycle, Peer};
 use bpf::{Error, Object, PerCpuTable};
-use model::{Census, Party, Subject};
+use model::{Census, Party, Subject, Who};
 use runtime::{MakeError, Platform};
 
 use crate::exchanges::Exchanges;
@@ -122,6 +122,8 @@ fn grow(known: &mut Known, past: Lifecycle, exchanges: &mut Exchanges<Key, Lifec
 }
 
 fn key(peer: &Peer, names: &dyn model::Peers) -> Key {
-    let remote = Party::Peer(names.find(Ipv6Addr::from(peer.address).to_canonical()));
+    let address = Ipv6Addr::from(peer.address).to_canonical();
+    let who = Who::Peer(names.find(address, peer.port));
+    let remote = Party { who, service: names.service(address, peer.port) };
     Key { local: party(peer.cgroup), remote, network: peer.network }
 }

@@ -76,6 +76,10 @@ pub struct Kubernetes {
     pub labels: Vec<String>,
     /// Pod annotations that become attributes (k8s.pod.annotation.NAME).
     pub annotations: Vec<String>,
+    /// Whether peers are named by the services of the cluster, too, and by the pods that answer for them
+    /// (k8s.service.name). Each agent then lists and watches all services of the cluster and their endpoints:
+    /// docs/kubernetes.md tells what that costs the API server.
+    pub services: bool,
 }
 
 /// What is done to attributes before series are formed.

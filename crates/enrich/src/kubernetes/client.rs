@@ -24,8 +24,6 @@ const LIST_PATIENCE: Duration = Duration::from_mins(1);
 const LIST_LIMIT: usize = 256 << 20;
 /// The largest answer that tells of an error.
 const ERROR_LIMIT: usize = 64 << 10;
-/// The path of all pods; the field selector leaves those of this node.
-const PODS: &str = "/api/v1/pods";
 
 /// Why the API server did not give what was asked for.
 #[derive(Debug)]
@@ -107,18 +105,26 @@ impl Client {
             .map_err(|error| wrong("cannot use the Kubernetes credentials".to_owned(), &error))
     }
 
-    /// Lists the pods of a node from the server's cache.
-    pub async fn list(&self, node: &str) -> Result<Vec<u8>, Trouble> {
-        let mut parameters = ListParams::default().fields(&field_selector(node)).at("0");
+    /// Lists what is at a path from the server's cache, all of it or by a field selector.
+    pub async fn list(&self, path: &str, selector: Option<&str>) -> Result<Vec<u8>, Trouble> {
+        let mut parameters = ListParams::default().at("0");
+        parameters.field_selector = selector.map(str::to_owned);
         parameters.version_match = Some(VersionMatch::NotOlderThan);
-        let answer = self.send(built(kube::core::Request::new(PODS).list(&parameters))?).await?;
+        let answer = self.send(built(kube::core::Request::new(path).list(&parameters))?).await?;
         read(answer).await
     }
 
-    /// Begins to watch the pods of a node from a version on, for as many seconds.
-    pub async fn watch(&self, node: &str, version: &str, seconds: u32) -> Result<Body, Trouble> {
-        let parameters = WatchParams::default().fields(&field_selector(node)).timeout(seconds);
-        let request = built(kube::core::Request::new(PODS).watch(&parameters, version))?;
+    /// Begins to watch what is at a path from a version on, for as many seconds.
+    pub async fn watch(
+        &self,
+        path: &str,
+        selector: Option<&str>,
+        version: &str,
+        seconds: u32,
+    ) -> Result<Body, Trouble> {
+        let mut parameters = WatchParams::default().timeout(seconds);
+        parameters.field_selector = selector.map(str::to_owned);
+        let request = built(kube::core::Request::new(path).watch(&parameters, version))?;
         self.send(request).await.map(Response::into_body)
     }
 
@@ -168,10 +174,6 @@ impl Client {
         let told = told.map(|status| value(&status.message)).filter(|message| !message.is_empty());
         Err(Trouble::Refused(status.as_u16(), told.unwrap_or(reason)))
     }
-}
-
-fn field_selector(node: &str) -> String {
-    format!("spec.nodeName={node}")
 }
 
 fn built(request: Result<Request<Vec<u8>>, kube::core::request::Error>) -> Result<Request<Vec<u8>>, Trouble> {
