@@ -59,11 +59,17 @@ fn flows_are_in_a_scrape() {
 const FLOWS: &str = "hubble_flows_total";
 const NODES: [&str; 3] = ["node-a", "node-b", "node-c"];
 
-/// Starts an agent that reads the relay where it is elected.
-fn candidate(server: &ApiServer, relay: SocketAddr, otlp: Option<SocketAddr>) -> Agent {
+/// Starts an agent that may be elected to read the relay, or reads its own node.
+fn candidate(
+    server: &ApiServer,
+    mode: &str,
+    (relay, node): (SocketAddr, SocketAddr),
+    otlp: Option<SocketAddr>,
+) -> Agent {
     let kubeconfig = server.kubeconfig(&directory("kubeconfig"));
     let enrich = format!("kubernetes: {{kubeconfig: \"{}\"}}", kubeconfig.display());
-    let cilium = format!("cilium: {{enabled: true, mode: relay, hubble_address: \"{relay}\"}}");
+    let servers = format!("hubble_address: \"{relay}\", hubble_node_address: \"{node}\"");
+    let cilium = format!("cilium: {{enabled: true, mode: {mode}, {servers}}}");
     let others = collectors::ALL.iter().map(|collector| collector.name);
     let others = others.filter(|name| !["syscalls", "cgroup", "hubble"].contains(name));
     let others: Vec<String> = others.map(|name| format!("{name}: {{enabled: false}}")).collect();
@@ -107,7 +113,8 @@ fn a_fleet_counts_what_the_relay_says_once() {
         Player::tcp(listener, Setup::default(), Box::new(script))
     };
     let (server, receiver) = (ApiServer::start(), Receiver::start());
-    let mut agents: Vec<Agent> = (0..3).map(|_| candidate(&server, relay, Some(receiver.address()))).collect();
+    let mut agents: Vec<Agent> =
+        (0..3).map(|_| candidate(&server, "relay", (relay, relay), Some(receiver.address()))).collect();
     let scrapes = |agents: &[Agent]| agents.iter().map(Agent::scrape).collect::<Vec<_>>();
 
     let first = eventually("one leads", || leader(&agents));
@@ -238,4 +245,45 @@ fn peers_are_whom_flows_tell_of() {
         agent.stop();
     }
     assert_eq!(totals[0], totals[1]);
+}
+
+/// Two agents that decide for themselves: the one whose own server is late reads the relay for both, until that server
+/// answers; then each reads its own node. What was served is what was counted, at all times.
+#[test]
+fn agents_that_decide_for_themselves_count_nothing_twice() {
+    let _kernel = live!();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let event_type = Some(EventType { kind: 4, sub_type: 0 });
+    let plain = Flow { verdict: 1, event_type, source: Some(pod("web")), ..Flow::default() };
+    let flow = |node: &str| Flow { node_name: node.to_owned(), ..plain.clone() }.response();
+    let play = |listener: TcpListener, nodes: &[(&str, usize)]| {
+        let flows: Vec<Step> = nodes.iter().flat_map(|(node, count)| vec![Step::Send(flow(node)); *count]).collect();
+        let _inside = runtime.enter();
+        let script = move |_: u32, _: &_| flows.iter().cloned().chain([Step::Stall]).collect();
+        Player::tcp(listener, Setup::default(), Box::new(script))
+    };
+    let listen = |address: &str| {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    };
+    let ((relay, relayed), (early, first)) = (listen("127.0.0.1:0"), listen("127.0.0.1:0"));
+    let (_, second) = listen("127.0.0.1:0");
+    let (relay, early) = (play(relay, &[("node-a", 10), ("node-b", 20)]), play(early, &[("node-a", 300)]));
+    let server = ApiServer::start();
+    let counted = |agent: &Agent| agent.scrape().sum(FLOWS, &[]);
+
+    let late = candidate(&server, "auto", (relayed, second), None);
+    eventually("the relay is read", || (counted(&late) == 30.0).then_some(()));
+    let other = candidate(&server, "auto", (relayed, first), None);
+    let state = [("collector", "hubble"), ("state", "running")];
+    other.until("it waits", |scrape| (scrape.value("telesonde_collector_state", &state) == Some(1.0)).then_some(()));
+    assert_eq!((counted(&late), counted(&other), early.requests().len()), (30.0, 0.0, 0));
+
+    let own = play(listen(&second.to_string()).0, &[("node-b", 4000)]);
+    eventually("each reads its own", || {
+        let (late, other) = (counted(&late), counted(&other));
+        (late == 4030.0 && other == 300.0).then_some(())
+    });
+    assert_eq!([relay.requests().len(), early.requests().len(), own.requests().len()], [1, 1, 1]);
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use enrich::kubernetes::Election;
-use model::{Note, Standing};
+use model::Standing;
+use model::standing::{Note, Party};
 use runtime::Elections;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -27,13 +28,13 @@ impl Leases {
 }
 
 impl Elections for Leases {
-    fn stand(&self, name: &str, note: Note) -> watch::Receiver<Standing> {
+    fn stand(&self, name: &str, party: Party, note: Note) -> watch::Receiver<Standing> {
         let (tell, standing) = watch::channel(Standing::Pending);
         let (kubeconfig, candidate) = (self.kubeconfig.clone(), self.candidate.clone());
         match &self.runtime {
             Some(runtime) => {
                 let name = name.to_owned();
-                drop(runtime.spawn(Election { kubeconfig, name, candidate, note }.stand(tell)));
+                drop(runtime.spawn(Election { kubeconfig, name, candidate, party, note }.stand(tell)));
             }
             None => self.never.lock().unwrap_or_else(PoisonError::into_inner).push(tell),
         }

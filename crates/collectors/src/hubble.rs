@@ -17,13 +17,13 @@ mod series;
 mod symbols;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use hubble::Options;
 use hubble::flow::Flow;
-use hubble::{Address, Options};
 use model::Metric;
+use model::standing::Party;
 use runtime::bus::EVENTS_EMITTED;
 use runtime::own::{EVENTS_LOST, SAMPLE_INTERVAL};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Plan, Scrape, Section, Setup};
@@ -97,8 +97,6 @@ static METRICS: [&Metric; metrics::ALL.len() + 16] = {
     all
 };
 
-/// How long the node's own server may take to answer at start-up before the relay is read instead.
-const PROBE: Duration = Duration::from_secs(3);
 /// How many flows, or series, are dealt with before somebody else may have the counters.
 const AT_ONCE: usize = 256;
 
@@ -124,7 +122,8 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         Mode::Relay => true,
         Mode::Auto => !is_local(&config, setup.runtime()).map_err(wrong)?,
     };
-    let elections = setup.platform().elections.clone().filter(|_| relay && config.kubernetes_enabled);
+    let auto = config.mode == Mode::Auto;
+    let elections = setup.platform().elections.clone().filter(|_| (relay || auto) && config.kubernetes_enabled);
     if relay && config.kubernetes_enabled && elections.is_none() && in_kubernetes() {
         return Err(MakeError::Unsupported(
             "every agent of the cluster would count what the relay says: let the Kubernetes API elect one \
@@ -138,10 +137,15 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     // Where filters leave flows out, the server's number of those that it saw says nothing.
     let all = options.request.whitelist.is_empty() && options.request.blacklist.is_empty();
     let ledger = Arc::new(Ledger::new(all));
+    // Where all decide for themselves, those who read their own nodes and the one who reads all of them keep each other
+    // from it: no flow counts twice.
+    let party = if relay { Party::One } else { Party::Many };
     let standing = elections.map(|elections| {
         let ledger = Arc::clone(&ledger);
-        elections.stand(&config.relay_lease, Arc::new(move || ledger.note_of_position()))
+        let note = move || if relay { ledger.note_of_position() } else { String::new() };
+        elections.stand(&config.relay_lease, party, Arc::new(note))
     });
+    let own = (auto && relay).then(|| config.clone());
     let (mut reader, flows) = Reader::new(&config, options.address.to_string(), Arc::clone(&ledger));
     let events = Events::open(&config, &setup.platform().bus, DESCRIPTOR.name);
     let told = events.as_ref().map(Events::ledger);
@@ -157,7 +161,10 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let runtime = setup.runtime();
     let reading = runtime.spawn(async move {
         match standing {
-            Some(standing) => election::follow(options, &mut reader, standing).await,
+            Some(standing) => tokio::select! {
+                () = election::follow(options, &mut reader, standing, party) => {}
+                () = election::until_own(own) => tracing::info!("the node's own Hubble answers now: it is read instead"),
+            },
             None => hubble::follow(options, &mut reader).await,
         }
     });
@@ -166,18 +173,12 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     Ok(Box::new(Hubble { counters, ledger, events: told, bytes, relay, tasks }))
 }
 
-/// Says whether this node has a Hubble of its own: one whose socket is there, even if it does not answer just now.
+/// Says whether this node has a Hubble of its own, as [`election::is_own`] does.
 fn is_local(config: &Config, runtime: &Handle) -> Result<bool, String> {
-    let address = config.address(false)?;
-    if let Address::Unix(path) = &address {
-        return Ok(path.exists());
-    }
-    let tls = config.tls(&address);
-    let ask = || runtime.block_on(hubble::status(&address, tls.as_ref(), PROBE));
     // On a thread of its own: the caller's may belong to the runtime.
+    let ask = || runtime.block_on(election::is_own(config));
     let answer = std::thread::scope(|scope| scope.spawn(ask).join());
-    let answer = answer.map_err(|_| "hubble_node_address: asking it panicked".to_owned())?;
-    Ok(answer.inspect_err(|failure| tracing::info!("this node has no Hubble: {failure}")).is_ok())
+    answer.map_err(|_| "hubble_node_address: asking it panicked".to_owned())?
 }
 
 fn in_kubernetes() -> bool {
@@ -220,7 +221,7 @@ fn lock(counters: &Mutex<Aggregator>) -> MutexGuard<'_, Aggregator> {
 impl Collector for Hubble {
     async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
         if self.tasks.iter().any(AbortHandle::is_finished) {
-            return Err(CollectError("nobody reads flows any more".to_owned()));
+            return Err(CollectError("nobody reads flows any more: it begins anew".to_owned()));
         }
         if self.relay {
             scrape.of_cluster(metrics::ALL.iter().copied().chain([&metrics::LOST_EVENTS]));

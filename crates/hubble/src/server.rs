@@ -5,7 +5,7 @@ pub mod messages;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ struct Shared {
     script: Script,
     calls: AtomicU32,
     seen: AtomicU64,
-    requests: Mutex<Vec<GetFlowsRequest>>,
+    requests: Mutex<Vec<(Bytes, GetFlowsRequest)>>,
 }
 
 /// How a server is set up.
@@ -94,7 +94,16 @@ impl Player {
 
     /// Gives what clients have asked for.
     pub fn requests(&self) -> Vec<GetFlowsRequest> {
-        self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.asked().iter().map(|(_, request)| request.clone()).collect()
+    }
+
+    /// Gives what clients have asked for, as it came.
+    pub fn raw_requests(&self) -> Vec<Bytes> {
+        self.asked().iter().map(|(bytes, _)| bytes.clone()).collect()
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Vec<(Bytes, GetFlowsRequest)>> {
+        self.shared.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says in the answers of `ServerStatus` that so many flows more were seen than were sent.
@@ -178,11 +187,12 @@ impl ServerStreamingService<Bytes> for Service {
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let shared = Arc::clone(&self.0);
         Box::pin(async move {
-            let request = GetFlowsRequest::decode(request.into_inner());
+            let bytes = request.into_inner();
+            let request = GetFlowsRequest::decode(bytes.clone());
             let request = request.map_err(|error| Status::invalid_argument(error.to_string()))?;
             let call = shared.calls.fetch_add(1, Ordering::SeqCst);
             let steps = (shared.script)(call, &request);
-            shared.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+            shared.requests.lock().unwrap_or_else(PoisonError::into_inner).push((bytes, request));
             // Go's servers send no headers before the first message either.
             let first = steps.iter().position(|step| !matches!(step, Step::Wait(_))).unwrap_or(steps.len());
             let mut steps = steps.into_iter();

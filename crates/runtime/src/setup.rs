@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use model::{Census, Learner, Note, Peers, Standing};
+use model::standing::{Note, Party};
+use model::{Census, Learner, Peers, Standing};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
@@ -26,7 +27,7 @@ pub enum Buffer {
 /// Holds elections among the agents of a cluster.
 pub trait Elections: Send + Sync {
     /// Stands in the election of a name, for as long as somebody keeps what is given.
-    fn stand(&self, name: &str, note: Note) -> watch::Receiver<Standing>;
+    fn stand(&self, name: &str, party: Party, note: Note) -> watch::Receiver<Standing>;
 }
 
 /// What all collectors share: the host as it was found at start-up and the limits of the configuration.

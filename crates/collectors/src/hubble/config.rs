@@ -15,7 +15,8 @@ use crate::process::config::Kind;
 #[expect(clippy::struct_excessive_bools, reason = "the documented keys are switches of their own")]
 pub struct Config {
     /// node: each agent reads its own node's Hubble; relay: one agent, elected where the Kubernetes API is used, reads
-    /// Hubble Relay; auto: node where the node's own Hubble answers when the agent starts or its socket exists, else relay.
+    /// Hubble Relay; auto: node where the node's own Hubble answers or its socket exists, else relay until it does. In
+    /// Kubernetes agents with auto read their own nodes or the relay, never both at once: the Lease is theirs together.
     pub mode: Mode,
     /// The address of Hubble Relay: `HOST:PORT`, or `unix:///PATH`.
     pub hubble_address: String,

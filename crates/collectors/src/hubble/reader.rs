@@ -9,6 +9,7 @@ use bytes::Bytes;
 use hubble::flow::{Content, Response, is_flow};
 use hubble::messages::ServerStatus;
 use hubble::{Failure, Kind, Sink};
+use model::standing::Party;
 use model::{Standing, Subject, Text};
 use runtime::Scrape;
 use tokio::sync::mpsc;
@@ -284,17 +285,30 @@ impl Reader {
     }
 
     /// Takes note of how the agent stands in the election.
-    pub fn stands(&self, standing: &Standing) {
+    pub fn stands(&self, standing: &Standing, party: Party) {
         let mut link = self.ledger.link();
+        link.waits = *standing == Standing::Waits;
+        if party == Party::Many {
+            // It reads what nobody else does, and goes on from where it was.
+            if link.waits {
+                (link.since, link.position) = (None, None);
+                link.down = Some("another agent reads the relay".to_owned());
+            } else if link.down.is_some() {
+                link.down = Some("the server has not answered yet".to_owned());
+            }
+            return;
+        }
         let leads = matches!(standing, Standing::Leads { .. });
         if link.leads == Some(true) && !leads {
             tracing::warn!("another agent may read the relay now: this one does not");
         }
         link.leads = Some(leads);
-        link.waits = *standing == Standing::Waits;
         let why = match standing {
             Standing::Pending => "no agent is elected yet",
             Standing::Waits => "another agent reads the relay",
+            Standing::Barred => {
+                "other agents read their own nodes: this one's flows are read by nobody until hubble_node_address answers"
+            }
             Standing::Unknown(why) => why,
             Standing::Leads { vacant, note } => {
                 let received = self.ledger.received.load(Ordering::Relaxed);

@@ -215,3 +215,19 @@ fn agents_that_read_their_own_nodes_count_each_flow_once() {
     };
     assert_eq!(fleet.iter().map(count).sum::<u64>(), 600);
 }
+
+/// Flows are told apart by nothing that they carry: one that comes twice was reported twice. What a relay sends again
+/// when a node comes back is only what somebody has asked for with a number or a time, which nobody does here.
+#[test]
+fn flows_with_one_uuid_are_one_each() {
+    let one = Flow { uuid: "0b9a4a3e".to_owned(), ..udp(flow(pod("shop", "web", 1), world(), 0)) };
+    let servers = runtime();
+    let (player, address) = play(&servers, Setup::default(), once(repeated(&one, 3)));
+    let world = World::start(&address.to_string(), &json!({}));
+    let readings = world.settled(3);
+    assert_eq!((account(&readings), outcome(&readings, "counted", "")), ((3, 3), 3));
+    // The fields 1 (number), 7 (since) and 8 (until) of the request.
+    let request = player.raw_requests().remove(0);
+    let asked: Vec<u32> = hubble::wire::Fields(&request).map(|field| field.unwrap().0).collect();
+    assert!(!asked.is_empty() && asked.iter().all(|field| ![1, 7, 8].contains(field)), "{asked:?}");
+}

@@ -8,7 +8,8 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use model::{Note, Standing};
+use model::Standing;
+use model::standing::{Note, Party};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -25,6 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The longest that nobody can have held a Lease: what is said to be longer is a wrong clock.
 const LONGEST: Duration = Duration::from_hours(24);
 
+/// The same where many hold it together. One of them renews it, the others see to that: whoever finds that it was not
+/// takes its place, long before somebody else may.
+const LASTS_MANY: Duration = Duration::from_secs(45);
+const HEIR: Duration = Duration::from_secs(25);
+const PERIOD_MANY: Duration = Duration::from_secs(10);
+/// What the identities begin with of those who hold it together.
+const MANY: &str = "many/";
 /// The annotation of a Lease that holds what its holder noted.
 const NOTE: &str = "telesonde.io/note";
 
@@ -36,6 +44,8 @@ pub struct Election {
     pub name: String,
     /// Who stands; something of its own is added to each.
     pub candidate: String,
+    /// With whom it stands.
+    pub party: Party,
     /// What the holder notes in the Lease for the next one.
     pub note: Note,
 }
@@ -52,7 +62,10 @@ struct Seen {
 impl Election {
     /// Stands for as long as somebody wants to know; gives the Lease back then.
     pub async fn stand(self, tell: watch::Sender<Standing>) {
+        let many = self.party == Party::Many;
         let identity = format!("{}_{:016x}", self.candidate, RandomState::new().hash_one(std::process::id()));
+        let identity = if many { format!("{MANY}{identity}") } else { identity };
+        let (lasts, holding) = if many { (HEIR, PERIOD_MANY) } else { (HOLDS, PERIOD) };
         let (mut client, mut seen, mut holds) = (None, None, None::<Instant>);
         loop {
             let begun = Instant::now();
@@ -63,12 +76,14 @@ impl Election {
             let late = || Err(Trouble::Unreachable(format!("no answer within {} s", PATIENCE.as_secs())));
             let standing = match tried.unwrap_or_else(|_| late()) {
                 Ok(Some((vacant, note))) => {
-                    holds = Some(begun + HOLDS);
+                    holds = Some(begun + lasts);
                     (!led).then_some(Standing::Leads { vacant, note })
                 }
                 Ok(None) => {
                     holds = None;
-                    Some(Standing::Waits)
+                    let barred =
+                        !many && seen.as_ref().is_some_and(|seen: &Seen| holder_of(&seen.lease).starts_with(MANY));
+                    Some(if barred { Standing::Barred } else { Standing::Waits })
                 }
                 Err(trouble) => {
                     if matches!(trouble, Trouble::Refused(401, _) | Trouble::Configuration(_)) {
@@ -89,13 +104,15 @@ impl Election {
                     changed
                 });
             }
-            let pause = holds.map_or(PERIOD, |until| until.saturating_duration_since(Instant::now()).min(PERIOD));
+            let left = holds.map(|until| until.saturating_duration_since(Instant::now()));
+            let pause = left.map_or(PERIOD * if many { 2 } else { 1 }, |left| left.min(holding));
             tokio::select! {
                 () = sleep(pause) => {}
                 () = tell.closed() => break,
             }
         }
-        if let (Some(client), Some(Seen { lease, .. }), true) = (client, seen, holds.is_some()) {
+        // Of many the others go on.
+        if let (Some(client), Some(Seen { lease, .. }), true) = (client, seen, holds.is_some() && !many) {
             let _ = timeout(PATIENCE, self.put(&client, self.noted(free(lease)))).await;
         }
     }
@@ -113,7 +130,9 @@ impl Election {
             Some(client) => client,
             none => none.insert(Client::new(self.kubeconfig.as_deref()).await?),
         };
-        if !led || seen.is_none() {
+        let many = self.party == Party::Many;
+        let mine = |lease: &Lease| holder_of(lease) == identity;
+        if !led || seen.as_ref().is_none_or(|seen| !mine(&seen.lease)) {
             let current = match client.lease(&self.name).await {
                 Ok(current) => current,
                 Err(Trouble::Refused(404, _)) => {
@@ -141,8 +160,10 @@ impl Election {
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
         let lasts = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
         let lasts = lasts.map_or(LASTS, Duration::from_secs);
+        let together = many && holder.starts_with(MANY);
+        let lasts = if together { HEIR } else { lasts };
         if !holder.is_empty() && holder != identity && known.since.elapsed() < lasts {
-            return Ok(None);
+            return Ok(together.then(Term::default));
         }
         let vacant = if holder == identity { Duration::ZERO } else { vacant(&spec) };
         let note = known.lease.metadata.annotations.as_ref().and_then(|all| all.get(NOTE)).cloned();
@@ -154,10 +175,11 @@ impl Election {
             Err(Trouble::Refused(409, _)) if led => {
                 // Somebody wrote to it: whether it is still ours the server says.
                 let current = client.lease(&self.name).await?;
-                let ours = current.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()) == Some(identity);
+                let (ours, together) = (mine(&current), many && holder_of(&current).starts_with(MANY));
                 *seen = Some(Seen { lease: current, since: Instant::now() });
                 if !ours {
-                    return Ok(None);
+                    // Of many another may hold it now: that is as good.
+                    return Ok(together.then(Term::default));
                 }
                 let Some(known) = seen else { return Ok(None) };
                 known.lease = self.put(client, self.noted(held(known.lease.clone(), identity))).await?;
@@ -179,14 +201,20 @@ impl Election {
     }
 }
 
+/// Gives the identity of who holds a Lease; empty where nobody does.
+fn holder_of(lease: &Lease) -> &str {
+    lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default()
+}
+
 /// Gives a Lease as who holds it writes it.
 fn held(mut lease: Lease, identity: &str) -> Lease {
+    let lasts = if identity.starts_with(MANY) { LASTS_MANY } else { LASTS };
     let now = Some(MicroTime(Timestamp::now()));
     let before = lease.spec.take().unwrap_or_default();
     let mine = before.holder_identity.as_deref() == Some(identity);
     lease.spec = Some(LeaseSpec {
         holder_identity: Some(identity.to_owned()),
-        lease_duration_seconds: Some(LASTS.as_secs() as i32),
+        lease_duration_seconds: Some(lasts.as_secs() as i32),
         acquire_time: if mine { before.acquire_time.clone() } else { now.clone() },
         renew_time: now,
         lease_transitions: Some(before.lease_transitions.unwrap_or(0).saturating_add(i32::from(!mine))),
