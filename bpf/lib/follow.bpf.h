@@ -72,7 +72,8 @@ static __always_inline void establish(struct conn *conn, const struct sock *sk, 
 	conn->flags |= CONN_ESTABLISHED | CONN_RESETTABLE;
 }
 
-static __always_inline void end(struct conn *conn, const struct sock *sk, const struct tcp_sock *tp)
+/* Whoever comes late may find the error taken away, and all else that tells the cause. */
+static __always_inline void end(struct conn *conn, const struct sock *sk, const struct tcp_sock *tp, bool late)
 {
 	struct owner owner = { conn->cgroup, NETWORK_ANY, 0 };
 	u32 rtt = tp->srtt_us >> 3;
@@ -88,14 +89,15 @@ static __always_inline void end(struct conn *conn, const struct sock *sk, const 
 	} else if (conn->flags & CONN_CONNECTING) {
 		past = lifecycle_of(conn, &sk->__sk_common, NETWORK_ANY);
 		if (past)
-			bump(&past->failed[cause_of(sk, tp)], 1);
+			bump(&past->failed[late && !sk->sk_err ? CAUSE_OTHER : cause_of(sk, tp)], 1);
 	}
 	conn->flags &= ~(CONN_ESTABLISHED | CONN_CONNECTING);
 }
 
 /*
  * Follows a change of state. The kernel skips a program that would run within
- * itself, so a change may be missing: the next one of the socket makes up for it.
+ * itself, and one that interrupts a task that it hides from tracing, so a change
+ * may be missing: the next one of the socket makes up for it.
  */
 static __always_inline void follow(struct conn *conn, const struct sock *sk, const struct tcp_sock *tp, u32 from,
 				   u32 to)
@@ -107,7 +109,7 @@ static __always_inline void follow(struct conn *conn, const struct sock *sk, con
 	if (is_synchronized(to == TCP_CLOSE ? from : to) && !(conn->flags & CONN_ESTABLISHED))
 		establish(conn, sk, tp);
 	if (to == TCP_CLOSE)
-		end(conn, sk, tp);
+		end(conn, sk, tp, from == TCP_CLOSE);
 	move(conn, to == TCP_CLOSE ? 0 : place_of(conn, to));
 }
 

@@ -102,6 +102,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "Before Linux 5.12 sockets that are older than the agent and round trips of open connections are absent, and two cgroups that listen on one port of a namespace (SO_REUSEPORT) are taken for the later one.",
         "A connection that is older than the agent belongs to the first task that has it open; without one, to the workload kernel. It counts as inbound where its listener's backlog was not 0.",
         "A change of state that interrupts another one's program on its CPU is skipped by the kernel; telesonde_bpf_misses says how many.",
+        "Where a kernel hides a task from tracing, as sandboxes do with what runs them, what a timer or a packet does to a connection while it interrupts that task is not seen; the connection's next event makes up for it. A failed connect whose error is taken away by then counts as _OTHER, and is no event.",
         "A peer is known by its address alone: workloads of this node that share an address are not told apart as peers.",
         "Overflows of accept queues have no hook of their own: the collector network counts them, as it sees the segments.",
     ],

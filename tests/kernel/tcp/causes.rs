@@ -8,6 +8,7 @@ use crate::harness::cgroup::Cgroup;
 use crate::harness::netns::Pair;
 use crate::harness::otlp::Receiver;
 use crate::harness::peer::Peer;
+use crate::harness::scrape::Scrape;
 use crate::harness::{eventually, live};
 
 /// Cause and number.
@@ -20,20 +21,51 @@ fn start(receiver: &Receiver) -> Agent {
     Agent::start(Wish { collectors: &collectors, otlp, events: "otlp: test, schedule_delay: 50ms", ..Wish::default() })
 }
 
-/// Waits until all failures of a cgroup are counted and reported; nothing else is.
-fn expect(agent: &Agent, receiver: &Receiver, cgroup: &Cgroup, network: &str, expected: Causes) {
+/// Has connects fail in a cgroup of their own and waits until they are counted and reported; nothing else is.
+///
+/// A kernel that hides a task from tracing, as sandboxes do with what runs them, hides what interrupts it: one softirq of
+/// some hundred here, by `/proc/softirqs` against a counter on `softirq_entry`. A timer that fails a connect then leaves
+/// one without a cause; if there are too many of these, all is done once more.
+fn expect(
+    agent: &Agent,
+    receiver: &Receiver,
+    pair: &Pair,
+    network: &str,
+    expected: Causes,
+    fail: impl Fn(&mut Peer, &Cgroup),
+) {
     let expected: BTreeMap<String, u32> = expected.iter().map(|&(cause, count)| (cause.to_owned(), count)).collect();
-    let scrape = agent.until("every failure is counted", |scrape| {
+    for attempt in 1.. {
+        let cgroup = Cgroup::new(&format!("tcp-failures-{network}-{attempt}"));
+        fail(&mut Peer::start(&cgroup, &pair.client), &cgroup);
+        let (scrape, found) = all_counted(agent, &cgroup, expected.values().sum());
+        assert_eq!(counts(&scrape, &cgroup, network), [0.0; 4]);
+        assert_eq!(scrape.sum("ebpf_tcp_connect_latency_ns_count", &[label(&cgroup)]), 0.0);
+        assert_eq!(scrape.sum(CONNECTIONS, &[label(&cgroup)]), 0.0, "nothing is left");
+        let untold = |causes: &BTreeMap<String, u32>| causes.get("_OTHER").copied().unwrap_or(0);
+        if found != expected && untold(&found) > untold(&expected) && attempt < 5 {
+            println!("the end of {} connects was hidden: {found:?}", untold(&found) - untold(&expected));
+            continue;
+        }
+        assert_eq!(found, expected, "the kernel skipped {:?}", missed(&scrape));
+        return all_reported(receiver, &cgroup, &expected);
+    }
+}
+
+/// Waits until so many failures of a cgroup are counted, never more, and gives them by their cause.
+fn all_counted(agent: &Agent, cgroup: &Cgroup, expected: u32) -> (Scrape, BTreeMap<String, u32>) {
+    agent.until("every failure is counted", |scrape| {
         let labels = [label(cgroup)];
         let all = scrape.all(ERRORS, &labels);
         let found: BTreeMap<_, _> = all.map(|s| (s.labels["error_type"].clone(), s.value as u32)).collect();
-        let within = found.iter().all(|(cause, count)| expected.get(cause).is_some_and(|most| count <= most));
-        assert!(within, "{found:?}; the kernel skipped {:?}", missed(scrape));
-        (found == expected).then(|| scrape.clone())
-    });
-    assert_eq!(counts(&scrape, cgroup, network), [0.0; 4]);
-    assert_eq!(scrape.sum("ebpf_tcp_connect_latency_ns_count", &[label(cgroup)]), 0.0);
-    assert_eq!(scrape.sum(CONNECTIONS, &[label(cgroup)]), 0.0, "nothing is left");
+        let sum = found.values().sum::<u32>();
+        assert!(sum <= expected, "{found:?}; the kernel skipped {:?}", missed(scrape));
+        (sum == expected).then(|| (scrape.clone(), found))
+    })
+}
+
+/// Waits until all failures of a cgroup are reported; nothing else is.
+fn all_reported(receiver: &Receiver, cgroup: &Cgroup, expected: &BTreeMap<String, u32>) {
     let events = || receiver.events(&[("event_name", "connection"), ("cgroup.path", cgroup.path())]);
     let all = expected.values().sum::<u32>() as usize;
     eventually("every failure is reported", || (events().len() >= all).then_some(()));
@@ -42,7 +74,7 @@ fn expect(agent: &Agent, receiver: &Receiver, cgroup: &Cgroup, network: &str, ex
         assert_eq!((event["network.connection.change"].as_str(), event["severity_text"].as_str()), ("failed", "WARN"));
         *reported.entry(event["error.type"].clone()).or_default() += 1;
     }
-    assert_eq!(reported, expected, "events of {}", cgroup.path());
+    assert_eq!(&reported, expected, "events of {}", cgroup.path());
 }
 
 #[test]
@@ -62,22 +94,21 @@ fn failed_connects_are_counted_by_their_cause() {
             "ipv4" => (Pair::SERVER_V4, "10.99.0.88"),
             _ => (Pair::SERVER_V6, "fd00::88"),
         };
-        let cgroup = Cgroup::new(&format!("tcp-failures-{network}"));
-        let mut client = Peer::start(&cgroup, &pair.client);
-        assert_eq!(client.ask(&format!("connect {server} 9 29")), 0);
-        client.ask(&format!("begin {silent} 9 5"));
-        assert_eq!(agree(&agent, &cgroup, &pair.client), numbers([("syn_sent", 5)]));
-        client.ask("close 5");
-        pair.client.set("ipv4/tcp_syn_retries", "1");
-        client.ask(&format!("connect {silent} 9 7"));
-        pair.client.set("ipv4/tcp_syn_retries", "6");
-        client.ask(&format!("connect {absent} 9 3"));
-        pair.client.set("ipv4/ip_local_port_range", "40000 40000");
-        client.ask(&format!("begin {silent} 9 3"));
-        client.ask("close 3");
         let causes = [("refused", 29), ("aborted", 6), ("timeout", 7), ("unreachable", 3), ("unsent", 2)];
-        expect(&agent, &receiver, &cgroup, network, &causes);
-        pair.client.set("ipv4/ip_local_port_range", "32768 60999");
+        expect(&agent, &receiver, &pair, network, &causes, |client, cgroup| {
+            assert_eq!(client.ask(&format!("connect {server} 9 29")), 0);
+            client.ask(&format!("begin {silent} 9 5"));
+            assert_eq!(agree(&agent, cgroup, &pair.client), numbers([("syn_sent", 5)]));
+            client.ask("close 5");
+            pair.client.set("ipv4/tcp_syn_retries", "1");
+            client.ask(&format!("connect {silent} 9 7"));
+            pair.client.set("ipv4/tcp_syn_retries", "6");
+            client.ask(&format!("connect {absent} 9 3"));
+            pair.client.set("ipv4/ip_local_port_range", "40000 40000");
+            client.ask(&format!("begin {silent} 9 3"));
+            client.ask("close 3");
+            pair.client.set("ipv4/ip_local_port_range", "32768 60999");
+        });
     }
     agent.stop();
 }
@@ -107,15 +138,14 @@ fn what_routers_say_of_a_connect_is_its_cause() {
         for address in [far, barred] {
             pair.client.ip(&["route", "add", address, "via", via]);
         }
-        let cgroup = Cgroup::new(&format!("tcp-routed-{network}"));
-        let mut client = Peer::start(&cgroup, &pair.client);
-        // Each waits for its end: what comes while the task still holds the socket is only a hint, and a program that
-        // gives up on a hint has aborted the connect itself.
-        assert_eq!(client.ask(&format!("attempt {far} 9 3")), 0);
-        assert_eq!(client.ask(&format!("attempt {barred} 9 4")), 0);
-        // Without a route there is no connect: that is an error of the system call.
-        assert_eq!(client.ask(&format!("attempt {nowhere} 9 5")), 0);
-        expect(&agent, &receiver, &cgroup, network, causes);
+        expect(&agent, &receiver, &pair, network, causes, |client, _| {
+            // Each waits for its end: what comes while the task still holds the socket is only a hint, and a program
+            // that gives up on a hint has aborted the connect itself.
+            assert_eq!(client.ask(&format!("attempt {far} 9 3")), 0);
+            assert_eq!(client.ask(&format!("attempt {barred} 9 4")), 0);
+            // Without a route there is no connect: that is an error of the system call.
+            assert_eq!(client.ask(&format!("attempt {nowhere} 9 5")), 0);
+        });
     }
     agent.stop();
 }
