@@ -20,6 +20,8 @@ pub struct Given {
     pub resource: BTreeMap<String, String>,
     /// Where the host is seen.
     pub host: Host,
+    /// The agent's own pod, if it is in one.
+    pub pod_name: String,
 }
 
 /// Gives the name of the host: as the kernel has it, which in a container is the container's, or as the host's own file
@@ -36,7 +38,11 @@ pub fn host_name(host: &Host) -> String {
 
 /// Gives the resource attributes (metrics.md, Identity), never the agent's own pod.
 pub fn resource(given: &Given) -> Attributes {
-    let host = host_name(&given.host);
+    let mut host = host_name(&given.host);
+    // A pod without the host's network has a host name of its own, the pod's.
+    if host == given.pod_name && !given.node_name.is_empty() {
+        host.clone_from(&given.node_name);
+    }
     let node = if given.node_name.is_empty() { host.clone() } else { given.node_name.clone() };
     let host_id = host_id(&given.host);
     // Stable on the node and different on every other: derived from the machine id where there is one.

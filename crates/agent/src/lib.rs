@@ -15,6 +15,7 @@ mod identity;
 mod lock;
 mod logging;
 mod outlets;
+mod privileges;
 mod reload;
 mod run;
 mod shutdown;
@@ -34,6 +35,7 @@ use exit::{Exit, Failure};
 /// Runs the command line of the process with the built-in collectors and `extra` ones; gives the exit code.
 pub fn main(extra: &[&'static Descriptor]) -> ExitCode {
     bpf::memory::share_one_arena();
+    privileges::raise();
     let cli = Cli::parse();
     let registry: Vec<&'static Descriptor> = collectors::ALL.iter().chain(extra).copied().collect();
     match dispatch(&cli, &registry) {

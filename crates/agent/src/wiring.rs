@@ -243,6 +243,7 @@ pub fn options(config: &Config, known: &[Known]) -> Options {
         known: known.iter().filter_map(|(key, uid)| Some((*key, uid.clone().ok()?))).collect(),
         resource: config.agent.resource.clone(),
         host: config.host.clone(),
+        pod_name: config.agent.pod_name.clone(),
     };
     Options {
         collect_timeout: COLLECT_TIMEOUT,

@@ -1,0 +1,12 @@
+//! What the process may do: what it is permitted, it makes use of.
+
+use rustix::thread::{capabilities, set_capabilities};
+
+/// Raises every capability that the process is permitted. The capabilities of the binary's file are permitted alone where it
+/// asks for no more: an effective one that a container does not grant would keep the binary from being started at all.
+/// Threads that are started later have them, too.
+pub fn raise() {
+    let Ok(sets) = capabilities(None) else { return };
+    // What fails here, `check` and the collectors say of themselves.
+    let _ = set_capabilities(None, rustix::thread::CapabilitySets { effective: sets.permitted, ..sets });
+}
