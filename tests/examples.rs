@@ -44,7 +44,7 @@ fn the_unit_grants_what_collectors_need() {
     assert!(output.status.success() || said.contains("unrecognized option"), "{said}");
 }
 
-/// The numbers of CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF.
+/// The numbers of the capabilities of the network, of tracing and of programs.
 const CAPABILITIES: [u32; 3] = [12, 38, 39];
 
 /// What `check` says of each collector when it is run by somebody; a few are tried, of those that need the network's capability and others.

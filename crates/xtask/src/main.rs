@@ -8,6 +8,7 @@ mod chart;
 mod e2e;
 mod first_scrape;
 mod generate;
+mod image;
 mod kernel;
 mod lint;
 mod process;
@@ -116,6 +117,11 @@ enum Command {
         #[command(flatten)]
         options: Proof,
     },
+    /// Make the container image as an OCI layout, without a daemon, and check its size and that the agent runs in it.
+    Image {
+        #[command(flatten)]
+        options: image::Options,
+    },
     /// Run the live-kernel suite on other kernels, booted in QEMU.
     Kernel {
         #[command(flatten)]
@@ -166,6 +172,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::E2e { options } => e2e::run(&options),
         #[cfg(not(feature = "e2e"))]
         Command::E2e { options } => process::with_e2e(&options),
+        Command::Image { options } => image::run(&options),
         Command::Kernel { options } => kernel::run(&options),
         Command::Tools { names } => tools::run(&names),
         Command::FirstScrape => first_scrape::run().map(|()| ExitCode::SUCCESS),

@@ -1,0 +1,172 @@
+//! `cargo xtask image`: the root file system of the container image, which the Dockerfile copies, and the image itself as an OCI
+//! layout, made without a daemon: `skopeo copy oci:target/image/oci docker://REGISTRY/telesonde` pushes it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{process, run};
+
+/// The most that a registry may have to keep and a node to fetch.
+const LARGEST: u64 = 25_000_000;
+
+/// What the binary's file permits whoever starts it, as far as the container has it.
+const CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_net_admin=p";
+
+/// Where authorities that sign servers' certificates are kept, here and there.
+const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
+
+/// What to make.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Make only the root file system, in this directory.
+    #[arg(long)]
+    root: Option<PathBuf>,
+    /// Use the release binary that is there.
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// Makes the root file system and, unless only that is wanted, the image; says what is in it.
+///
+/// # Errors
+/// Fails when something is missing, the agent does not run in it, or it is too large.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let binary = if options.no_build { process::target().join("release/telesonde") } else { run::build()? };
+    let place = process::target().join("image");
+    let root = options.root.clone().unwrap_or_else(|| place.join("root"));
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
+    }
+    fill(&root, &binary)?;
+    if process::is_root() {
+        let mut inside = Command::new("chroot");
+        let said = process::output(inside.arg(&root).args(["/usr/bin/telesonde", "--version"]));
+        println!("in it: {}", said.context("the agent does not run in it: a library is missing")?);
+    }
+    if options.root.is_none() {
+        layout(&place.join("oci"), &root)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fill(root: &Path, binary: &Path) -> Result<()> {
+    // Older distributions look for the loader in /lib64, which is a part of /usr.
+    for dir in ["usr/bin", "usr/lib", "usr/lib64", "etc/telesonde", "run/telesonde", "tmp"] {
+        fs::create_dir_all(root.join(dir))?;
+    }
+    for dir in ["lib", "lib64"] {
+        symlink(format!("usr/{dir}"), root.join(dir))?;
+    }
+    for dir in ["run/telesonde", "tmp"] {
+        fs::set_permissions(root.join(dir), fs::Permissions::from_mode(0o1777))?;
+    }
+    let agent = root.join("usr/bin/telesonde");
+    process::must(Command::new("strip").args(["--strip-all", "-o"]).arg(&agent).arg(binary))?;
+    let needed = process::output(Command::new("ldd").arg(&agent)).context("ldd does not tell the libraries")?;
+    for library in needed.split_whitespace().filter(|word| word.starts_with('/')) {
+        let to = root.join(library.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap_or(root))?;
+        fs::copy(library, &to).with_context(|| format!("cannot copy {library}"))?;
+    }
+    let authorities = Path::new("/").join(AUTHORITIES);
+    if authorities.exists() {
+        fs::create_dir_all(root.join("etc/ssl/certs"))?;
+        fs::copy(&authorities, root.join(AUTHORITIES))?;
+    }
+    match (process::find("setcap"), process::is_root()) {
+        (Some(setcap), true) => process::must(Command::new(setcap).arg(CAPABILITIES).arg(&agent)),
+        _ => {
+            println!("without {CAPABILITIES} on its file, which takes root and setcap: it runs as root alone");
+            Ok(())
+        }
+    }
+}
+
+/// Writes the layout: one layer, its configuration, the manifest, and what points at it.
+fn layout(oci: &Path, root: &Path) -> Result<()> {
+    let blobs = oci.join("blobs/sha256");
+    if oci.exists() {
+        fs::remove_dir_all(oci)?;
+    }
+    fs::create_dir_all(&blobs)?;
+    let tar = oci.join("layer.tar");
+    let same = ["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mtime=@0", "--format=pax"];
+    let mut pack = Command::new("tar");
+    pack.args(same).args([
+        "--pax-option=delete=atime,delete=ctime",
+        "--xattrs",
+        "--xattrs-include=security.capability",
+    ]);
+    process::must(pack.arg("-C").arg(root).arg("-cf").arg(&tar).arg("."))?;
+    let unpacked = digest(&tar)?;
+    process::must(Command::new("gzip").args(["--no-name", "-9"]).arg(&tar))?;
+    let layer = blob(&blobs, &oci.join("layer.tar.gz"))?;
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    let labels = format!(
+        r#"{{"org.opencontainers.image.title":"telesonde","org.opencontainers.image.description":"Turns what the Linux kernel knows into telemetry","org.opencontainers.image.licenses":"Apache-2.0","org.opencontainers.image.version":"{version}"}}"#
+    );
+    let settings = format!(
+        r#"{{"User":"65532:65532","ExposedPorts":{{"9464/tcp":{{}},"9465/tcp":{{}}}},"Entrypoint":["/usr/bin/telesonde"],"Cmd":["run"],"Env":["PATH=/usr/bin"],"Labels":{labels}}}"#
+    );
+    let config = format!(
+        r#"{{"architecture":"{architecture}","os":"linux","config":{settings},"rootfs":{{"type":"layers","diff_ids":["sha256:{unpacked}"]}}}}"#
+    );
+    let config = text(&blobs, &config)?;
+    let of = |kind: &str, (digest, size): &(String, u64)| {
+        format!(r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"sha256:{digest}","size":{size}}}"#)
+    };
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[{}]}}"#,
+        of("config.v1+json", &config),
+        of("layer.v1.tar+gzip", &layer)
+    );
+    let manifest = text(&blobs, &manifest)?;
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+        of("manifest.v1+json", &manifest).replace(
+            r#","size""#,
+            &format!(
+                r#","platform":{{"architecture":"{architecture}","os":"linux"}},"annotations":{{"org.opencontainers.image.ref.name":"{version}"}},"size""#
+            )
+        )
+    );
+    fs::write(oci.join("index.json"), index)?;
+    fs::write(oci.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    let listed =
+        process::output(Command::new("tar").arg("-tvzf").arg(blobs.join(&layer.0))).context("tar lists nothing")?;
+    println!("{listed}");
+    let size = layer.1 + config.1 + manifest.1;
+    ensure!(size <= LARGEST, "the image has {size} bytes, more than {LARGEST}");
+    println!("{}: {:.1} MB of at most {:.0}", oci.display(), size as f64 / 1e6, LARGEST as f64 / 1e6);
+    Ok(())
+}
+
+fn digest(file: &Path) -> Result<String> {
+    let said = process::output(Command::new("sha256sum").arg(file)).context("sha256sum fails")?;
+    match said.split_whitespace().next() {
+        Some(digest) if digest.len() == 64 => Ok(digest.to_owned()),
+        _ => bail!("sha256sum says {said}"),
+    }
+}
+
+/// Gives a file its place by its digest; returns that and its size.
+fn blob(blobs: &Path, file: &Path) -> Result<(String, u64)> {
+    let (digest, size) = (digest(file)?, fs::metadata(file)?.len());
+    fs::rename(file, blobs.join(&digest))?;
+    Ok((digest, size))
+}
+
+fn text(blobs: &Path, json: &str) -> Result<(String, u64)> {
+    let file = blobs.join("new");
+    fs::write(&file, json)?;
+    blob(blobs, &file)
+}
