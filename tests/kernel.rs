@@ -21,6 +21,7 @@ mod names;
 mod network;
 mod outage;
 mod process;
+mod profile;
 mod quantiles;
 mod reload;
 mod samples;

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cli::Format;
 use crate::exit::{Exit, Failure};
+use crate::profile;
 use crate::reload::{Outcome, Wish};
 use crate::table::Table;
 
@@ -80,9 +81,19 @@ impl Handler for Admin {
                 Response::json(StatusCode::OK, crate::documents::pretty(&body))
             }
             "/maps" => Response::text(StatusCode::OK, self.maps()),
+            "/debug/pprof/profile" => match profile::take(&request.query).await {
+                Ok(bytes) => Response::new(StatusCode::OK, "application/octet-stream", bytes),
+                Err(error @ profile::Error::Seconds(_)) => {
+                    Response::text(StatusCode::BAD_REQUEST, format!("{error}\n"))
+                }
+                Err(error) => Response::text(StatusCode::CONFLICT, format!("{error}\n")),
+            },
             path => match path.strip_prefix("/maps/").and_then(|map| map.split_once('/')) {
                 Some((collector, map)) => self.entries(path, collector, map),
-                None => Response::not_found(path, "/status, /cardinality, /maps, /maps/COLLECTOR/MAP or /reload"),
+                None => Response::not_found(
+                    path,
+                    "/status, /cardinality, /maps, /maps/COLLECTOR/MAP, /debug/pprof/profile or /reload",
+                ),
             },
         }
     }
@@ -362,22 +373,39 @@ pub fn reload(socket: &Path, format: Format) -> Result<(String, Exit), Failure> 
     Ok((said, exit))
 }
 
+/// Asks the running agent for a profile of itself.
+///
+/// # Errors
+/// Fails when no agent answers on the socket, or has no profile.
+pub fn take_profile(socket: &Path, seconds: u64) -> Result<Vec<u8>, Failure> {
+    let path = format!("/debug/pprof/profile?seconds={seconds}");
+    fetch(socket, &Method::GET, &path, profile::PATIENCE).map_err(|error| silent(socket, &error))
+}
+
 /// Asks the admin socket for a path and gives the body.
 pub fn get(socket: &Path, path: &str) -> std::io::Result<String> {
     ask(socket, &Method::GET, path, LOOK)
 }
 
 fn ask(socket: &Path, method: &Method, path: &str, patience: Duration) -> std::io::Result<String> {
+    let body = fetch(socket, method, path, patience)?;
+    String::from_utf8(body).map_err(std::io::Error::other)
+}
+
+fn fetch(socket: &Path, method: &Method, path: &str, patience: Duration) -> std::io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(patience))?;
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: telesonde\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    let body = answer.split_off(end);
+    let head = String::from_utf8_lossy(&answer);
     let status = head.lines().next().unwrap_or_default();
     if status.contains(" 200 ") {
-        Ok(body.to_owned())
-    } else {
-        Err(std::io::Error::other(format!("it answered `{status}`")))
+        return Ok(body);
     }
+    let why = String::from_utf8_lossy(&body);
+    let why = why.lines().next().map_or_else(String::new, |why| format!(": {why}"));
+    Err(std::io::Error::other(format!("it answered `{status}`{why}")))
 }

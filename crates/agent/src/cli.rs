@@ -84,6 +84,15 @@ pub enum DebugCommand {
         #[arg(value_name = "COLLECTOR/MAP")]
         map: Option<String>,
     },
+    /// Write a CPU profile of the agent itself, as pprof reads it.
+    Profile {
+        /// For how long, up to 60.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=60))]
+        seconds: u64,
+        /// The file to write.
+        #[arg(long, short, value_name = "FILE")]
+        output: PathBuf,
+    },
 }
 
 /// What to do with the configuration.

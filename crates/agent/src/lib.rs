@@ -16,6 +16,7 @@ mod lock;
 mod logging;
 mod outlets;
 mod privileges;
+pub mod profile;
 mod reload;
 mod run;
 mod shutdown;
@@ -88,6 +89,16 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
         Command::Debug(DebugCommand::Maps { map }) => {
             let loaded = wiring::load(&wiring::sources(cli), registry)?;
             print!("{}", admin::show_maps(&loaded.config.admin.socket, map.as_deref())?);
+        }
+        Command::Debug(DebugCommand::Profile { seconds, output }) => {
+            let loaded = wiring::load(&wiring::sources(cli), registry)?;
+            let profile = admin::take_profile(&loaded.config.admin.socket, *seconds)?;
+            std::fs::write(output, profile).map_err(|error| {
+                Failure::new(
+                    Exit::Failure,
+                    format!("cannot write {}: {error}; give another --output", output.display()),
+                )
+            })?;
         }
         Command::Config(command) => configuration(cli, registry, command)?,
         Command::Completions { shell } => {

@@ -202,7 +202,7 @@ impl Outlets {
 
 /// Makes a server of the admin interface: what is asked there may take as long as collectors take to attach.
 fn asked(listener: Listener, admin: &Arc<Admin>) -> Result<Server, export::http::Error> {
-    let limits = Limits { request_time: crate::admin::RELOAD, ..Limits::default() };
+    let limits = Limits { request_time: crate::admin::RELOAD.max(crate::profile::PATIENCE), ..Limits::default() };
     Server::new(listener, None, Arc::clone(admin) as _, Arc::new(()), limits)
 }
 
