@@ -4,6 +4,7 @@
 
 mod contract;
 mod examples;
+mod fuzz;
 mod harness;
 mod hubble;
 mod kernel;

@@ -304,3 +304,16 @@ impl Key for Tally {
         self.cgroup
     }
 }
+/// Reads a record, for [`crate::fuzz`].
+pub(crate) fn read_record(data: &[u8]) {
+    // Whatever it says is an outcome.
+    drop(crate::reader::Decode::decode(&mut Decoder, data, 7));
+}
+
+/// Reads a question, for [`crate::fuzz`].
+pub(crate) fn read_question(data: &[u8]) {
+    if let Some((name, rest)) = wire::name(data) {
+        let kind = rest.first_chunk().map(|&bytes| u16::from_be_bytes(bytes));
+        drop((name, names::question(kind.map_or(0, u32::from))));
+    }
+}

@@ -9,6 +9,8 @@ mod dns;
 mod exchanges;
 mod file_io;
 mod filter;
+#[doc(hidden)]
+pub mod fuzz;
 mod histogram;
 mod hubble;
 mod memory;

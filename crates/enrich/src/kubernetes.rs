@@ -4,6 +4,8 @@
 mod client;
 mod describe;
 mod follow;
+#[doc(hidden)]
+pub mod fuzz;
 mod lease;
 mod lines;
 mod node;

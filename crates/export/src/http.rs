@@ -13,6 +13,7 @@ use bytes::Bytes;
 pub use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 pub use self::listen::Listener;
+pub(crate) use self::serve::serve_stream;
 pub use self::serve::{Hooks, Server, serve};
 
 /// Why a server cannot start or cannot read its certificates.

@@ -98,6 +98,13 @@ pub struct Tls {
     pub insecure_skip_verify: bool,
 }
 
+/// Reads a receiver's answer in both protocols.
+pub(crate) fn read_answer(head: &http::response::Parts, body: &bytes::Bytes) {
+    // Whatever it says is an outcome.
+    drop(answer::http(head, body));
+    drop(answer::grpc(head, Some(&head.headers), body));
+}
+
 /// All settings of one endpoint.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Options {

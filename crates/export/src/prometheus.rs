@@ -3,7 +3,7 @@
 mod block;
 mod cache;
 mod labels;
-mod negotiate;
+pub(crate) mod negotiate;
 mod number;
 mod protobuf;
 mod scrape;

@@ -13,6 +13,8 @@ mod kernel;
 mod lint;
 mod process;
 mod run;
+#[cfg(feature = "e2e")]
+mod sbom;
 mod setup;
 mod test;
 mod tools;
@@ -127,6 +129,12 @@ enum Command {
         #[command(flatten)]
         options: kernel::Options,
     },
+    /// Write a CycloneDX bill of materials of what is linked into the binary.
+    Sbom {
+        /// Where to; target/telesonde.cdx.json by default.
+        #[arg(long)]
+        out: Option<std::path::PathBuf>,
+    },
     /// Install the peers of tests (Collector, Prometheus, Helm, cargo-deny) into target/tools.
     Tools {
         /// Which; all by default.
@@ -171,9 +179,13 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         #[cfg(feature = "e2e")]
         Command::E2e { options } => e2e::run(&options),
         #[cfg(not(feature = "e2e"))]
-        Command::E2e { options } => process::with_e2e(&options),
+        Command::E2e { .. } => process::with_e2e(),
         Command::Image { options } => image::run(&options),
         Command::Kernel { options } => kernel::run(&options),
+        #[cfg(feature = "e2e")]
+        Command::Sbom { out } => sbom::run(out.as_deref()).map(|()| ExitCode::SUCCESS),
+        #[cfg(not(feature = "e2e"))]
+        Command::Sbom { .. } => process::with_e2e(),
         Command::Tools { names } => tools::run(&names),
         Command::FirstScrape => first_scrape::run().map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "e2e")]

@@ -217,24 +217,12 @@ pub fn run_raised(command: &mut Command) -> Result<bool> {
 /// # Errors
 /// Fails when cargo cannot be started.
 #[cfg_attr(feature = "e2e", expect(dead_code, reason = "the second stage is this program with the feature on"))]
-pub fn with_e2e(options: &crate::Proof) -> Result<ExitCode> {
+pub fn with_e2e() -> Result<ExitCode> {
     let mut command = cargo()?;
     command.args(["run", "--quiet", "--package", "telesonde-xtask", "--features", "e2e"]);
     // A directory of its own keeps the two stages from rebuilding each other.
     command.arg("--target-dir").arg(target().join("xtask"));
-    command.args(["--", "e2e"]);
-    command.args(match options.against {
-        crate::Against::Receivers => None,
-        crate::Against::Kubernetes => Some("kubernetes"),
-        crate::Against::Runtimes => Some("runtimes"),
-        crate::Against::Hubble => Some("hubble"),
-        crate::Against::Dashboards => Some("dashboards"),
-    });
-    command.args(options.keep.then_some("--keep")).args(options.no_build.then_some("--no-build"));
-    command.args(options.cached.then_some("--cached")).args(options.record.then_some("--record"));
-    if !options.only.is_empty() {
-        command.arg("--only").arg(options.only.join(","));
-    }
+    command.arg("--").args(std::env::args_os().skip(1));
     let status = command.status().context("cannot start cargo")?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
 }

@@ -111,6 +111,12 @@ pub async fn serve(
     Server::new(listener, None, handler, Arc::new(()), limits)?.run(shutdown).await
 }
 
+/// Serves one connection that is open already, to its end.
+pub(crate) async fn serve_stream(stream: impl Stream + 'static, handler: Arc<dyn Handler>, limits: Limits) {
+    let (_stop, stopped) = watch::channel(());
+    Arc::new(Shared { identity: None, handler, limits }).connection(Box::new(stream), stopped).await;
+}
+
 async fn accept(accepting: &Accepting) -> Box<dyn Stream> {
     loop {
         match accepting.accept().await {

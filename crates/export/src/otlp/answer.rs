@@ -2,10 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::response::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
 use tonic::{Code, Status};
@@ -32,7 +34,7 @@ impl Accepted {
 
 /// Reads a gRPC answer: its status stands in the trailers, or in the headers when there is nothing else.
 pub(super) fn grpc(head: &Parts, trailers: Option<&HeaderMap>, body: &Bytes) -> Result<Accepted, Failure> {
-    let status = trailers.and_then(Status::from_header_map).or_else(|| Status::from_header_map(&head.headers));
+    let status = trailers.and_then(status_of).or_else(|| status_of(&head.headers));
     match status {
         Some(status) if status.code() == Code::Ok => {
             // Prefix: a flag (compressed, which we do not offer to read) and the length.
@@ -49,6 +51,24 @@ pub(super) fn grpc(head: &Parts, trailers: Option<&HeaderMap>, body: &Bytes) -> 
         }),
     }
 }
+
+/// Reads a status. tonic panics at details that are no base64, so those are left out.
+fn status_of(headers: &HeaderMap) -> Option<Status> {
+    let is_whole = |value: &HeaderValue| DETAILS.decode(value).is_ok();
+    if headers.get_all(DETAILS_HEADER).iter().all(is_whole) {
+        return Status::from_header_map(headers);
+    }
+    let mut headers = headers.clone();
+    headers.remove(DETAILS_HEADER);
+    Status::from_header_map(&headers)
+}
+
+/// The header of a status' details, and how it is written: with or without padding.
+const DETAILS_HEADER: &str = "grpc-status-details-bin";
+const DETAILS: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Gives the remedy for an HTTP status from something before the gRPC server.
 fn gateway(status: StatusCode) -> Remedy {

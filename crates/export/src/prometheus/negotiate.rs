@@ -6,7 +6,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
 use super::Format;
 
 /// Gives the format that the client likes best; the text exposition when it names none that is known.
-pub(super) fn format(headers: &HeaderMap) -> Format {
+pub(crate) fn format(headers: &HeaderMap) -> Format {
     let mut best = (0, 0, Format::Text);
     for item in items(headers, &ACCEPT) {
         let Some((format, precision)) = offered(&item) else { continue };
@@ -18,7 +18,7 @@ pub(super) fn format(headers: &HeaderMap) -> Format {
 }
 
 /// Says whether the client takes gzip.
-pub(super) fn gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn gzip(headers: &HeaderMap) -> bool {
     items(headers, &ACCEPT_ENCODING).any(|item| {
         item.quality > 0 && (item.name.eq_ignore_ascii_case("gzip") || item.name.eq_ignore_ascii_case("x-gzip"))
     })

@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../surfaces.rs"]
+mod surfaces;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| surfaces::surface("cgroup_path")(data));
