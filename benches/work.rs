@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::FileExt;
 
 use rustix::time::ClockId;
@@ -27,6 +27,12 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "page-touch", operation: "first write to a page", slice: 16_384, begin: || Ok(Box::new(Pages)) },
 ];
 
+/// Work that is packets and little else, beyond those of [`KINDS`].
+pub const PACKETS: &[Kind] = &[
+    Kind { name: "udp", operation: "datagram of 64 B over loopback", slice: 2_000, begin: Datagrams::begin },
+    Kind { name: "scatter", operation: "datagram of 1 B to another address", slice: 2_000, begin: Scatter::begin },
+];
+
 /// Work that can be repeated.
 pub trait Work {
     /// Does so many operations.
@@ -35,7 +41,7 @@ pub trait Work {
 
 /// Begins a kind of work by its name.
 pub fn begin(name: &str) -> io::Result<Box<dyn Work>> {
-    let kind = KINDS.iter().find(|kind| kind.name == name);
+    let kind = KINDS.iter().chain(PACKETS).find(|kind| kind.name == name);
     (kind.ok_or_else(|| io::Error::other(format!("«{name}» is no work")))?.begin)()
 }
 
@@ -112,6 +118,53 @@ impl Work for Talk {
         for _ in 0..operations {
             self.0.write_all(&message)?;
             self.0.read_exact(&mut message)?;
+        }
+        Ok(())
+    }
+}
+
+struct Datagrams {
+    from: UdpSocket,
+    to: UdpSocket,
+}
+
+impl Datagrams {
+    fn begin() -> io::Result<Box<dyn Work>> {
+        let (from, to) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+        from.connect(to.local_addr()?)?;
+        to.connect(from.local_addr()?)?;
+        Ok(Box::new(Self { from, to }))
+    }
+}
+
+impl Work for Datagrams {
+    fn run(&mut self, operations: u64) -> io::Result<()> {
+        let mut message = [0; 64];
+        for _ in 0..operations {
+            self.from.send(&message)?;
+            self.to.recv(&mut message)?;
+        }
+        Ok(())
+    }
+}
+
+/// Who receives has a socket for all of them, which is never read: a datagram is two connections, one of each socket.
+struct Scatter {
+    from: UdpSocket,
+    to: UdpSocket,
+}
+
+impl Scatter {
+    fn begin() -> io::Result<Box<dyn Work>> {
+        Ok(Box::new(Self { from: UdpSocket::bind("127.0.0.1:0")?, to: UdpSocket::bind("0.0.0.0:0")? }))
+    }
+}
+
+impl Work for Scatter {
+    fn run(&mut self, operations: u64) -> io::Result<()> {
+        let port = self.to.local_addr()?.port();
+        for address in 1..=operations as u32 {
+            self.from.send_to(&[0], (Ipv4Addr::from_bits(0x7f01_0000 + address), port))?;
         }
         Ok(())
     }

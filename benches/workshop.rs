@@ -10,7 +10,7 @@ use std::time::Duration;
 use bpf::abi::histogram::HistShape;
 use bpf::{Loader, Types};
 use model::{Census, CgroupChange, Nobody, Rule};
-use runtime::{CgroupRules, Descriptor, Own, Platform, Setup};
+use runtime::{CgroupRules, Collector, Descriptor, Own, Platform, Scrape, Setup};
 use serde_json::Value;
 
 /// What is attached; dropping it detaches it.
@@ -132,6 +132,14 @@ impl Workshop {
             }
         }
         Ok(attached)
+    }
+
+    /// Asks collectors for their readings.
+    pub fn gather(&self, attached: &mut Attached) -> Result<(), Box<dyn Error>> {
+        for collector in attached.iter_mut().filter_map(|one| one.downcast_mut::<Box<dyn Collector>>()) {
+            self.runtime.block_on(collector.collect(&mut Scrape::default()))?;
+        }
+        Ok(())
     }
 
     fn make(

@@ -8,6 +8,11 @@
 #define ROLE_CLIENT 1
 #define ROLE_SERVER 2
 
+/* Of which network namespaces connections are kept. */
+#define NAMESPACES_ALL 0
+#define NAMESPACES_HOST 1
+#define NAMESPACES_PODS 2 /* all but the host's */
+
 #define CONNECTION_HALF_OPEN 1 /* known to the listening socket only */
 
 /* What tells a connection from others. An IPv4 address is written as IPv6 has it: ::ffff:a.b.c.d. */
@@ -21,10 +26,11 @@ struct tuple {
 	u8 padding[3];
 };
 
-/* A slot of `connections`. */
+/* A slot of `connections`: two cache lines, of which user space reads the second one with each look. */
 struct connection {
 	struct tuple tuple;
-	u32 generation; /* odd while the slot is in use */
+	u8 backend[16]; /* where packets really go, where that was translated; else zeros */
+	u32 generation; /* odd while the slot is in use; 0: it never was */
 	u8 role;
 	u8 flags;
 	u16 backend_port;
@@ -33,7 +39,6 @@ struct connection {
 	u64 closed; /* 0: not yet, or not known */
 	struct traffic sent;
 	struct traffic received;
-	u8 backend[16]; /* where packets really go, where that was translated; else zeros */
 };
 
 /* A packet of a connection that found no slot. */

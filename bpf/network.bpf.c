@@ -90,7 +90,7 @@ int network_ingress(struct __sk_buff *ctx)
 SEC("cgroup/sock_create")
 int network_create(struct bpf_sock *sk)
 {
-	struct owner owner = owner_of(CURRENT(), sk->protocol);
+	struct owner owner = owner_of(CURRENT(), sk->protocol, OUTSIDE_NEW(CURRENT()));
 
 	if (!bpf_sk_storage_get(&owners, sk, &owner, BPF_LOCAL_STORAGE_GET_F_CREATE))
 		lose_owner();
@@ -116,7 +116,7 @@ int network_seed(struct bpf_iter__task_file *ctx)
 	sk = socket->sk;
 	if (!sk || !is_inet(sk))
 		return 0;
-	owner = owner_of(task, sk->sk_protocol);
+	owner = owner_of(task, sk->sk_protocol, OUTSIDE_OLD(sk));
 #ifdef CONNECTIONS
 	owner.role = role_of_older(sk);
 #endif
@@ -136,7 +136,7 @@ static __always_inline int used(struct sock *sk, int result)
 	task = CURRENT();
 	if (task->flags & PF_KTHREAD)
 		return 0;
-	user = owner_of(task, sk->sk_protocol);
+	user = owner_of(task, sk->sk_protocol, OUTSIDE_OLD(sk));
 	owner = bpf_sk_storage_get(&owners, sk, &user, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!owner || owner->cgroup == user.cgroup)
 		return 0;

@@ -41,14 +41,25 @@ static __always_inline struct connection *at(u64 place)
 	return found && found->generation == place >> 32 ? found : NULL;
 }
 
-/* A tick's exactness is enough, and costs a fifth. */
-static __always_inline u64 now(void)
+const volatile u64 tick = 4000000; /* nanoseconds */
+
+/* What the monotonic clock had when the count of ticks was 0. */
+static u64 clock_base;
+
+/* A tick's exactness is enough for what happens with each packet: unlike the clock, ticks take no call to read. */
+static __always_inline u64 last_tick(void)
 {
-#ifdef LEGACY
-	return bpf_ktime_get_ns();
-#else
-	return bpf_ktime_get_coarse_ns();
-#endif
+	return clock_base + bpf_jiffies64() * tick;
+}
+
+/* Both stand still and go on together, so that once is enough. */
+static __always_inline u64 read_clock(void)
+{
+	u64 now = bpf_ktime_get_ns();
+
+	if (!clock_base)
+		clock_base = now - bpf_jiffies64() * tick;
+	return now;
 }
 
 static __always_inline void map_ipv4(u8 to[16], u32 address)
@@ -119,6 +130,28 @@ static __always_inline bool is_same(const struct tuple *a, const struct tuple *b
 	return x[4] == y[4] && x[5] == y[5] && x[3] == y[3] && x[2] == y[2] && x[1] == y[1] && x[0] == y[0];
 }
 
+/* Says whether a connection is its socket's present one. */
+static __always_inline bool is_present(const struct connection *connection, struct bpf_sock *sk, const struct flow *flow)
+{
+	const struct tuple *tuple = &connection->tuple;
+	const u32 *local = (const u32 *)tuple->local, *remote = (const u32 *)tuple->remote;
+	u32 near, far;
+
+	if (tuple->cgroup != flow->cgroup || tuple->transport != flow->transport || tuple->local_port != sk->src_port ||
+	    tuple->remote_port != bpf_ntohs((u16)sk->dst_port))
+		return false;
+	if (sk->family == AF_INET) {
+		near = sk->src_ip4;
+		far = sk->dst_ip4;
+		/* The verifier wants each field of a socket read at its own place. */
+		barrier();
+		return remote[3] == far && local[3] == near;
+	}
+	return remote[3] == sk->dst_ip6[3] && local[3] == sk->src_ip6[3] && remote[2] == sk->dst_ip6[2] &&
+	       local[2] == sk->src_ip6[2] && remote[1] == sk->dst_ip6[1] && local[1] == sk->src_ip6[1] &&
+	       remote[0] == sk->dst_ip6[0] && local[0] == sk->src_ip6[0];
+}
+
 static __always_inline void count_lost(u8 direction, u64 bytes, u64 packets, bool kept)
 {
 	struct connection_loss *cell;
@@ -163,7 +196,7 @@ static __always_inline struct connection *take_slot(const struct tuple *tuple, u
 	connection->backend_port = 0;
 	__builtin_memset(connection->backend, 0, sizeof(connection->backend));
 	connection->closed = 0;
-	connection->first = now();
+	connection->first = connection->last = read_clock();
 	generation = ((connection->generation + 1) & 0x7fffffff) | 1;
 	set_generation(connection, generation);
 	*place = (u64)generation << 32 | slot;
@@ -248,42 +281,60 @@ static __always_inline void lose(const struct tuple *tuple, const struct owner *
 {
 	struct stray stray = { .tuple = *tuple, .traffic = { bytes, packets }, .direction = direction };
 
-	stray.time = now();
+	stray.time = last_tick();
 	stray.role = role_of(owner, tuple, state, direction);
 	count_lost(direction, bytes, packets, bpf_ringbuf_output(&overflow, &stray, sizeof(stray), 0) == 0);
+}
+
+/* The same, and where there is no room counts the packet there. */
+static __always_inline struct connection *search(struct __sk_buff *skb, struct owner *owner, const struct flow *flow,
+						 bool connected, u64 bytes, u64 packets)
+{
+	struct tuple tuple = { .cgroup = flow->cgroup, .transport = flow->transport };
+	struct connection *connection = NULL;
+	struct bpf_sock *sk = skb->sk;
+	u32 state = 0;
+
+	/* What the kernel sends and receives itself is told apart by protocol only. */
+	if (sk && owner) {
+		state = sk->state;
+		if (connected)
+			tuple_of_socket(sk, &tuple);
+		else
+			tuple_of_packet(skb, flow->direction, &tuple);
+		connection = connected ? NULL : at(owner->place);
+	}
+	if (connection && is_same(&connection->tuple, &tuple))
+		return connection;
+	connection = find(skb, owner, &tuple, connected, state, flow->direction);
+	if (!connection)
+		lose(&tuple, owner, state, flow->direction, bytes, packets);
+	return connection;
 }
 
 /* Counts a packet under its connection. */
 static __always_inline void track(struct __sk_buff *skb, struct owner *owner, const struct flow *flow, u64 bytes,
 				  u64 packets)
 {
-	struct tuple tuple = { .cgroup = flow->cgroup, .transport = flow->transport };
 	struct connection *connection = NULL;
 	struct bpf_sock *sk = skb->sk;
 	struct traffic *traffic;
-	bool connected = false;
-	u32 state = 0;
+	bool connected;
 
-	/* What the kernel sends and receives itself is told apart by protocol only. */
-	if (sk && owner) {
-		connected = sk->dst_port && (tuple.transport == IPPROTO_TCP || tuple.transport == IPPROTO_UDP);
-		state = sk->state;
-		if (connected)
-			tuple_of_socket(sk, &tuple);
-		else
-			tuple_of_packet(skb, flow->direction, &tuple);
-		connection = at(owner->place);
-	}
-	if (!connection || !is_same(&connection->tuple, &tuple))
-		connection = find(skb, owner, &tuple, connected, state, flow->direction);
-	if (!connection) {
-		lose(&tuple, owner, state, flow->direction, bytes, packets);
+	/* What the kernel sends itself is not told apart by namespaces. */
+	if (namespaces != NAMESPACES_ALL && (!owner || owner->outside))
 		return;
-	}
+	connected = sk && owner && sk->dst_port && (flow->transport == IPPROTO_TCP || flow->transport == IPPROTO_UDP);
+	if (connected)
+		connection = at(owner->place);
+	if (!connection || !is_present(connection, sk, flow))
+		connection = search(skb, owner, flow, connected, bytes, packets);
+	if (!connection)
+		return;
 	traffic = flow->direction == DIRECTION_TRANSMIT ? &connection->sent : &connection->received;
 	__sync_fetch_and_add(&traffic->bytes, bytes);
 	__sync_fetch_and_add(&traffic->packets, packets);
-	connection->last = now();
+	connection->last = last_tick();
 }
 
 /* Ends a socket's connection: what comes after is another one's. */

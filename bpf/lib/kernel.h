@@ -55,6 +55,7 @@ enum {
 };
 
 #define BPF_F_CURRENT_CPU 0xffffffffULL
+#define TC_ACT_UNSPEC (-1) /* whoever comes next decides */
 
 /* UAPI: what a program of a cgroup hook is given. These layouts are fixed, not relocated. */
 struct bpf_sock {
@@ -131,13 +132,24 @@ enum {
 	EHOSTUNREACH = 113,
 };
 
-struct net;
 struct task_struct;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct kernfs_node {
 	u64 id;
+};
+
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+struct nsproxy {
+	struct net *net_ns;
 };
 
 struct cgroup;
@@ -283,6 +295,7 @@ struct task_struct {
 	int exit_code;
 	struct task_struct *real_parent;
 	struct css_set *cgroups;
+	struct nsproxy *nsproxy;
 	struct files_struct *files;
 	struct task_struct *group_leader;
 	char comm[16];

@@ -5,6 +5,9 @@
 #include "filter.bpf.h"
 #include "socket.bpf.h"
 #include "task.bpf.h"
+#ifdef CONNECTIONS
+#include "../connection.h"
+#endif
 
 /* The owner of a socket whose packets are not counted. */
 #define OWNER_IGNORED 0xffffffffffffffffULL
@@ -13,7 +16,8 @@
 struct owner {
 	u64 cgroup;
 	u32 protocol;
-	u32 role;
+	u16 role;
+	u16 outside; /* the table has no connections of its network namespace */
 #ifdef CONNECTIONS
 	u64 place; /* of its present connection in the table; 0: none */
 #endif
@@ -27,9 +31,41 @@ struct {
 	__type(value, struct owner);
 } owners SEC(".maps");
 
-static __always_inline struct owner owner_of(struct task_struct *task, u32 protocol)
+#ifdef CONNECTIONS
+const volatile u32 namespaces = NAMESPACES_ALL;
+const volatile u32 host_namespace = 0; /* the inode of the host's network namespace */
+
+static __always_inline bool is_outside(u32 namespace)
 {
-	struct owner owner = { .protocol = protocol };
+	return (namespaces == NAMESPACES_HOST) != (namespace == host_namespace);
+}
+
+/* A socket is made in the network namespace of its task, whatever becomes of either. */
+static __always_inline u32 namespace_of_task(struct task_struct *task)
+{
+#ifdef LEGACY
+	return BPF_CORE_READ(task, nsproxy, net_ns, ns.inum);
+#else
+	return task->nsproxy->net_ns->ns.inum;
+#endif
+}
+
+static __always_inline u32 namespace_of_socket(struct sock *sk)
+{
+	return sk->__sk_common.skc_net.net->ns.inum;
+}
+
+/* Of a new socket, and of one that is there: whether the table has its connections. */
+#define OUTSIDE_NEW(task) (namespaces != NAMESPACES_ALL && is_outside(namespace_of_task(task)))
+#define OUTSIDE_OLD(sk) (namespaces != NAMESPACES_ALL && is_outside(namespace_of_socket(sk)))
+#else
+#define OUTSIDE_NEW(task) false
+#define OUTSIDE_OLD(sk) false
+#endif
+
+static __always_inline struct owner owner_of(struct task_struct *task, u32 protocol, bool outside)
+{
+	struct owner owner = { .protocol = protocol, .outside = outside };
 
 	owner.cgroup = is_filtered(task) ? OWNER_IGNORED : task_owner(task);
 	return owner;

@@ -19,8 +19,10 @@
 /* Reads a byte, from the IP header on; 0 beyond the packet. */
 static __always_inline u32 byte_at(struct __sk_buff *skb, u32 offset)
 {
-	u8 byte = 0;
+	u8 *at = (u8 *)(long)skb->data + (offset & 0x1ff), byte = 0;
 
+	if (offset < 0x200 && at + 1 <= (u8 *)(long)skb->data_end)
+		return *at;
 	bpf_skb_load_bytes(skb, offset, &byte, 1);
 	return byte;
 }

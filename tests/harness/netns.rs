@@ -51,6 +51,11 @@ impl Netns {
         netns
     }
 
+    /// Gives the namespace that the tests themselves are in: the host's.
+    pub fn own() -> Self {
+        Self(File::open("/proc/self/ns/net").unwrap())
+    }
+
     /// Runs something inside, on a thread of its own; a child process that it starts is born inside.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {
@@ -111,9 +116,9 @@ impl Netns {
     }
 
     /// The kernel takes up to a second to act on a new link; then it announces addresses.
-    fn wait_for_link(&self) {
+    pub fn wait_for_link(&self, interface: &str) {
         super::eventually("the link is up", || {
-            let output = self.run(|| Command::new("ip").args(["-o", "link", "show", "veth"]).output().unwrap());
+            let output = self.run(|| Command::new("ip").args(["-o", "link", "show", interface]).output().unwrap());
             String::from_utf8_lossy(&output.stdout).contains(" state UP ").then_some(())
         });
     }
@@ -144,33 +149,39 @@ impl Pair {
 
     /// Makes both.
     pub fn new() -> Self {
-        const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
         let pair = Self { client: Netns::new(), server: Netns::new() };
-        let peer = pair.server.path();
-        pair.client.ip(&["link", "add", "veth", "type", "veth", "peer", "name", "veth", "netns", &peer]);
-        let ends = [
-            (&pair.client, Self::CLIENT_V4, Self::CLIENT_V6, Self::SERVER_V4, Self::SERVER_V6),
-            (&pair.server, Self::SERVER_V4, Self::SERVER_V6, Self::CLIENT_V4, Self::CLIENT_V6),
-        ];
-        for (end, (netns, v4, v6, peer_v4, peer_v6)) in ends.into_iter().enumerate() {
-            netns.ip(&["link", "set", "veth", "address", MACS[end], "addrgenmode", "none"]);
+        pair.join("veth", "10.99.0", "fd00:");
+        pair
+    }
+
+    /// Joins both by a veth pair, whose ends have the same name and the addresses 1 (the client's) and 2 of two networks.
+    pub fn join(&self, interface: &str, v4: &str, v6: &str) {
+        let peer = self.server.path();
+        self.client.ip(&["link", "add", interface, "type", "veth", "peer", "name", interface, "netns", &peer]);
+        self.set_up(interface, v4, v6);
+        for netns in [&self.client, &self.server] {
+            netns.wait_for_link(interface);
+        }
+    }
+
+    /// Gives an interface that both have their addresses, and tells each who its neighbour is.
+    pub fn set_up(&self, interface: &str, v4: &str, v6: &str) {
+        const MACS: [&str; 2] = ["02:00:00:00:00:01", "02:00:00:00:00:02"];
+        for (end, netns) in [&self.client, &self.server].into_iter().enumerate() {
+            let (own, other) = (end + 1, 2 - end);
+            netns.ip(&["link", "set", interface, "address", MACS[end], "addrgenmode", "none"]);
             for (name, value) in [("accept_ra", "0"), ("router_solicitations", "0"), ("accept_dad", "0")] {
-                netns.set(&format!("ipv6/conf/veth/{name}"), value);
+                netns.set(&format!("ipv6/conf/{interface}/{name}"), value);
             }
             // Multicast groups are announced within milliseconds, not seconds.
-            netns.set("ipv6/conf/veth/mldv2_unsolicited_report_interval", "1");
-            netns.ip(&["address", "add", &format!("{v4}/24"), "dev", "veth"]);
-            netns.ip(&["address", "add", &format!("{v6}/64"), "dev", "veth", "nodad"]);
-            netns.ip(&["link", "set", "veth", "up"]);
-            for peer in [peer_v4, peer_v6] {
-                let peer = peer.to_string();
-                netns.ip(&["neighbour", "add", &peer, "lladdr", MACS[1 - end], "dev", "veth", "nud", "permanent"]);
+            netns.set(&format!("ipv6/conf/{interface}/mldv2_unsolicited_report_interval"), "1");
+            netns.ip(&["address", "add", &format!("{v4}.{own}/24"), "dev", interface]);
+            netns.ip(&["address", "add", &format!("{v6}:{own}/64"), "dev", interface, "nodad"]);
+            netns.ip(&["link", "set", interface, "up"]);
+            for peer in [format!("{v4}.{other}"), format!("{v6}:{other}")] {
+                netns.ip(&["neighbour", "add", &peer, "lladdr", MACS[1 - end], "dev", interface, "nud", "permanent"]);
             }
         }
-        for netns in [&pair.client, &pair.server] {
-            netns.wait_for_link();
-        }
-        pair
     }
 }
 

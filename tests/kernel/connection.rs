@@ -2,6 +2,7 @@
 
 mod lives;
 mod many;
+mod namespaces;
 mod paths;
 
 use std::net::IpAddr;
@@ -12,12 +13,13 @@ use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::netns::Pair;
 use crate::harness::scrape::Scrape;
-use crate::harness::traffic::Traffic;
+use crate::harness::traffic::{Traffic, offload};
 use crate::harness::{live, skipped};
 
 const BYTES: &str = "ebpf_connection_bytes_total";
 const PACKETS: &str = "ebpf_connection_packets_total";
 const ACTIVE: &str = "ebpf_active_connections";
+const LINK_HEADER: u64 = 14;
 const FAMILIES: [(IpAddr, &str); 2] = [(Pair::SERVER_V4, "ipv4"), (Pair::SERVER_V6, "ipv6")];
 
 /// Bytes and packets.
@@ -45,21 +47,44 @@ fn expect(agent: &Agent, labels: &[(&str, &str)], expected: Amount) {
     agent.until_exactly(&format!("{labels:?}"), expected, |scrape| amount(scrape, labels));
 }
 
-/// Sends datagrams from one namespace to an address of the other, which must count once, under both workloads.
-fn expect_datagrams(agent: &Agent, pair: &Pair, path: &str, server: &str) {
+/// Gives what the client's interface has sent, without so many bytes of each packet.
+fn sent(pair: &Pair, link_header: u64) -> f64 {
+    let counters = pair.client.counters("veth");
+    (counters.tx_bytes - link_header * counters.tx_packets) as f64
+}
+
+/// Sends datagrams and a stream from one namespace to an address of the other, which must count once, under both
+/// workloads; what the interface has sent of each packet beyond its IP header is told.
+fn expect_once(agent: &Agent, pair: &Pair, path: &str, server: &str, link_header: u64) {
     const COUNT: u32 = 503;
     const SIZE: u32 = 600;
-    let (sender, receiver) = (Cgroup::new(&format!("{path}-sender")), Cgroup::new(&format!("{path}-receiver")));
+    let cgroup = |name: &str| Cgroup::new(&format!("{path}-{name}-{}", server.contains(':')));
+    let (sender, receiver) = (cgroup("sender"), cgroup("receiver"));
     let count = COUNT.to_string();
     let receiving = Traffic::ready(&pair.server, &receiver, &["udp_receive", server, "7000", &count]);
     Traffic::run(&pair.client, &sender, &["udp_send", server, "7000", &count, &SIZE.to_string()]);
     receiving.finish();
-    let expected = (f64::from(COUNT * (SIZE + 28)), f64::from(COUNT));
+    let header = if server.contains(':') { 48 } else { 28 };
+    let expected = (f64::from(COUNT * (SIZE + header)), f64::from(COUNT));
     for direction in ["transmit", "receive"] {
         expect(agent, &[from(&sender), to(&receiver), ("network_io_direction", direction)], expected);
     }
     let all = amount(&agent.scrape(), &[from(&sender)]);
     assert_eq!(all, (2.0 * expected.0, 2.0 * expected.1), "{path}: each way once, and nothing else");
+
+    let (sender, receiver) = (cgroup("stream"), cgroup("stream-receiver"));
+    let before = sent(pair, link_header);
+    let receiving = Traffic::ready(&pair.server, &receiver, &["tcp_receive", server, "7000"]);
+    Traffic::run(&pair.client, &sender, &["tcp_send", server, "7000", "1000000"]);
+    receiving.finish();
+    let labels = [from(&sender), to(&receiver), ("network_io_direction", "transmit")];
+    agent.until("the interface and the socket agree", |scrape| {
+        let (own, interface) = (scrape.sum(BYTES, &labels), sent(pair, link_header) - before);
+        println!("{path} to {server}: {own} of {interface}");
+        (own > 1e6 && own == interface).then_some(())
+    });
+    let all = [from(&sender), ("network_io_direction", "transmit")];
+    assert_eq!(agent.scrape().sum(BYTES, &all), agent.scrape().sum(BYTES, &labels), "{path}: and nothing else");
 }
 
 /// Without a full table, and without a program that was skipped, what was counted is all that was.
@@ -145,6 +170,8 @@ fn streams_count_what_their_sockets_sent() {
 
 #[test]
 fn a_tunnel_and_a_bridge_count_nothing_twice() {
+    /// Ethernet, IPv4, UDP and VXLAN around a packet that has a link header of its own.
+    const TUNNEL: u64 = 14 + 20 + 8 + 8 + 14;
     let _kernel = live!();
     let agent = start(", directions: both");
     let pair = Pair::new();
@@ -153,18 +180,32 @@ fn a_tunnel_and_a_bridge_count_nothing_twice() {
         let (local, remote) = (format!("10.99.0.{own}"), format!("10.99.0.{other}"));
         let tunnel = ["type", "vxlan", "id", "7", "dstport", "4789", "dev", "veth", "local", &local, "remote", &remote];
         netns.ip(&[&["link", "add", "tunnel"], &tunnel[..]].concat());
-        netns.ip(&["address", "add", &format!("10.98.0.{own}/24"), "dev", "tunnel"]);
-        netns.ip(&["link", "set", "tunnel", "up"]);
+        // Each packet is one for the interface, too.
+        for interface in ["veth", "tunnel"] {
+            offload(netns, interface, false, false);
+        }
     }
-    expect_datagrams(&agent, &pair, "tunnel", "10.98.0.2");
+    pair.set_up("tunnel", "10.98.0", "fd98:");
+    pair.client.quiet("veth");
+    for server in ["10.98.0.2", "fd98::2"] {
+        expect_once(&agent, &pair, "tunnel", server, TUNNEL);
+    }
     for (netns, own, _) in ends {
-        netns.ip(&["link", "add", "bridge", "type", "bridge"]);
+        netns.ip(&["link", "add", "bridge", "type", "bridge", "mcast_snooping", "0"]);
         netns.ip(&["link", "set", "tunnel", "master", "bridge"]);
-        netns.ip(&["address", "del", &format!("10.98.0.{own}/24"), "dev", "tunnel"]);
-        netns.ip(&["address", "add", &format!("10.97.0.{own}/24"), "dev", "bridge"]);
-        netns.ip(&["link", "set", "bridge", "up"]);
+        for address in [format!("10.98.0.{own}/24"), format!("fd98::{own}/64")] {
+            netns.ip(&["address", "del", &address, "dev", "tunnel"]);
+        }
+        netns.ip(&["link", "set", "bridge", "mtu", "1450"]);
+        offload(netns, "bridge", false, false);
     }
-    expect_datagrams(&agent, &pair, "bridge", "10.97.0.2");
+    pair.set_up("bridge", "10.97.0", "fd97:");
+    pair.client.wait_for_link("bridge");
+    pair.server.wait_for_link("bridge");
+    pair.client.quiet("veth");
+    for server in ["10.97.0.2", "fd97::2"] {
+        expect_once(&agent, &pair, "bridge", server, TUNNEL);
+    }
     assert_whole(&agent.scrape());
     agent.stop();
 }
@@ -176,22 +217,37 @@ fn a_socket_that_is_older_than_the_agent_counts_from_then_on() {
     if is_legacy("such a socket has no owner") {
         return;
     }
-    let (pair, sender) = (Pair::new(), Cgroup::new("older"));
-    let server = Pair::SERVER_V4.to_string();
-    let directory = sender.directory().to_str().unwrap();
-    let action = ["udp_move", &server, "7000", COUNT, "100", directory];
+    let pair = Pair::new();
     let first = start("");
-    let mut traffic = Traffic::ready(&pair.client, &sender, &action);
-    let expected = (211.0 * 128.0, 211.0);
-    expect(&first, &[from(&sender)], expected);
+    let mut senders: Vec<_> = FAMILIES
+        .into_iter()
+        .map(|(server, family)| {
+            let sender = Cgroup::new(&format!("older-{family}"));
+            let directory = sender.directory().to_str().unwrap();
+            let traffic = Traffic::ready(
+                &pair.client,
+                &sender,
+                &["udp_move", &server.to_string(), "7000", COUNT, "100", directory],
+            );
+            let header = if server.is_ipv4() { 28.0 } else { 48.0 };
+            (sender, traffic, (211.0 * (100.0 + header), 211.0))
+        })
+        .collect();
+    for (sender, _, expected) in &senders {
+        expect(&first, &[from(sender)], *expected);
+    }
     first.stop();
     let second = start("");
-    assert_eq!(amount(&second.scrape(), &[from(&sender)]), (0.0, 0.0), "what went before is the former one's");
-    traffic.go_on();
-    traffic.finish();
-    expect(&second, &[from(&sender)], expected);
-    let private = [from(&sender), ("destination_workload_name", "private")];
-    assert_eq!(amount(&second.scrape(), &private), expected, "nobody here has that port");
+    for (sender, traffic, _) in &mut senders {
+        assert_eq!(amount(&second.scrape(), &[from(sender)]), (0.0, 0.0), "what went before is the former one's");
+        traffic.go_on();
+    }
+    for (sender, traffic, expected) in senders {
+        traffic.finish();
+        expect(&second, &[from(&sender)], expected);
+        let private = [from(&sender), ("destination_workload_name", "private")];
+        assert_eq!(amount(&second.scrape(), &private), expected, "nobody here has that port");
+    }
     second.stop();
 }
 

@@ -1,6 +1,6 @@
 //! The kernel stamps events with its monotonic clock; the world uses Unix time.
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, clock_getres, clock_gettime};
 
 /// Gives what has to be added to `bpf_ktime_get_ns()` for Unix nanoseconds, as the clocks stand now.
 pub fn unix_offset() -> i64 {
@@ -9,6 +9,12 @@ pub fn unix_offset() -> i64 {
         time.tv_sec * 1_000_000_000 + time.tv_nsec
     };
     nanos(ClockId::Realtime) - nanos(ClockId::Monotonic)
+}
+
+/// Gives the nanoseconds of a tick, which `bpf_jiffies64()` counts.
+pub fn tick() -> u64 {
+    let tick = clock_getres(ClockId::MonotonicCoarse);
+    tick.tv_sec as u64 * 1_000_000_000 + tick.tv_nsec as u64
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ fn the_mirrors_of_connection_fit() {
         let structs = structs(object);
         mirror!(&structs, "tuple", connection::Tuple, cgroup local remote local_port remote_port transport padding);
         mirror!(&structs, "connection", connection::Connection,
-            tuple generation role flags backend_port first last closed sent received backend);
+            tuple backend generation role flags backend_port first last closed sent received);
         mirror!(&structs, "stray", connection::Stray, tuple traffic time direction role padding);
         mirror!(&structs, "connection_loss", connection::ConnectionLoss, sent received strays);
     }

@@ -68,6 +68,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "Before Linux 5.12 a TCP connection ends when it is silent for five minutes, and who began one that is older than the agent is not known.",
         "Events tell of the end of a connection that was in the table; one that moves to another workload's socket ends there.",
         "It is seen on loopback interfaces only where the collector network counts those.",
+        "With network_namespaces host or pods, what the kernel sends and receives itself is left out.",
     ],
     metrics: &[&BYTES, &PACKETS, &ACTIVE, &MAP_OVERFLOW, &EVENTS_EMITTED, &EVENTS_LOST],
     needs: &[

@@ -143,7 +143,7 @@ fn load(
     let peers = network.peers && connection.is_some();
     let loader = network.tune(loader, platform, peers);
     let loader = match connection {
-        Some(connection) => connection.tune(loader, platform),
+        Some(connection) => connection.tune(loader, platform)?,
         None => loader,
     };
     let mut object = filter::tune(loader, platform).load(types).map_err(crate::refused)?;

@@ -16,6 +16,8 @@ use crate::setup;
 pub enum Name {
     /// Nanoseconds that the programs add to a system call.
     Overhead,
+    /// What the table of connections costs by packet, gather and memory, beside programs on an interface.
+    Connection,
     /// Events a second from the kernel to a sink on one core.
     Events,
     /// What a gather and both expositions cost by number of series.
@@ -31,7 +33,7 @@ pub enum Name {
 /// # Errors
 /// Fails when the bench cannot be built, fails, or cannot be raised.
 pub fn run(name: Name) -> Result<()> {
-    if matches!(name, Name::Overhead) { setup::overhead() } else { setup::build() }?;
+    if matches!(name, Name::Overhead | Name::Connection) { setup::overhead() } else { setup::build() }?;
     let package = if matches!(name, Name::Hubble) { "telesonde-collectors" } else { "telesonde" };
     let name = name.to_possible_value().context("a bench has a name")?.get_name().to_owned();
     let mut command = process::cargo()?;

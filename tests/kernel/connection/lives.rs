@@ -2,17 +2,23 @@
 
 use bpf::probe::Facts;
 
-use super::{ACTIVE, BYTES, FAMILIES, PACKETS, amount, assert_whole, expect, from, is_legacy, start, to};
+use super::{
+    ACTIVE, BYTES, FAMILIES, LINK_HEADER, PACKETS, amount, assert_whole, expect, from, is_legacy, sent, start, to,
+};
 use crate::harness::agent::{Agent, Wish};
 use crate::harness::cgroup::Cgroup;
 use crate::harness::netns::Pair;
 use crate::harness::otlp::{Event, Receiver};
 use crate::harness::scrape::Scrape;
-use crate::harness::traffic::Traffic;
+use crate::harness::traffic::{Traffic, offload};
 use crate::harness::{eventually, live};
 
 fn open(scrape: &Scrape, cgroup: &Cgroup) -> f64 {
     scrape.sum(ACTIVE, &[("cgroup_path", cgroup.path()), ("network_transport", "tcp")])
+}
+
+fn stream<'c>(sender: &'c Cgroup, receiver: &'c Cgroup) -> [(&'c str, &'c str); 4] {
+    [from(sender), to(receiver), ("network_transport", "tcp"), ("server_port", "7000")]
 }
 
 /// Silent for longer than anything that has no end of its own may be, and older than the agent that sees its end.
@@ -25,30 +31,43 @@ fn a_connection_outlives_silence_and_the_agent() {
     let section = ", ports: [7000], idle_timeout: 1s, interval: 100ms";
     let first = start(section);
     let pair = Pair::new();
-    let (sender, receiver) = (Cgroup::new("steady"), Cgroup::new("steady-server"));
-    let server = Pair::SERVER_V4.to_string();
-    let receiving = Traffic::ready(&pair.server, &receiver, &["tcp_receive", &server, "7000"]);
-    let mut sending = Traffic::ready(&pair.client, &sender, &["tcp_twice", &server, "7000", "2000000"]);
-    let labels = [from(&sender), to(&receiver), ("network_transport", "tcp"), ("server_port", "7000")];
-    first.until("the first half has come", |scrape| (scrape.sum(BYTES, &labels) > 2e6).then_some(()));
+    let mut streams: Vec<_> = FAMILIES
+        .into_iter()
+        .map(|(server, family)| {
+            let cgroup = |name: &str| Cgroup::new(&format!("{name}-{family}"));
+            let (sender, receiver, server) = (cgroup("steady"), cgroup("steady-server"), server.to_string());
+            let receiving = Traffic::ready(&pair.server, &receiver, &["tcp_receive", &server, "7000"]);
+            let sending = Traffic::ready(&pair.client, &sender, &["tcp_twice", &server, "7000", "2000000"]);
+            (sender, receiver, sending, receiving)
+        })
+        .collect();
+    for (sender, receiver, ..) in &streams {
+        first.until("the first half has come", |scrape| (scrape.sum(BYTES, &stream(sender, receiver)) > 2e6).then_some(()));
+    }
     std::thread::sleep(std::time::Duration::from_millis(1500));
-    assert_eq!((open(&first.scrape(), &sender), open(&first.scrape(), &receiver)), (1.0, 1.0), "it is still open");
-    let acknowledged = first.scrape().sum(PACKETS, &[from(&receiver)]);
-    assert!(acknowledged > 0.0);
+    for (sender, receiver, ..) in &streams {
+        assert_eq!((open(&first.scrape(), sender), open(&first.scrape(), receiver)), (1.0, 1.0), "it is still open");
+        assert!(first.scrape().sum(PACKETS, &[from(receiver)]) > 0.0, "what was acknowledged");
+    }
     first.stop();
 
     let second = start(section);
-    assert_eq!(second.scrape().sum(BYTES, &labels), 0.0, "what went before is the former one's");
-    sending.go_on();
-    sending.finish();
-    receiving.finish();
-    second.until("the second half has come, from and to the same", |scrape| {
-        let half = scrape.sum(BYTES, &labels);
-        let network = [("cgroup_path", sender.path()), ("network_io_direction", "transmit")];
-        (half > 2e6 && half == scrape.sum("ebpf_network_bytes_total", &network)).then_some(())
-    });
-    assert_eq!(second.scrape().sum(BYTES, &[from(&sender)]), second.scrape().sum(BYTES, &labels), "and nothing else");
-    second.until("its end was seen", |scrape| (open(scrape, &sender) + open(scrape, &receiver) == 0.0).then_some(()));
+    for (sender, receiver, sending, _) in &mut streams {
+        assert_eq!(second.scrape().sum(BYTES, &stream(sender, receiver)), 0.0, "what went before is the former one's");
+        sending.go_on();
+    }
+    for (sender, receiver, sending, receiving) in streams {
+        sending.finish();
+        receiving.finish();
+        second.until("the second half has come, from and to the same", |scrape| {
+            let half = scrape.sum(BYTES, &stream(&sender, &receiver));
+            let network = [("cgroup_path", sender.path()), ("network_io_direction", "transmit")];
+            (half > 2e6 && half == scrape.sum("ebpf_network_bytes_total", &network)).then_some(())
+        });
+        let scrape = second.scrape();
+        assert_eq!(scrape.sum(BYTES, &[from(&sender)]), scrape.sum(BYTES, &stream(&sender, &receiver)), "and nothing else");
+        second.until("its end was seen", |scrape| (open(scrape, &sender) + open(scrape, &receiver) == 0.0).then_some(()));
+    }
     assert_whole(&second.scrape());
     second.stop();
 }
@@ -59,33 +78,30 @@ fn half_a_handshake_counts_what_was_sent() {
     let _kernel = live!();
     let agent = start(", directions: both, ports: [7000]");
     let pair = Pair::new();
-    pair.server.ip(&[
-        "neighbour",
-        "replace",
-        "10.99.0.1",
-        "lladdr",
-        "02:00:00:00:00:09",
-        "dev",
-        "veth",
-        "nud",
-        "permanent",
-    ]);
-    let (sender, receiver) = (Cgroup::new("knocker"), Cgroup::new("listener"));
-    let server = Pair::SERVER_V4.to_string();
-    let _receiving = Traffic::ready(&pair.server, &receiver, &["tcp_receive", &server, "7000"]);
-    let mut sending = Traffic::ready(&pair.client, &sender, &["tcp_knock", &server, "7000"]);
-    let known = [from(&sender), to(&receiver), ("server_port", "7000")];
-    agent.until("each SYN counts at both ends", |scrape| {
-        let way = |direction| amount(scrape, &[&known[..], &[("network_io_direction", direction)]].concat());
-        let (left, came) = (way("transmit"), way("receive"));
-        assert_eq!(left.0, 60.0 * left.1, "nothing but SYNs");
-        (left.1 > 0.0 && left == came).then_some(())
+    let knocks = FAMILIES.map(|(server, family)| {
+        let client = if server.is_ipv4() { Pair::CLIENT_V4 } else { Pair::CLIENT_V6 }.to_string();
+        let nobody = ["lladdr", "02:00:00:00:00:09", "dev", "veth", "nud", "permanent"];
+        pair.server.ip(&[&["neighbour", "replace", &client], &nobody[..]].concat());
+        let (sender, receiver) = (Cgroup::new(&format!("knocker-{family}")), Cgroup::new(&format!("listener-{family}")));
+        let address = server.to_string();
+        let receiving = Traffic::ready(&pair.server, &receiver, &["tcp_receive", &address, "7000"]);
+        let sending = Traffic::ready(&pair.client, &sender, &["tcp_knock", &address, "7000"]);
+        (sender, receiver, sending, receiving, if server.is_ipv4() { 60.0 } else { 80.0 })
     });
-    assert_eq!((open(&agent.scrape(), &sender), open(&agent.scrape(), &receiver)), (1.0, 1.0));
-    sending.go_on();
-    sending.finish();
-    if !Facts::gather().is_legacy() {
-        agent.until("who gave up has none", |scrape| (open(scrape, &sender) == 0.0).then_some(()));
+    for (sender, receiver, mut sending, _receiving, size) in knocks {
+        let known = [from(&sender), to(&receiver), ("server_port", "7000")];
+        agent.until("each SYN counts at both ends", |scrape| {
+            let way = |direction| amount(scrape, &[&known[..], &[("network_io_direction", direction)]].concat());
+            let (left, came) = (way("transmit"), way("receive"));
+            assert_eq!(left.0, size * left.1, "nothing but SYNs");
+            (left.1 > 0.0 && left == came).then_some(())
+        });
+        assert_eq!((open(&agent.scrape(), &sender), open(&agent.scrape(), &receiver)), (1.0, 1.0));
+        sending.go_on();
+        sending.finish();
+        if !Facts::gather().is_legacy() {
+            agent.until("who gave up has none", |scrape| (open(scrape, &sender) == 0.0).then_some(()));
+        }
     }
     agent.stop();
 }
@@ -195,26 +211,32 @@ fn bytes_beyond_32_bits_are_counted() {
     const SIZE: u32 = 65_400;
     let _kernel = live!();
     let agent = start("");
-    let (pair, sender) = (Pair::new(), Cgroup::new("plenty"));
+    let pair = Pair::new();
+    let cgroup = Cgroup::new;
     for netns in [&pair.client, &pair.server] {
         netns.ip(&["link", "set", "veth", "mtu", "65535"]);
+        // Each packet is one for the interface, too.
+        offload(netns, "veth", false, false);
     }
     // Nobody has that address: the other end drops what comes.
-    pair.client.ip(&[
-        "neighbour",
-        "add",
-        "10.99.0.9",
-        "lladdr",
-        "02:00:00:00:00:02",
-        "dev",
-        "veth",
-        "nud",
-        "permanent",
-    ]);
+    let nobody = ["lladdr", "02:00:00:00:00:02", "dev", "veth", "nud", "permanent"];
+    pair.client.ip(&[&["neighbour", "add", "10.99.0.9"], &nobody[..]].concat());
+    let sender = cgroup("plenty");
     Traffic::run(&pair.client, &sender, &["udp_send", "10.99.0.9", "7000", &COUNT.to_string(), &SIZE.to_string()]);
     let bytes = f64::from(COUNT) * f64::from(SIZE + 28);
     assert!(bytes > f64::from(u32::MAX));
     expect(&agent, &[from(&sender)], (bytes, f64::from(COUNT)));
+
+    let (sender, receiver, server) = (cgroup("stream"), cgroup("stream-server"), Pair::SERVER_V6.to_string());
+    let before = sent(&pair, LINK_HEADER);
+    let receiving = Traffic::ready(&pair.server, &receiver, &["tcp_receive", &server, "7000"]);
+    Traffic::run(&pair.client, &sender, &["tcp_send", &server, "7000", "4400000000"]);
+    receiving.finish();
+    agent.until("the interface and the socket agree", |scrape| {
+        let (own, interface) = (scrape.sum(BYTES, &[from(&sender), to(&receiver)]), sent(&pair, LINK_HEADER) - before);
+        println!("{own} of {interface}");
+        (own > 4.4e9 && own == interface).then_some(())
+    });
     assert_whole(&agent.scrape());
     agent.stop();
 }

@@ -11,6 +11,13 @@ pub const ROLE_CLIENT: u8 = 1;
 /// The other end began.
 pub const ROLE_SERVER: u8 = 2;
 
+/// Connections of all network namespaces are kept.
+pub const NAMESPACES_ALL: u32 = 0;
+/// Those of the host's.
+pub const NAMESPACES_HOST: u32 = 1;
+/// Those of all others.
+pub const NAMESPACES_PODS: u32 = 2;
+
 /// A flag: known to the listening socket only.
 pub const CONNECTION_HALF_OPEN: u8 = 1;
 
@@ -40,7 +47,9 @@ pub struct Tuple {
 pub struct Connection {
     /// Which connection it is.
     pub tuple: Tuple,
-    /// Odd while the slot is in use.
+    /// The address that packets really go to, where it was translated; else zeros.
+    pub backend: [u8; 16],
+    /// Odd while the slot is in use; 0: it never was.
     pub generation: u32,
     /// Who began.
     pub role: u8,
@@ -58,8 +67,6 @@ pub struct Connection {
     pub sent: Traffic,
     /// What it received.
     pub received: Traffic,
-    /// The address that packets really go to, where it was translated; else zeros.
-    pub backend: [u8; 16],
 }
 
 /// A packet of a connection that found no slot.

@@ -1,9 +1,11 @@
 //! The section `integrations.ebpf.collectors.connection`.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use bpf::Loader;
-use runtime::Platform;
+use bpf::abi::connection::{NAMESPACES_ALL, NAMESPACES_HOST, NAMESPACES_PODS};
+use runtime::{MakeError, Platform};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -21,12 +23,28 @@ pub enum Directions {
     Both,
 }
 
+/// Which network namespaces are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespaces {
+    /// All that there are, and those to come.
+    #[default]
+    All,
+    /// The host's: its own services and pods with the host's network.
+    Host,
+    /// All but the host's, as pods and containers have them.
+    Pods,
+}
+
 /// What has series, and how large the table is.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Which traffic has series: `egress`, or `both` ways.
     pub directions: Directions,
+    /// Whose sockets have connections in the table, by their network namespace: `all`, `host`, or `pods`, which is all but
+    /// the host's.
+    pub network_namespaces: Namespaces,
     /// Server ports from 1024 on that are shown as they are; others are `other`. Those below 1024 are always shown, the
     /// ports of clients never.
     pub ports: Vec<u16>,
@@ -50,6 +68,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             directions: Directions::default(),
+            network_namespaces: Namespaces::default(),
             ports: PORTS.to_vec(),
             max_addresses: 0,
             closed: Kind::default(),
@@ -68,14 +87,33 @@ const PORTS: [u16; 24] = [
 
 impl Config {
     /// Sets constants and maps of the programs.
-    pub fn tune(&self, loader: Loader, platform: &Platform) -> Loader {
+    ///
+    /// # Errors
+    /// Fails when nobody can tell the host's network namespace and it matters.
+    pub fn tune(&self, loader: Loader, platform: &Platform) -> Result<Loader, MakeError> {
+        let namespaces = match self.network_namespaces {
+            Namespaces::All => NAMESPACES_ALL,
+            Namespaces::Host => NAMESPACES_HOST,
+            Namespaces::Pods => NAMESPACES_PODS,
+        };
+        let host = if namespaces == NAMESPACES_ALL { 0 } else { host_namespace()? };
         let connections = platform.scaled(self.max_connections).max(16);
-        loader
+        Ok(loader
+            .constant("tick", &bpf::clock::tick())
+            .constant("namespaces", &namespaces)
+            .constant("host_namespace", &host)
             .max_entries("connections", connections)
             .max_entries("slots", connections)
             .max_entries("tuples", shared(connections))
-            .max_entries("overflow", OVERFLOW_BYTES)
+            .max_entries("overflow", OVERFLOW_BYTES))
     }
+}
+
+/// Gives the inode of the host's network namespace: that of its first process or, where that may not be looked at, our own.
+fn host_namespace() -> Result<u32, MakeError> {
+    let inode = |path: &str| std::fs::metadata(path).map(|found| found.ino() as u32);
+    let found = inode("/proc/1/ns/net").or_else(|_| inode("/proc/self/ns/net"));
+    found.map_err(|error| MakeError::Unsupported(format!("network_namespaces: /proc/self/ns/net: {error}")))
 }
 
 /// The bytes of the ring that takes what finds no slot.

@@ -1,9 +1,11 @@
 //! Which connections of the table are the two ends of one.
 
-use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use bpf::abi::connection::{Connection, Tuple};
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 /// So many connections with the same ends, one after the other, are told apart; ports are seldom used again so soon.
 const ALIKE: usize = 16;
@@ -25,11 +27,14 @@ struct End {
     older: Option<u32>,
 }
 
-/// All ends, by what they know and by their slots.
+/// All ends.
 #[derive(Default)]
 pub(super) struct Ends {
-    latest: HashMap<Key, u32>,
-    all: HashMap<u32, End>,
+    /// The latest slot of those with the same ends, by their hash.
+    latest: HashTable<u32>,
+    /// By slot.
+    all: Vec<Option<End>>,
+    hasher: RandomState,
 }
 
 impl Ends {
@@ -37,24 +42,45 @@ impl Ends {
     pub(super) fn note(&mut self, slot: u32, connection: &Connection) {
         self.forget(slot);
         let key = key(connection);
-        let older = self.latest.insert(key, slot);
-        self.all.insert(slot, End { key, cgroup: connection.tuple.cgroup, first: connection.first, older });
+        if self.all.len() <= slot as usize {
+            self.all.resize_with(slot as usize + 1, || None);
+        }
+        let older = self.latest(&key).map(|latest| std::mem::replace(latest, slot));
+        self.all[slot as usize] = Some(End { key, cgroup: connection.tuple.cgroup, first: connection.first, older });
+        if older.is_none() {
+            let (all, hasher) = (&self.all, &self.hasher);
+            let hash = |slot: &u32| get(all, *slot).map_or(0, |end| hasher.hash_one(end.key));
+            self.latest.insert_unique(hasher.hash_one(key), slot, hash);
+        }
     }
 
     /// Forgets which connection a slot had.
     pub(super) fn forget(&mut self, slot: u32) {
-        let Some(End { key, older, .. }) = self.all.remove(&slot) else { return };
-        let Some(&latest) = self.latest.get(&key) else { return };
-        if latest != slot {
-            let newer = self.alike(latest).find(|at| self.all.get(at).is_some_and(|end| end.older == Some(slot)));
-            if let Some(end) = newer.and_then(|newer| self.all.get_mut(&newer)) {
+        let Some(&End { key, older, .. }) = get(&self.all, slot) else { return };
+        // What is gone is nobody's older one any more.
+        let older = older.filter(|&older| get(&self.all, older).is_some_and(|end| end.key == key));
+        let latest = self.latest(&key).map(|latest| match older {
+            Some(older) if *latest == slot => std::mem::replace(latest, older),
+            _ => *latest,
+        });
+        if latest == Some(slot) && older.is_none() {
+            let hash = self.hasher.hash_one(key);
+            if let Ok(entry) = self.latest.find_entry(hash, |&at| at == slot) {
+                entry.remove();
+            }
+        } else if let Some(latest) = latest.filter(|&latest| latest != slot) {
+            let newer = self.alike(latest).find(|&at| get(&self.all, at).is_some_and(|end| end.older == Some(slot)));
+            if let Some(Some(end)) = newer.and_then(|newer| self.all.get_mut(newer as usize)) {
                 end.older = older;
             }
-        } else if let Some(older) = older.filter(|older| self.all.contains_key(older)) {
-            self.latest.insert(key, older);
-        } else {
-            self.latest.remove(&key);
         }
+        self.all[slot as usize] = None;
+    }
+
+    /// Gives the place of the latest slot that has these ends.
+    fn latest(&mut self, key: &Key) -> Option<&mut u32> {
+        let all = &self.all;
+        self.latest.find_mut(self.hasher.hash_one(key), |&slot| get(all, slot).is_some_and(|end| end.key == *key))
     }
 
     /// Gives the slot and cgroup of a connection's other end: of several with the same addresses and ports the one that
@@ -62,7 +88,7 @@ impl Ends {
     pub(super) fn other(&self, connection: &Connection) -> Option<(u32, u64)> {
         let own = key(connection);
         let other = Key { here: own.there, there: own.here, ..own };
-        let ends = self.alike(*self.latest.get(&other)?).filter_map(|slot| Some((slot, self.all.get(&slot)?)));
+        let ends = self.alike(self.find_latest(&other)?).filter_map(|slot| Some((slot, get(&self.all, slot)?)));
         let nearest = ends.min_by_key(|(_, end)| end.first.abs_diff(connection.first));
         nearest.map(|(slot, end)| (slot, end.cgroup))
     }
@@ -73,13 +99,22 @@ impl Ends {
             IpAddr::V4(address) => (address.to_ipv6_mapped().octets(), port),
             IpAddr::V6(address) => (address.octets(), port),
         };
-        self.latest.get(&Key { here: wide(from), there: wide(to), transport }).copied()
+        self.find_latest(&Key { here: wide(from), there: wide(to), transport })
+    }
+
+    fn find_latest(&self, key: &Key) -> Option<u32> {
+        let is_same = |slot: &u32| get(&self.all, *slot).is_some_and(|end| end.key == *key);
+        self.latest.find(self.hasher.hash_one(key), is_same).copied()
     }
 
     /// Gives slots that have the same ends, the latest first.
     fn alike(&self, latest: u32) -> impl Iterator<Item = u32> {
-        std::iter::successors(Some(latest), |slot| self.all.get(slot)?.older).take(ALIKE)
+        std::iter::successors(Some(latest), |&slot| get(&self.all, slot)?.older).take(ALIKE)
     }
+}
+
+fn get(all: &[Option<End>], slot: u32) -> Option<&End> {
+    all.get(slot as usize)?.as_ref()
 }
 
 fn key(connection: &Connection) -> Key {
@@ -131,6 +166,6 @@ mod tests {
         assert_eq!(ends.other(&end(false, 20, 500)), Some((0, 10)));
         ends.forget(0);
         assert_eq!(ends.other(&end(false, 20, 500)), None);
-        assert!(ends.latest.len() == 1 && ends.all.len() == 2);
+        assert!(ends.latest.len() == 1 && ends.all.iter().flatten().count() == 2);
     }
 }

@@ -68,7 +68,9 @@ pub(super) struct Slots {
     /// The same where the kernel does not tell the ends of TCP connections.
     idle_tcp: u64,
     in_use: usize,
+    /// Room for the slots that a sweep finds taken, and for those that it gives back.
     fresh: Vec<u32>,
+    over: Vec<u32>,
     /// What has ended since somebody took it, where somebody does.
     ended: Option<Vec<Connection>>,
 }
@@ -87,16 +89,16 @@ impl Slots {
     /// Opens the table of an object. Where the kernel does not tell their ends (`ends`), TCP connections end by silence.
     pub(super) fn open(object: &Object, idle: Duration, ends: bool) -> Result<Self, Error> {
         let connections = object.mapped::<Connection>("connections")?;
-        let lives = vec![Life::default(); connections.len()];
         let idle = idle.as_nanos() as u64;
         Ok(Self {
             free: object.stack("slots")?,
             tuples: object.hash("tuples")?,
-            lives,
+            lives: Vec::new(),
             idle,
             idle_tcp: if ends { FORGOTTEN } else { idle.max(5 * 60_000_000_000) },
             in_use: 0,
             fresh: Vec::new(),
+            over: Vec::new(),
             ended: None,
             connections,
         })
@@ -127,65 +129,73 @@ impl Slots {
     /// # Errors
     /// Fails when the kernel refuses to change its maps.
     pub(super) fn sweep(&mut self, pairs: &mut Pairs, now: u64) -> Result<(), Error> {
-        self.meet(pairs);
+        let crowded = self.in_use > self.connections.len() / 8 * 7;
+        let (mut fresh, mut over) = (std::mem::take(&mut self.fresh), std::mem::take(&mut self.over));
+        let mut in_use = 0;
+        for slot in 0..self.connections.len() {
+            let generation = self.connections.words(slot)[GENERATION].load(Ordering::Acquire) as u32;
+            if slot == self.lives.len() {
+                // Slots are taken in their order: from the first one that never was, none has been.
+                if generation == 0 {
+                    break;
+                }
+                self.lives.push(Life::default());
+            }
+            let life = &mut self.lives[slot];
+            if generation != life.generation {
+                if life.stage == Stage::Live {
+                    // A program took it and at once gave it back, in vain.
+                    pairs.leave(life.place);
+                    pairs.forget(slot as u32);
+                }
+                *life = Life { generation, ..Life::default() };
+                if generation % 2 == 1 {
+                    fresh.push(slot as u32);
+                }
+            } else if life.stage != Stage::Free {
+                in_use += 1;
+                self.count(slot, pairs);
+                if self.is_over(slot, now, crowded) {
+                    over.push(slot as u32);
+                }
+            }
+        }
+        in_use += fresh.len();
+        self.meet(&fresh, pairs);
+        over.extend(fresh.drain(..).filter(|&slot| self.is_over(slot as usize, now, crowded)));
         if pairs.is_renamed() {
             self.rename(pairs);
         }
-        let crowded = self.in_use > self.lives.len() / 8 * 7;
-        let mut in_use = 0;
-        for slot in 0..self.lives.len() {
-            let Life { stage, .. } = self.lives[slot];
-            if stage == Stage::Free {
-                continue;
-            }
-            in_use += 1;
-            self.count(slot, pairs);
-            match stage {
-                Stage::Leaving(since) if now.saturating_sub(since) >= GRACE => {
-                    self.count(slot, pairs);
-                    self.release(slot, pairs)?;
-                }
-                Stage::Live if self.is_over(slot, now, crowded) => self.take_back(slot, pairs, now)?,
-                _ => {}
+        // Last: until here each found its other end, though both began and ended since the last time.
+        for slot in over.drain(..) {
+            if self.lives[slot as usize].stage == Stage::Live {
+                self.take_back(slot as usize, pairs, now)?;
+            } else {
+                self.release(slot as usize, pairs)?;
             }
         }
+        (self.fresh, self.over) = (fresh, over);
         self.in_use = in_use;
         self.connections.set_used(in_use as u64);
         Ok(())
     }
 
-    /// Finds slots that have been taken since the last time, and whose they are.
-    fn meet(&mut self, pairs: &mut Pairs) {
-        let mut fresh = std::mem::take(&mut self.fresh);
-        for (slot, life) in self.lives.iter_mut().enumerate() {
-            let generation = self.connections.words(slot)[GENERATION].load(Ordering::Acquire) as u32;
-            if generation == life.generation {
-                continue;
-            }
-            if life.stage == Stage::Live {
-                // A program took it and at once gave it back, in vain.
-                pairs.leave(life.place);
-                pairs.forget(slot as u32);
-            }
-            *life = Life { generation, ..Life::default() };
-            if generation % 2 == 1 {
-                fresh.push(slot as u32);
-            }
-        }
+    /// Finds out whose the slots are that have been taken since the last time.
+    fn meet(&mut self, fresh: &[u32], pairs: &mut Pairs) {
         // All ends first, so that each finds its other end in whatever order they come.
-        for &slot in &fresh {
+        for &slot in fresh {
             pairs.note(slot, &self.get(slot));
         }
-        for slot in fresh.drain(..) {
+        for &slot in fresh {
             let connection = self.get(slot);
             let (place, other) = pairs.enter(&connection);
             self.lives[slot as usize].stage = Stage::Live;
             self.lives[slot as usize].place = place;
+            self.count(slot as usize, pairs);
             if let Some(other) = other.filter(|&other| other != slot) {
                 self.pair_anew(other, pairs);
             }
         }
-        self.fresh = fresh;
     }
 
     /// Looks again who the other end of a connection is: what it does from now on counts there.
@@ -228,7 +238,11 @@ impl Slots {
         }
     }
 
+    /// Says whether a connection is over, or was taken back so long ago that nobody adds to its slot any more.
     fn is_over(&self, slot: usize, now: u64, crowded: bool) -> bool {
+        if let Stage::Leaving(since) = self.lives[slot].stage {
+            return now.saturating_sub(since) >= GRACE;
+        }
         let words = self.connections.words(slot);
         if words[CLOSED].load(Ordering::Relaxed) != 0 {
             return true;
