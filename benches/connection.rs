@@ -5,11 +5,9 @@
 mod iperf3;
 #[expect(dead_code, reason = "shared with the other benches")]
 mod load;
-#[expect(dead_code, reason = "shared with the other benches")]
 mod measure;
 mod packets;
 mod slots;
-#[expect(dead_code, reason = "shared with the other benches")]
 mod work;
 #[expect(dead_code, reason = "shared with the other benches")]
 mod workshop;

@@ -9,6 +9,7 @@ mod load;
 mod measure;
 mod nginx;
 mod work;
+#[expect(dead_code, reason = "shared with the other benches")]
 mod workshop;
 
 use std::error::Error;

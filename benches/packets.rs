@@ -96,7 +96,8 @@ fn statistics() -> Result<HashMap<String, Runs>, Box<dyn Error>> {
 /// Gives the nanoseconds of a run of some programs between two readings.
 fn between(before: &HashMap<String, Runs>, after: &HashMap<String, Runs>, programs: &[&str]) -> f64 {
     let sum = |of: fn(&Runs) -> f64| {
-        let at = |all: &HashMap<String, Runs>| -> f64 { programs.iter().filter_map(|name| all.get(*name)).map(of).sum() };
+        let at =
+            |all: &HashMap<String, Runs>| -> f64 { programs.iter().filter_map(|name| all.get(*name)).map(of).sum() };
         at(after) - at(before)
     };
     sum(|runs| runs.nanoseconds) / sum(|runs| runs.count)
@@ -134,8 +135,13 @@ pub fn each(workshop: &Workshop, cpu: usize) -> Result<(), Box<dyn Error>> {
             drop(attached);
         }
     }
-    println!("ns of a program for a packet, each way, above an empty one on the interface (TC) that sees the same packets;");
-    println!("{} rounds, median and its 95 % interval. «table» looks up the five-tuple in a hash and counts, no more: a", pairs());
+    println!(
+        "ns of a program for a packet, each way, above an empty one on the interface (TC) that sees the same packets;"
+    );
+    println!(
+        "{} rounds, median and its 95 % interval. «table» looks up the five-tuple in a hash and counts, no more: a",
+        pairs()
+    );
     println!("packet between two pods of a node passes four such hooks, and two sockets.\n");
     print!("{:<26}", "");
     for kind in kinds() {
@@ -191,13 +197,17 @@ pub fn work(workshop: &Workshop, cpu: usize) -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    println!("CPU time of work with only these programs: added ns per operation and the ratio to none, {} pairs.\n", pairs());
+    println!(
+        "CPU time of work with only these programs: added ns per operation and the ratio to none, {} pairs.\n",
+        pairs()
+    );
     for kind in kinds() {
         println!("{:<12} {}", kind.name, kind.operation);
     }
     println!("{:<12} 64 KiB of iperf3 over loopback, both ends\n", "iperf3");
     for kind in kinds().iter().map(|kind| kind.name).chain(["iperf3"]) {
-        let mut off: Vec<f64> = lines.iter().filter_map(|line| samples.get(&(*line, kind))).flatten().map(|pair| pair.0).collect();
+        let mut off: Vec<f64> =
+            lines.iter().filter_map(|line| samples.get(&(*line, kind))).flatten().map(|pair| pair.0).collect();
         println!("{kind}: {:.0} ns", median(&mut off));
         for line in lines {
             let Some(pairs) = samples.get(&(line, kind)) else { continue };

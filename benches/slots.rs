@@ -16,8 +16,7 @@ const GOAL: (u64, f64) = (65_536, 10.0);
 
 /// Gives the bytes that the kernel says the maps of the table take, by name.
 fn maps() -> Result<HashMap<String, u64>, Box<dyn Error>> {
-    let name =
-        |map: aya::maps::MapInfo| (u64::from(map.id()), map.name_as_str().unwrap_or_default().to_owned());
+    let name = |map: aya::maps::MapInfo| (u64::from(map.id()), map.name_as_str().unwrap_or_default().to_owned());
     let names: HashMap<u64, String> = aya::maps::loaded_maps().flatten().map(name).collect();
     let mut all = HashMap::new();
     for entry in fs::read_dir("/proc/self/fdinfo")? {
@@ -43,7 +42,10 @@ fn own_memory() -> Result<u64, Box<dyn Error>> {
 /// Prints a line for each size.
 pub fn table(workshop: &Workshop, cpu: usize) -> Result<(), Box<dyn Error>> {
     const MEBIBYTE: f64 = 1_048_576.0;
-    println!("Gathers of the collector connection alone, ms of real time, {} of each; what it keeps by connection.\n", pairs());
+    println!(
+        "Gathers of the collector connection alone, ms of real time, {} of each; what it keeps by connection.\n",
+        pairs()
+    );
     println!(
         "{:>11} {:>9} {:>9} {:>10} {:>7}  {:<22} {:<22} goal",
         "connections", "slots", "maps MiB", "agent MiB", "B each", "gather, no packets", "a packet of each"
@@ -75,7 +77,8 @@ pub fn table(workshop: &Workshop, cpu: usize) -> Result<(), Box<dyn Error>> {
         }
         let (idle, busy) = (Estimate::of(&idle), Estimate::of(&busy));
         let connections = 2 * datagrams;
-        let verdict = if connections == GOAL.0 { format!("{} {}", GOAL.1, busy.verdict(GOAL.1)) } else { String::new() };
+        let verdict =
+            if connections == GOAL.0 { format!("{} {}", GOAL.1, busy.verdict(GOAL.1)) } else { String::new() };
         println!(
             "{connections:>11} {slots:>9} {:>9.1} {:>10.1} {:>7.0}  {idle:<22.2} {busy:<22.2} {verdict}",
             table as f64 / MEBIBYTE,

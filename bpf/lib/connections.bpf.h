@@ -131,7 +131,8 @@ static __always_inline bool is_same(const struct tuple *a, const struct tuple *b
 }
 
 /* Says whether a connection is its socket's present one. */
-static __always_inline bool is_present(const struct connection *connection, struct bpf_sock *sk, const struct flow *flow)
+static __always_inline bool is_present(const struct connection *connection, struct bpf_sock *sk,
+				       const struct flow *flow)
 {
 	const struct tuple *tuple = &connection->tuple;
 	const u32 *local = (const u32 *)tuple->local, *remote = (const u32 *)tuple->remote;

@@ -63,6 +63,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "Addresses are the socket's: a service's, where the node translates it. Its backend is found in the first packet that a connected socket sends; a socket that sends to many without connecting has one connection for what it sends there and one for what the service's address sends back.",
         "A connected UDP socket that sends to another peer counts that under the one that it is connected to.",
         "Of datagrams the first that is seen tells who is the client; of TCP connections without a SYN, whether their socket is its listener's copy.",
+        "Whose the other end is on this node is known from its first packet on; what was sent before, such as datagrams that wait for a link, counts under its address.",
         "What is not TCP or UDP, such as ICMP, is one connection per pair of addresses; what the kernel sends or receives itself is one per protocol.",
         "A connection that moves to another workload's socket, and one that is silent while the table is nearly full, goes on as another one.",
         "Before Linux 5.12 a TCP connection ends when it is silent for five minutes, and who began one that is older than the agent is not known.",

@@ -62,7 +62,7 @@ pub fn run(name: Name) -> Result<()> {
     Ok(())
 }
 
-const PAGE: &str = "# Performance\n\nMeasured by `cargo xtask bench overhead`, `cargo xtask bench events`, `cargo xtask bench encode` and `cargo xtask bench names`, which replace their own part of this page.\n";
+const PAGE: &str = "# Performance\n\nMeasured by `cargo xtask bench` with `overhead`, `connection`, `events`, `encode` and `names`, which replace their own part of this page.\n";
 
 /// Puts `part` between the markers of `name`, at the end of the page where it has none.
 fn replace(page: &str, name: &str, part: &str) -> String {

@@ -42,7 +42,9 @@ fn a_connection_outlives_silence_and_the_agent() {
         })
         .collect();
     for (sender, receiver, ..) in &streams {
-        first.until("the first half has come", |scrape| (scrape.sum(BYTES, &stream(sender, receiver)) > 2e6).then_some(()));
+        first.until("the first half has come", |scrape| {
+            (scrape.sum(BYTES, &stream(sender, receiver)) > 2e6).then_some(())
+        });
     }
     std::thread::sleep(std::time::Duration::from_millis(1500));
     for (sender, receiver, ..) in &streams {
@@ -65,8 +67,13 @@ fn a_connection_outlives_silence_and_the_agent() {
             (half > 2e6 && half == scrape.sum("ebpf_network_bytes_total", &network)).then_some(())
         });
         let scrape = second.scrape();
-        assert_eq!(scrape.sum(BYTES, &[from(&sender)]), scrape.sum(BYTES, &stream(&sender, &receiver)), "and nothing else");
-        second.until("its end was seen", |scrape| (open(scrape, &sender) + open(scrape, &receiver) == 0.0).then_some(()));
+        assert_eq!(
+            scrape.sum(BYTES, &[from(&sender)]),
+            scrape.sum(BYTES, &stream(&sender, &receiver)),
+            "and nothing else"
+        );
+        second
+            .until("its end was seen", |scrape| (open(scrape, &sender) + open(scrape, &receiver) == 0.0).then_some(()));
     }
     assert_whole(&second.scrape());
     second.stop();
@@ -82,7 +89,8 @@ fn half_a_handshake_counts_what_was_sent() {
         let client = if server.is_ipv4() { Pair::CLIENT_V4 } else { Pair::CLIENT_V6 }.to_string();
         let nobody = ["lladdr", "02:00:00:00:00:09", "dev", "veth", "nud", "permanent"];
         pair.server.ip(&[&["neighbour", "replace", &client], &nobody[..]].concat());
-        let (sender, receiver) = (Cgroup::new(&format!("knocker-{family}")), Cgroup::new(&format!("listener-{family}")));
+        let (sender, receiver) =
+            (Cgroup::new(&format!("knocker-{family}")), Cgroup::new(&format!("listener-{family}")));
         let address = server.to_string();
         let receiving = Traffic::ready(&pair.server, &receiver, &["tcp_receive", &address, "7000"]);
         let sending = Traffic::ready(&pair.client, &sender, &["tcp_knock", &address, "7000"]);

@@ -83,10 +83,9 @@ fn each_mode_has_its_network_namespaces() {
         ] {
             let cgroup = |name: &str| Cgroup::new(&format!("{name}-{mode}-{family}"));
             let (local, server) = ([cgroup("host"), cgroup("host-server")], [cgroup("pod"), cgroup("pod-server")]);
-            for (is_kept, netns, [sender, receiver], address) in [
-                (has_host, [&host, &host], &local, on_host),
-                (has_pods, [&pair.client, &pair.server], &server, in_pod),
-            ] {
+            for (is_kept, netns, [sender, receiver], address) in
+                [(has_host, [&host, &host], &local, on_host), (has_pods, [&pair.client, &pair.server], &server, in_pod)]
+            {
                 let sent = send(netns, [sender, receiver], &address.to_string(), &port);
                 for direction in ["transmit", "receive"] {
                     let workload = [("cgroup_path", if direction == "transmit" { sender } else { receiver }.path())];
