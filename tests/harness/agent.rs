@@ -26,6 +26,11 @@ pub struct Agent {
 /// the kernel takes seconds to verify the programs of all.
 const ALONE: &str = "TELESONDE_TEST_ALONE";
 
+/// Says whether this machine is emulated, where moving gigabytes takes minutes.
+pub fn is_emulated() -> bool {
+    std::env::var_os(ALONE).is_some()
+}
+
 /// What a test wants of its agent beyond the defaults.
 #[derive(Clone, Copy, Default)]
 pub struct Wish<'w> {
@@ -122,7 +127,7 @@ impl Agent {
         let events = if wish.events.is_empty() { "otlp: ''" } else { wish.events };
         let separator = if wish.syscalls.is_empty() { "" } else { ", " };
         let mut collectors: String = wish.collectors.iter().map(|line| ["      ", line, "\n"].concat()).collect();
-        if std::env::var_os(ALONE).is_some() && !wish.all {
+        if is_emulated() && !wish.all {
             let is_named = |name: &str| wish.collectors.iter().any(|line| line.split(':').next() == Some(name));
             // What needs nothing of the kernel has its keys elsewhere, and is off unless it is set up.
             let others = collectors::ALL.iter().filter(|one| !one.needs.is_empty()).map(|one| one.name);
