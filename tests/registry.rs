@@ -40,12 +40,12 @@ fn a_collector_has_one_name_everywhere() {
 
 #[test]
 fn a_program_file_has_a_collector() {
-    // `floor`, `flood` and `scales` are for benches and tests; `NAME_legacy` is NAME for older kernels, `NAME_perf` with perf buffers.
+    // `classifier`, `floor`, `flood` and `scales` are for benches and tests; `NAME_legacy` is NAME for older kernels, `NAME_perf` with perf buffers.
     for entry in std::fs::read_dir(root().join("bpf")).unwrap() {
         let file = entry.unwrap().file_name().into_string().unwrap();
         let Some(stem) = file.strip_suffix(".bpf.c") else { continue };
         let name = stem.strip_suffix("_legacy").or(stem.strip_suffix("_perf")).unwrap_or(stem);
-        let known = ["floor", "flood", "gate", "scales"].contains(&name)
+        let known = ["classifier", "floor", "flood", "gate", "scales"].contains(&name)
             || collectors::ALL.iter().any(|descriptor| descriptor.name == name);
         assert!(known, "bpf/{file} belongs to no collector of crates/collectors/src/lib.rs");
     }
