@@ -19,7 +19,7 @@
 #define CAUSE_UNREACHABLE 2
 #define CAUSE_ABORTED 3 /* given up by its own side */
 #define CAUSE_UNSENT 4  /* no segment left: no free port, say */
-#define CAUSE_OTHER 5  /* none of these, or its end was not seen in time */
+#define CAUSE_OTHER 5   /* none of these, or its end was not seen in time */
 #define CAUSES 6
 
 /* The key of all maps but `peers`. */
