@@ -77,13 +77,11 @@ fn fill(root: &Path, binary: &Path) -> Result<()> {
         fs::create_dir_all(root.join("etc/ssl/certs"))?;
         fs::copy(&authorities, root.join(AUTHORITIES))?;
     }
-    match (process::find("setcap"), process::is_root()) {
-        (Some(setcap), true) => process::must(Command::new(setcap).arg(CAPABILITIES).arg(&agent)),
-        _ => {
-            println!("without {CAPABILITIES} on its file, which takes root and setcap: it runs as root alone");
-            Ok(())
-        }
+    if let (Some(setcap), true) = (process::find("setcap"), process::is_root()) {
+        return process::must(Command::new(setcap).arg(CAPABILITIES).arg(&agent));
     }
+    println!("without {CAPABILITIES} on its file, which takes root and setcap: it runs as root alone");
+    Ok(())
 }
 
 /// Writes the layout: one layer, its configuration, the manifest, and what points at it.
