@@ -65,12 +65,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     let before = measure::memory(std::process::id(), "VmRSS").unwrap_or_default();
     let server = Server::start("pairs")?;
     let world = start(&server, 20_000);
-    world.settled(PAIRS as u64);
+    let readings = world.settled(PAIRS as u64);
     let after = measure::memory(std::process::id(), "VmRSS").unwrap_or_default();
     println!(
         "{PAIRS} pairs of workloads, 20000 series at most: {:.1} MB (goal: 80)",
         after.saturating_sub(before) as f64 / 1e6
     );
+    let flows = readings.iter().filter(|(name, _)| name.starts_with("hubble_flows_total"));
+    let (mut own, mut overflow) = ((0, 0.0), 0.0);
+    for (name, count) in flows {
+        if name.contains("otel.metric.overflow") {
+            overflow += count;
+        } else {
+            own = (own.0 + 1, own.1 + count);
+        }
+    }
+    println!("of {PAIRS} flows {:.0} in {} series of their own, {overflow:.0} in the overflow series", own.1, own.0);
     Ok(())
 }
 
