@@ -129,7 +129,7 @@ enum Command {
         #[command(flatten)]
         options: kernel::Options,
     },
-    /// Write a CycloneDX bill of materials of what is linked into the binary.
+    /// Write a `CycloneDX` bill of materials of what is linked into the binary.
     Sbom {
         /// Where to; target/telesonde.cdx.json by default.
         #[arg(long)]

@@ -1,4 +1,4 @@
-//! A bill of materials of the binary, in CycloneDX: what is linked into it, by `cargo metadata` and `Cargo.lock`. The same
+//! A bill of materials of the binary, in `CycloneDX`: what is linked into it, by `cargo metadata` and `Cargo.lock`. The same
 //! sources give the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
