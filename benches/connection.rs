@@ -2,6 +2,7 @@
 //! interface (TC) and the least that a table there would do; what that adds to work; gathers and memory by connections.
 //! All of it happens in a network namespace of its own.
 
+mod descriptors;
 mod iperf3;
 #[expect(dead_code, reason = "shared with the other benches")]
 mod load;

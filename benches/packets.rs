@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::fs;
 
 use aya::Ebpf;
 use aya::programs::tc::{self, SchedClassifier, TcAttachType};
@@ -11,6 +10,7 @@ use aya::sys::Stats;
 use runtime::Descriptor;
 use serde_json::Value;
 
+use crate::descriptors;
 use crate::iperf3::Iperf3;
 use crate::load::Load;
 use crate::measure::{Estimate, median, pairs};
@@ -77,20 +77,9 @@ fn statistics() -> Result<HashMap<String, Runs>, Box<dyn Error>> {
         (u64::from(program.id()), program.name_as_str().unwrap_or_default().to_owned())
     };
     let names: HashMap<u64, String> = aya::programs::loaded_programs().flatten().map(name).collect();
-    let mut all = HashMap::new();
-    for entry in fs::read_dir("/proc/self/fdinfo")? {
-        // A descriptor may be closed meanwhile.
-        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let field = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
-            line.and_then(|value| value.trim().parse::<u64>().ok())
-        };
-        let name = field("prog_id").and_then(|id| names.get(&id));
-        if let (Some(name), Some(taken), Some(count)) = (name, field("run_time_ns"), field("run_cnt")) {
-            all.insert(name.clone(), Runs { nanoseconds: taken as f64, count: count as f64 });
-        }
-    }
-    Ok(all)
+    let runs = |[taken, count]: [u64; 2]| Runs { nanoseconds: taken as f64, count: count as f64 };
+    let all = descriptors::read("prog_id", &names, ["run_time_ns", "run_cnt"])?;
+    Ok(all.into_iter().map(|(name, found)| (name, runs(found))).collect())
 }
 
 /// Gives the nanoseconds of a run of some programs between two readings.

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::fs;
 use std::time::Instant;
 
+use crate::descriptors;
 use crate::load::Load;
 use crate::measure::{self, Estimate, pairs};
 use crate::workshop::{self, What, Workshop};
@@ -18,20 +18,8 @@ const GOAL: (u64, f64) = (65_536, 10.0);
 fn maps() -> Result<HashMap<String, u64>, Box<dyn Error>> {
     let name = |map: aya::maps::MapInfo| (u64::from(map.id()), map.name_as_str().unwrap_or_default().to_owned());
     let names: HashMap<u64, String> = aya::maps::loaded_maps().flatten().map(name).collect();
-    let mut all = HashMap::new();
-    for entry in fs::read_dir("/proc/self/fdinfo")? {
-        // A descriptor may be closed meanwhile.
-        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        let field = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
-            line.and_then(|value| value.trim().parse::<u64>().ok())
-        };
-        let name = field("map_id").and_then(|id| names.get(&id));
-        if let (Some(name), Some(bytes)) = (name, field("memlock")) {
-            all.insert(name.clone(), bytes);
-        }
-    }
-    Ok(all)
+    let all = descriptors::read("map_id", &names, ["memlock"])?;
+    Ok(all.into_iter().map(|(name, [bytes])| (name, bytes)).collect())
 }
 
 fn own_memory() -> Result<u64, Box<dyn Error>> {
