@@ -26,6 +26,7 @@ mod quantiles;
 mod reload;
 mod samples;
 mod scheduler;
+mod scrapes;
 mod steady;
 mod tcp;
 
