@@ -4,12 +4,17 @@ use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use http::{HeaderMap, Response};
+use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
+use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
+use tower::ServiceExt;
+use tower::util::MapResponse;
 
 use crate::address::Address;
 use crate::failure::{Failure, Kind, chain};
@@ -23,11 +28,14 @@ const IDLE: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
 
+/// A connection whose answers do no harm.
+pub(crate) type Line = MapResponse<Channel, fn(Response<Body>) -> Response<Body>>;
+
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Connects; `patience` bounds all of it.
-pub(crate) async fn dial(address: &Address, tls: Option<&Tls>, patience: Duration) -> Result<Channel, Failure> {
+pub(crate) async fn dial(address: &Address, tls: Option<&Tls>, patience: Duration) -> Result<Line, Failure> {
     let late = || {
         Failure::new(
             Kind::Connect,
@@ -39,7 +47,7 @@ pub(crate) async fn dial(address: &Address, tls: Option<&Tls>, patience: Duratio
     tokio::time::timeout(patience, connect(address, tls)).await.map_err(|_| late())?
 }
 
-async fn connect(address: &Address, tls: Option<&Tls>) -> Result<Channel, Failure> {
+async fn connect(address: &Address, tls: Option<&Tls>) -> Result<Line, Failure> {
     let stream: Box<dyn Stream> = match address {
         Address::Unix(path) => {
             let fix = "check that Hubble is enabled and that its socket is mounted here";
@@ -86,7 +94,22 @@ async fn connect(address: &Address, tls: Option<&Tls>) -> Result<Channel, Failur
         let gone = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
         std::future::ready(stream.map(TokioIo::new).ok_or_else(gone))
     });
-    endpoint.connect_with_connector(connector).await.map_err(|error| wrong(&error))
+    let channel = endpoint.connect_with_connector(connector).await.map_err(|error| wrong(&error))?;
+    Ok(channel.map_response(without_details))
+}
+
+/// Leaves out the details of statuses: tonic panics at those that are no base64, and nobody here reads them.
+fn without_details(response: Response<Body>) -> Response<Body> {
+    fn strip(headers: &mut HeaderMap) {
+        headers.remove("grpc-status-details-bin");
+    }
+    let (mut head, body) = response.into_parts();
+    strip(&mut head.headers);
+    let body = body.map_frame(|mut frame| {
+        frame.trailers_mut().into_iter().for_each(strip);
+        frame
+    });
+    Response::from_parts(head, Body::new(body))
 }
 
 fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {

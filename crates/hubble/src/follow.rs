@@ -8,11 +8,10 @@ use http::uri::PathAndQuery;
 use prost::Message;
 use tokio::time::{Instant, timeout};
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use crate::address::Address;
-use crate::dial::dial;
+use crate::dial::{Line, dial};
 use crate::failure::{Failure, Kind};
 use crate::messages::{GET_FLOWS, GetFlowsRequest, SERVER_STATUS, ServerStatus};
 use crate::tls::Tls;
@@ -128,7 +127,7 @@ async fn attend(options: &Options, sink: &mut impl Sink) -> Failure {
     }
 }
 
-async fn open(channel: Channel, options: &Options) -> Result<Streaming<Bytes>, Status> {
+async fn open(channel: Line, options: &Options) -> Result<Streaming<Bytes>, Status> {
     let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(options.message_limit);
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let request = Request::new(Bytes::from(options.request.encode_to_vec()));
@@ -136,7 +135,7 @@ async fn open(channel: Channel, options: &Options) -> Result<Streaming<Bytes>, S
     Ok(response.into_inner())
 }
 
-async fn ask(channel: &Channel, patience: Duration) -> Result<ServerStatus, Failure> {
+async fn ask(channel: &Line, patience: Duration) -> Result<ServerStatus, Failure> {
     let call = async {
         let mut client = tonic::client::Grpc::new(channel.clone());
         client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
@@ -151,7 +150,7 @@ async fn ask(channel: &Channel, patience: Duration) -> Result<ServerStatus, Fail
 
 /// Tells a silent stream from a dead one.
 struct Watch<'a> {
-    channel: &'a Channel,
+    channel: &'a Line,
     options: &'a Options,
     /// How many flows the server had seen when it was last asked.
     seen: u64,

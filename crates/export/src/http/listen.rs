@@ -12,6 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Error;
 
+/// How many connections may wait to be accepted: a crowd makes a scraper wait, but not for as long as it takes to try again.
+const WAITING: i32 = 4096;
+
 /// A bound socket that is not served yet.
 #[derive(Debug)]
 pub enum Listener {
@@ -29,6 +32,7 @@ impl Listener {
     /// [`Error::Bind`] when the address is taken, not local, or not permitted.
     pub fn tcp(address: SocketAddr, key: &str) -> Result<Self, Error> {
         let bound = TcpListener::bind(address).and_then(|listener| {
+            rustix::net::listen(&listener, WAITING)?;
             listener.set_nonblocking(true)?;
             Ok(listener)
         });

@@ -47,6 +47,20 @@ async fn every_status_ends_a_stream_and_a_new_one_begins() {
 }
 
 #[tokio::test]
+async fn details_that_are_no_base64_do_no_harm() {
+    let mut headers = http::HeaderMap::new();
+    headers.insert("grpc-status-details-bin", http::HeaderValue::from_static("\"*\""));
+    let metadata = tonic::metadata::MetadataMap::from_headers(headers);
+    let broken = Status::with_metadata(Code::Unavailable, "because", metadata);
+    // In trailers, and in the headers of an answer that has nothing else.
+    let (kind, why) = ended_by(Step::Fail(broken.clone())).await;
+    assert!(kind == Kind::Unavailable && why.contains("because"), "{why}");
+    let (_player, address) = play(Setup::default(), Box::new(move |_, _| vec![Step::Fail(broken.clone())]));
+    let (kind, why) = Client::start(options(address)).end().await;
+    assert!(kind == Kind::Unavailable && why.contains("because"), "{why}");
+}
+
+#[tokio::test]
 async fn a_message_beyond_the_limit_ends_the_stream_and_nothing_else() {
     let large = Flow { uuid: "x".repeat(5 << 20), ..Flow::default() }.response();
     let (kind, why) = ended_by(Step::Send(large)).await;
