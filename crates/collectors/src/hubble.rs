@@ -7,6 +7,7 @@ mod config;
 mod connections;
 mod election;
 mod events;
+mod icmp;
 mod join;
 mod metrics;
 mod names;

@@ -112,6 +112,8 @@ pub struct L4 {
     pub destination: u16,
     /// The flags of TCP: bit n is the field n + 1 of `TCPFlags`.
     pub flags: u16,
+    /// Type and code of a message of ICMP.
+    pub message: (u8, u8),
 }
 
 impl L4 {
@@ -183,6 +185,8 @@ pub enum Record<'a> {
         query: &'a [u8],
         /// The addresses answered, as text.
         ips: Repeated<'a>,
+        /// The types of what was answered, as text.
+        answers: Repeated<'a>,
     },
     /// HTTP.
     Http(Http<'a>),

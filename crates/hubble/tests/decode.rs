@@ -66,7 +66,7 @@ fn every_field_is_read() {
     let flow = read(&message);
     assert_eq!((flow.verdict, flow.drop_reason, flow.kind, flow.event), (2, 181, 1, 129));
     assert_eq!((flow.source_ip, flow.destination_ip), (&b"10.0.0.1"[..], &b"fd00::2"[..]));
-    let l4 = L4 { protocol: Kind::Tcp, source: 40_000, destination: 443, flags: L4::SYN | L4::ACK };
+    let l4 = L4 { protocol: Kind::Tcp, source: 40_000, destination: 443, flags: L4::SYN | L4::ACK, message: (0, 0) };
     assert_eq!((flow.l4, flow.node_name), (l4, &b"node-1"[..]));
     let (source, destination) = (End::read(flow.source).unwrap(), End::read(flow.destination).unwrap());
     assert_eq!((source.id, source.identity, source.namespace), (7, 70, &b"shop"[..]));
@@ -87,13 +87,20 @@ fn every_record_is_read() {
         let l7 = Some(Layer7 { kind: 1, latency_ns: 0, record: Some(record) });
         Flow { l7, ..whole() }.response()
     };
-    let dns = Dns { query: text("q."), ips: vec![text("10.0.0.9")], rcode: 3, qtypes: vec![text("A"), text("AAAA")] };
+    let dns = Dns {
+        query: text("q."),
+        ips: vec![text("10.0.0.9")],
+        rcode: 3,
+        qtypes: vec![text("A"), text("AAAA")],
+        rrtypes: vec![text("CNAME")],
+    };
     let message = with(Record::Dns(dns));
-    let Some(Seen::Dns { rcode: 3, types, query: b"q.", ips }) = read(&message).l7.map(|l7| l7.record) else {
+    let Some(Seen::Dns { rcode: 3, types, query: b"q.", ips, answers }) = read(&message).l7.map(|l7| l7.record) else {
         panic!()
     };
     assert_eq!(types.iter().collect::<Vec<_>>(), [&b"A"[..], b"AAAA"]);
     assert_eq!(ips.iter().collect::<Vec<_>>(), [b"10.0.0.9"]);
+    assert_eq!(answers.iter().collect::<Vec<_>>(), [b"CNAME"]);
     let headers =
         vec![Header { key: text("X"), value: text("1") }, Header { key: text("Content-Type"), value: text("x/y") }];
     let http = Http { code: 404, method: text("GET"), url: text("/"), protocol: text("HTTP/2"), headers };

@@ -141,7 +141,7 @@ impl Aggregator {
         let node = if self.relay { self.symbols.intern(name) } else { NONE };
         let ends = Ends { node, source: source.set, destination: destination.set };
         if self.config.collect_flows {
-            self.flow(&flow, ends);
+            self.flow(&flow, ends, destination.kind == Kind::World);
             if flow.l4.protocol == Protocol::Tcp && flow.event == names::TRACE {
                 self.connection(&flow, name, ends, source, destination);
             }
@@ -190,12 +190,12 @@ impl Aggregator {
         }
     }
 
-    fn flow(&mut self, flow: &Flow<'_>, ends: Ends) {
+    fn flow(&mut self, flow: &Flow<'_>, ends: Ends, leaves: bool) {
         let protocol = self.symbols.word(names::protocol(flow).into());
         let verdict = self.symbols.word(names::verdict(flow.verdict));
         let event = self.symbols.word(names::event(flow.event));
         if self.config.labels.cilium {
-            self.cilium_flow(flow, ends, [protocol, verdict, event]);
+            self.cilium_flow(flow, ends, [protocol, verdict, event], leaves);
         } else {
             self.series.count(Of::Flows, ends, [protocol, verdict, event], flow.count);
         }

@@ -162,8 +162,7 @@ pub struct Labels {
     pub max_names: usize,
     /// Whether what Cilium's own exporter counts, too, has its names and labels and is counted when it does, so that its
     /// dashboards work: `hubble_flows_processed_total` instead of `hubble_flows_total`, requests of HTTP by method and
-    /// status, those of DNS by qtypes, verdicts by match and action, `hubble_tcp_flags_total` and
-    /// `hubble_port_distribution_total`.
+    /// status, those of DNS by qtypes, verdicts by match and action, and the metrics that only its exporter has.
     pub cilium: bool,
 }
 

@@ -50,6 +50,8 @@ metrics! {
     FlowsProcessed FLOWS_PROCESSED = counter("hubble_flows_processed_total", "{flow}", "The same flows as Cilium's exporter names and labels them (labels.cilium).", ends!("protocol", "type", "subtype", "verdict"));
     TcpFlags TCP_FLAGS = counter("hubble_tcp_flags_total", "{flow}", "Forwarded flows of TCP with a FIN, SYN, SYN-ACK or RST, as Cilium's exporter counts them (labels.cilium).", ends!("flag", "family"));
     PortDistribution PORT_DISTRIBUTION = counter("hubble_port_distribution_total", "{flow}", "Forwarded flows that are no replies by destination port, as Cilium's exporter counts them (labels.cilium).", ends!("protocol", "port"));
+    Icmp ICMP = counter("hubble_icmp_total", "{message}", "Messages of ICMP by what they say, as Cilium's exporter counts them (labels.cilium).", ends!("family", "type"));
+    FlowsToWorld FLOWS_TO_WORLD = counter("hubble_flows_to_world_total", "{flow}", "Flows to what is outside of the cluster that are no replies and that nothing but a policy dropped, as Cilium's exporter counts them (labels.cilium).", ends!("protocol", "verdict"));
     TcpConnections TCP_CONNECTIONS = counter("hubble_tcp_connections_total", "{connection}", "TCP connections whose beginning Hubble reported, each once.", ends!());
     TcpDuration TCP_DURATION = histogram("hubble_tcp_connection_duration_seconds", "s", "Time from the beginning of a TCP connection to its first FIN or RST.", ends!(), CONNECTION_BOUNDS);
     UdpFlows UDP_FLOWS = counter("hubble_udp_flows_total", "{flow}", "Flows of UDP that Hubble reported.", ends!());
@@ -60,6 +62,7 @@ metrics! {
     GrpcDuration GRPC_DURATION = histogram("hubble_grpc_request_duration_seconds", "s", "Time from a request of gRPC to its response, where the proxy told.", ends!("rpc.service", "rpc.method", "rpc.response.status_code", "reporter"), SECOND_BOUNDS);
     DnsQueries DNS_QUERIES = counter("hubble_dns_queries_total", "{query}", "DNS queries that Cilium's proxy saw, by each type asked for.", ends!("qtype", "rcode", "qtypes", "ips_returned"));
     DnsResponses DNS_RESPONSES = counter("hubble_dns_responses_total", "{response}", "DNS responses that Cilium's proxy saw.", ends!("rcode", "qtypes", "ips_returned"));
+    DnsResponseTypes DNS_RESPONSE_TYPES = counter("hubble_dns_response_types_total", "{record}", "Types of the records in DNS responses, as Cilium's exporter counts them (labels.cilium).", ends!("type", "qtypes"));
     KafkaRequests KAFKA_REQUESTS = counter("hubble_kafka_requests_total", "{request}", "Requests to Kafka that a proxy saw.", ends!("api_key", "topic", "reporter"));
     FlowBytes FLOW_BYTES = counter("hubble_flow_bytes_total", "By", "Bytes that sockets of this node sent, or received from outside of the cluster, by the table of the collector connection, whose addresses flows have named.", ends!());
     Drops DROPS = counter("hubble_drop_total", "{packet}", "Packets that the data path dropped.", ends!("reason", "protocol"));

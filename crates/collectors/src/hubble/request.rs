@@ -57,7 +57,7 @@ fn fields(config: &Config) -> Vec<String> {
         ("l7", flows || l7),
         ("traffic_direction", true),
         ("policy_match_type", policies),
-        ("drop_reason_desc", config.collect_drops),
+        ("drop_reason_desc", config.collect_drops || flows && config.labels.cilium),
         ("source_service", services),
         ("destination_service", services),
         ("source_names", config.labels.wants_dns()),

@@ -1,7 +1,10 @@
 //! Exact values of a scripted set of flows.
 
 use hubble::server::Setup;
-use hubble::server::messages::{Aggregate, Content, EventType, Flow, GetFlowsResponse, LostEvent, NodeStatusEvent};
+use hubble::server::messages::{
+    Aggregate, Content, Dns, EventType, Flow, GetFlowsResponse, Icmp, Layer4, LostEvent, NodeStatusEvent, Protocol,
+    Record,
+};
 use prost::Message;
 use serde_json::json;
 
@@ -78,21 +81,57 @@ fn script() -> Vec<Flow> {
 }
 
 /// What Cilium's exporter has, too.
-const THEIRS: [&str; 8] = [
+const THEIRS: [&str; 10] = [
     "hubble_flows_total",
     "hubble_flows_processed_total",
     "hubble_tcp_flags_total",
     "hubble_port_distribution_total",
+    "hubble_icmp_total",
+    "hubble_flows_to_world_total",
     "hubble_http_",
     "hubble_dns_",
     "hubble_policy_verdicts_total",
     "hubble_drop_total",
 ];
 
+/// Makes a flow one of ICMP, of the version of its family.
+fn icmp(flow: Flow, version: u32, kind: u32, code: u32) -> Flow {
+    let message = Icmp { kind, code };
+    let protocol = if version == 4 { Protocol::Icmp4(message) } else { Protocol::Icmp6(message) };
+    Flow { l4: Some(Layer4 { protocol: Some(protocol) }), ..flow }
+}
+
+/// What only Cilium's exporter looks at.
+fn script_for_cilium() -> Vec<Flow> {
+    let (web, api) = (|| pod("shop", "web", 1), || pod("shop", "api", 2));
+    let between = |at| flow(web(), api(), at);
+    let out = |at| tcp(flow(web(), world(), at), (40_007, 443), "A");
+    let answer = Dns {
+        query: "shop.example.".to_owned(),
+        qtypes: vec!["A".to_owned()],
+        rrtypes: vec!["CNAME".to_owned(), "A".to_owned(), "A".to_owned()],
+        ips: vec!["192.0.2.1".to_owned(), "192.0.2.2".to_owned()],
+        rcode: 0,
+    };
+    vec![
+        icmp(between(50), 4, 8, 0),
+        reply(icmp(between(51), 4, 0, 0)),
+        icmp(between(52), 4, 3, 3),
+        icmp(between(53), 6, 135, 0),
+        // Out of the cluster: what a policy dropped counts, but not what was dropped for another reason, nor what comes back.
+        drop_of(out(54), 133),
+        drop_of(out(55), 181),
+        Flow { is_reply: Some(true), ..out(56) },
+        reply(out(57)),
+        l7(reply(udp(between(58))), 2, 0, Record::Dns(answer)),
+    ]
+}
+
 #[test]
 fn by_wish_they_count_as_in_ciliums_exporter() {
     let servers = runtime();
-    let script = script();
+    let mut script = script();
+    script.extend(script_for_cilium());
     let sent = script.len() as u64;
     let (_player, address) = play(&servers, Setup::default(), once(script.into_iter().map(Flow::response).collect()));
     let readings = World::start(&address.to_string(), &json!({"labels": {"cilium": true}})).settled(sent);

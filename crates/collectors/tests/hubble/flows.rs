@@ -100,7 +100,7 @@ pub fn http(method: &str, url: &str, code: u32, protocol: &str, headers: &[(&str
 /// Gives a query or an answer of DNS.
 pub fn dns(qtypes: &[&str], rcode: u32) -> Record {
     let qtypes = qtypes.iter().map(|&kind| kind.to_owned()).collect();
-    Record::Dns(Dns { query: "shop.example.".to_owned(), ips: Vec::new(), rcode, qtypes })
+    Record::Dns(Dns { query: "shop.example.".to_owned(), ips: Vec::new(), rcode, qtypes, rrtypes: Vec::new() })
 }
 
 /// Gives a request of Kafka.

@@ -160,11 +160,24 @@ impl L4 {
                 7 => Protocol::Igmp,
                 _ => continue,
             };
-            if matches!(l4.protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp) {
-                l4.ports(value.bytes())?;
+            match l4.protocol {
+                Protocol::Tcp | Protocol::Udp | Protocol::Sctp => l4.ports(value.bytes())?,
+                Protocol::Icmp4 | Protocol::Icmp6 => l4.message(value.bytes())?,
+                Protocol::Unknown | Protocol::Vrrp | Protocol::Igmp => {}
             }
         }
         Ok(l4)
+    }
+
+    fn message(&mut self, message: &[u8]) -> Result<(), Malformed> {
+        for field in Fields(message) {
+            match field? {
+                (1, value) => self.message.0 = value.number() as u8,
+                (2, value) => self.message.1 = value.number() as u8,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn ports(&mut self, message: &[u8]) -> Result<(), Malformed> {
@@ -213,7 +226,8 @@ fn dns(message: &[u8]) -> Result<Record<'_>, Malformed> {
             _ => {}
         }
     }
-    Ok(Record::Dns { rcode, types: Repeated { message, number: 7 }, query, ips: Repeated { message, number: 2 } })
+    let texts = |number| Repeated { message, number };
+    Ok(Record::Dns { rcode, types: texts(7), query, ips: texts(2), answers: texts(8) })
 }
 
 fn http(message: &[u8]) -> Result<Record<'_>, Malformed> {

@@ -188,6 +188,7 @@ message! {
         ips: Vec<String> = [string, repeated, tag = "2"],
         rcode: u32 = [uint32, tag = "6"],
         qtypes: Vec<String> = [string, repeated, tag = "7"],
+        rrtypes: Vec<String> = [string, repeated, tag = "8"],
     }
 }
 message! {
