@@ -27,6 +27,7 @@ mod reload;
 mod samples;
 mod scheduler;
 mod scrapes;
+mod soak;
 mod steady;
 mod tcp;
 

@@ -275,6 +275,29 @@ impl Agent {
         self.child.id()
     }
 
+    /// Gives the bytes of the agent's memory that are in RAM.
+    pub fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"));
+        resident.and_then(|number| number.trim().parse::<u64>().ok()).unwrap() * 1024
+    }
+
+    /// Gives how many descriptors the agent holds.
+    pub fn open_descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Gives the bytes of kernel memory of all maps that the agent holds, as the kernel tells them.
+    pub fn map_memory(&self) -> u64 {
+        let number = |text: &str, key: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(key));
+            value.and_then(|value| value.trim().parse::<u64>().ok())
+        };
+        let descriptors = self.descriptors();
+        let maps = descriptors.iter().filter_map(|text| Some((number(text, "map_id:")?, number(text, "memlock:")?)));
+        maps.collect::<BTreeMap<_, _>>().values().sum()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();

@@ -42,22 +42,40 @@ pub fn run(name: Name) -> Result<()> {
         let by_hand = format!("sudo cargo xtask bench {name}");
         return Err(ByHand::new("a bench loads programs into the kernel and needs root", by_hand).into());
     }
-    eprintln!("$ {}", process::line(&command));
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let printed = watch(command)?;
+    record(&name, &printed)
+}
+
+/// Runs a command to its end, shows what it prints and gives it.
+///
+/// # Errors
+/// Fails when it cannot be started or ends with another code than 0.
+pub fn watch(mut command: Command) -> Result<String> {
+    let shown = process::line(&command);
+    eprintln!("$ {shown}");
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{shown}`"))?;
     let mut printed = String::new();
-    for line in BufReader::new(child.stdout.take().context("cargo has no output")?).lines() {
+    for line in BufReader::new(child.stdout.take().context("it has no output")?).lines() {
         let line = line?;
         println!("{line}");
         writeln!(printed, "{}", line.trim_end())?;
     }
     let status = child.wait()?;
     if !status.success() {
-        bail!("bench {name} ended with {status}");
+        bail!("`{shown}` ended with {status}");
     }
+    Ok(printed)
+}
+
+/// Replaces the part of docs/performance.md that has a name by what was printed on this machine.
+///
+/// # Errors
+/// Fails when the page cannot be written.
+pub fn record(name: &str, printed: &str) -> Result<()> {
     let path = process::root().join("docs/performance.md");
     let page = fs::read_to_string(&path).unwrap_or_else(|_| PAGE.to_owned());
     let part = format!("{}\n```text\n{}\n```\n", machine(), printed.trim());
-    fs::write(&path, replace(&page, &name, &part)).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::write(&path, replace(&page, name, &part)).with_context(|| format!("cannot write {}", path.display()))?;
     eprintln!("wrote docs/performance.md");
     Ok(())
 }

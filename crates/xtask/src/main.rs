@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask run | test | gen | chart | lint | bench | e2e | kernel | tools | setup`.
+//! Developer commands: `cargo xtask run | test | gen | chart | lint | bench | soak | e2e | kernel | tools | setup`.
 //!
 //! Everything a machine lacks is installed by the command that needs it; what only a person can do is printed as the exact command, with exit code 3.
 
@@ -16,6 +16,7 @@ mod run;
 #[cfg(feature = "e2e")]
 mod sbom;
 mod setup;
+mod soak;
 mod test;
 mod tools;
 mod tracer;
@@ -114,6 +115,11 @@ enum Command {
         /// Which bench.
         name: bench::Name,
     },
+    /// Let the agent count a load that comes and goes for minutes, and see that it does not grow and that no sum is wrong.
+    Soak {
+        #[command(flatten)]
+        options: soak::Options,
+    },
     /// Prove the agent against a real OpenTelemetry Collector and a real Prometheus.
     E2e {
         #[command(flatten)]
@@ -176,6 +182,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Chart { write } => chart::run(write),
         Command::Lint => lint::run(),
         Command::Bench { name } => bench::run(name).map(|()| ExitCode::SUCCESS),
+        Command::Soak { options } => soak::run(&options).map(|()| ExitCode::SUCCESS),
         #[cfg(feature = "e2e")]
         Command::E2e { options } => e2e::run(&options),
         #[cfg(not(feature = "e2e"))]
