@@ -189,21 +189,16 @@ fn mean(all: &[Taken], (from, to): (f64, f64), of: impl Fn(&Taken) -> f64) -> f6
 /// Prints what is taken at both ends of the time after the warm-up; gives by how much resident memory has grown.
 fn print_taken(all: &[Taken]) -> f64 {
     let (early, late) = ((WARM_UP, WARM_UP + SPAN), (1.0 - SPAN, f64::INFINITY));
-    let growth = |of: &dyn Fn(&Taken) -> f64| {
-        let (before, after) = (mean(all, early, of), mean(all, late, of));
-        (before, after, after / before - 1.0)
-    };
     println!("\n{:<34}{:>12}{:>12}{:>10}", "mean of a quarter of the time", "second", "last", "growth");
-    let rows: [(&str, f64, &dyn Fn(&Taken) -> f64); 3] = [
-        ("resident memory, KiB", 1024.0, &|taken| taken.resident),
-        ("memory of kernel maps, KiB", 1024.0, &|taken| taken.maps),
-        ("descriptors", 1.0, &|taken| taken.descriptors),
-    ];
-    for (what, unit, of) in rows {
-        let (before, after, growth) = growth(of);
+    let print = |what: &str, unit: f64, of: fn(&Taken) -> f64| {
+        let (before, after) = (mean(all, early, of), mean(all, late, of));
+        let growth = after / before - 1.0;
         println!("{what:<34}{:>12.1}{:>12.1}{:>+9.2}%", before / unit, after / unit, growth * 100.0);
-    }
-    growth(rows[0].2).2
+        growth
+    };
+    print("memory of kernel maps, KiB", 1024.0, |taken| taken.maps);
+    print("descriptors", 1.0, |taken| taken.descriptors);
+    print("resident memory, KiB", 1024.0, |taken| taken.resident)
 }
 
 /// Prints what was done and what was counted; gives how much is not right.
