@@ -3,6 +3,7 @@
 #![expect(clippy::float_cmp, reason = "counts are whole numbers, which doubles hold exactly")]
 
 mod contract;
+mod docs;
 mod examples;
 mod fuzz;
 mod harness;

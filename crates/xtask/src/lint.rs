@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: formatting, lints, licences and dependencies; everything is tried before the command fails.
+//! `cargo xtask lint`: formatting, lints, links, licences and dependencies; everything is tried before the command fails.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 
 use crate::tools::{self, Tool};
-use crate::{process, setup};
+use crate::{links, process, setup};
 
 /// Runs every check and returns failure if any of them failed.
 ///
@@ -24,6 +24,7 @@ pub fn run() -> Result<ExitCode> {
     check("fmt", process::must(process::cargo()?.args(["fmt", "--all", "--check"])));
     check("clippy", clippy());
     check("clang-format", clang_format());
+    check("links", links::check(&process::root()));
     check("deny", deny());
     if failed.is_empty() {
         eprintln!("lint: all clean");

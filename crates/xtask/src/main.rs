@@ -10,7 +10,9 @@ mod first_scrape;
 mod generate;
 mod image;
 mod kernel;
+mod links;
 mod lint;
+mod markdown;
 mod process;
 mod run;
 #[cfg(feature = "e2e")]
@@ -108,7 +110,7 @@ enum Command {
         #[arg(long)]
         write: bool,
     },
-    /// Check formatting, lints, licences and dependencies.
+    /// Check formatting, lints, links, licences and dependencies.
     Lint,
     /// Measure on this machine and write the result into docs/performance.md.
     Bench {
