@@ -31,5 +31,12 @@ fn at_most_two_programs_sit_on_a_hook() {
     for (hook, programs) in &hooks {
         assert!(programs.len() <= MOST, "{hook}: {programs:?}");
     }
+    // `cargo xtask kernel --record` reads what each program came to on this kernel.
+    let listed = agent.tool(&["debug", "programs"]).stdout;
+    let listed = String::from_utf8(listed).unwrap();
+    assert!(listed.lines().any(|line| line.starts_with("syscalls/sys_exit ")), "{listed}");
+    for line in listed.lines() {
+        println!("PROGRAM {line}");
+    }
     agent.stop();
 }

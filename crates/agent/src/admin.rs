@@ -1,4 +1,4 @@
-//! The admin socket: `/status` and `/cardinality` as JSON, kernel maps as text, `/reload`, and the client that asks for them.
+//! The admin socket: `/status` and `/cardinality` as JSON, kernel maps and programs as text, `/reload`, and the client that asks for them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -81,6 +81,7 @@ impl Handler for Admin {
                 Response::json(StatusCode::OK, crate::documents::pretty(&body))
             }
             "/maps" => Response::text(StatusCode::OK, self.maps()),
+            "/programs" => Response::text(StatusCode::OK, self.programs()),
             "/debug/pprof/profile" => match profile::take(&request.query).await {
                 Ok(bytes) => Response::new(StatusCode::OK, "application/octet-stream", bytes),
                 Err(error @ profile::Error::Seconds(_)) => {
@@ -92,7 +93,7 @@ impl Handler for Admin {
                 Some((collector, map)) => self.entries(path, collector, map),
                 None => Response::not_found(
                     path,
-                    "/status, /cardinality, /maps, /maps/COLLECTOR/MAP, /debug/pprof/profile or /reload",
+                    "/status, /cardinality, /maps, /maps/COLLECTOR/MAP, /programs, /debug/pprof/profile or /reload",
                 ),
             },
         }
@@ -134,6 +135,20 @@ impl Admin {
             for map in watch.maps() {
                 let name = format!("{collector}/{}", map.name);
                 table.row([name, map.kind.to_owned(), map.capacity.to_string(), map.memory.to_string()]);
+            }
+        }
+        table.to_string()
+    }
+
+    /// Lists the programs of all collectors.
+    fn programs(&self) -> String {
+        let mut table = Table::new(["PROGRAM", "TYPE", "TAG", "VERIFIED", "MISSES"]);
+        let shown = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
+        for (collector, watch) in self.watches() {
+            for program in watch.programs() {
+                let (verified, misses) = (shown(program.verified.map(u64::from)), shown(program.misses));
+                let name = format!("{collector}/{}", program.name);
+                table.row([name, program.kind.to_owned(), program.tag, verified, misses]);
             }
         }
         table.to_string()
@@ -308,6 +323,14 @@ fn silent(socket: &Path, error: &std::io::Error) -> Failure {
 pub fn show_maps(socket: &Path, map: Option<&str>) -> Result<String, Failure> {
     let path = map.map_or_else(|| "/maps".to_owned(), |map| format!("/maps/{map}"));
     get(socket, &path).map_err(|error| silent(socket, &error))
+}
+
+/// Asks the running agent for its programs in the kernel.
+///
+/// # Errors
+/// Fails when no agent answers on the socket.
+pub fn show_programs(socket: &Path) -> Result<String, Failure> {
+    get(socket, "/programs").map_err(|error| silent(socket, &error))
 }
 
 /// Asks the running agent for its cardinality and renders the answer.

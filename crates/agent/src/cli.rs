@@ -84,6 +84,9 @@ pub enum DebugCommand {
         #[arg(value_name = "COLLECTOR/MAP")]
         map: Option<String>,
     },
+    /// List the programs in the kernel: their hashes, how many instructions the verifier walked through, and the runs that
+    /// the kernel skipped.
+    Programs,
     /// Write a CPU profile of the agent itself, as pprof reads it.
     Profile {
         /// For how long, up to 60.

@@ -90,6 +90,10 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
             let loaded = wiring::load(&wiring::sources(cli), registry)?;
             print!("{}", admin::show_maps(&loaded.config.admin.socket, map.as_deref())?);
         }
+        Command::Debug(DebugCommand::Programs) => {
+            let loaded = wiring::load(&wiring::sources(cli), registry)?;
+            print!("{}", admin::show_programs(&loaded.config.admin.socket)?);
+        }
         Command::Debug(DebugCommand::Profile { seconds, output }) => {
             let loaded = wiring::load(&wiring::sources(cli), registry)?;
             let profile = admin::take_profile(&loaded.config.admin.socket, *seconds)?;

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::chart::files;
+use crate::kernel::verifier;
 use crate::{process, setup};
 
 /// The generated files, relative to the root of the workspace and to the agent's output directory.
@@ -70,7 +71,7 @@ pub fn run(check: bool) -> Result<()> {
         bail!("generated files are out of date, run `cargo xtask gen` and commit:\n  {}", stale.join("\n  "));
     }
     eprintln!("{} generated files are up to date", news.len());
-    Ok(())
+    verifier::compare(check)
 }
 
 /// Writes the schema of the chart's values: what the chart has, and below `config` all that the agent takes.

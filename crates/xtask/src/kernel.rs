@@ -4,6 +4,7 @@ mod guest;
 mod initramfs;
 mod packages;
 mod table;
+pub mod verifier;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,6 +16,24 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::{process, setup, tools};
+
+/// One test of each row of the table that compares what was counted with what was done, the quickest of its kind; and
+/// the one that runs all programs at once.
+const QUICK: [&str; 13] = [
+    "calls_and_errors_are_counted_exactly_in_every_mode",
+    "kernel::block::direct_writes_belong_to_who_wrote",
+    "kernel::cgroup::memory_is_what_the_files_say",
+    "kernel::connection::datagrams_count_once_from_whom_to_whom",
+    "kernel::counts::scrape_and_export_say_what_was_done",
+    "kernel::dns::many_questions_on_one_socket_are_answered_out_of_order",
+    "kernel::file_io::every_call_counts_on_ext4_and_on_tmpfs",
+    "kernel::hooks::at_most_two_programs_sit_on_a_hook",
+    "kernel::memory::fresh_pages_are_minor_faults_and_allocations",
+    "kernel::network::datagrams_are_counted_at_both_ends",
+    "kernel::process::every_program_and_every_end_is_reported_once",
+    "kernel::scheduler::time_switches_and_waits_are_the_kernels_own",
+    "kernel::tcp::connections_are_counted_from_their_beginning_to_their_end",
+];
 
 /// A kernel that Debian ships.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -59,7 +78,10 @@ pub struct Options {
     /// The guest's CPUs. With one, its clock does not depend on this machine's load.
     #[arg(long, default_value_t = 1)]
     cpus: u32,
-    /// Run nothing: write docs/kernels.md from the results of earlier runs.
+    /// Only one test of each collector, one of the programs alone and one of all at once.
+    #[arg(long, conflicts_with = "args")]
+    quick: bool,
+    /// Run nothing: write docs/kernels.md and docs/verifier.md from the results of earlier runs.
     #[arg(long, exclusive = true)]
     record: bool,
     /// Arguments for the test programs, such as a name.
@@ -68,6 +90,14 @@ pub struct Options {
 }
 
 impl Options {
+    /// Gives the arguments of the test programs; none for the whole suite.
+    fn selection(&self) -> Vec<&str> {
+        if self.quick {
+            return std::iter::once("--exact").chain(QUICK).collect();
+        }
+        self.args.iter().map(String::as_str).collect()
+    }
+
     /// Gives what distinguishes a boot from a normal one, empty for that.
     fn variant(&self) -> String {
         let mut words = Vec::new();
@@ -104,7 +134,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let (output, is_whole) = guest::boot(&kernel, &image, options)?;
         good &= is_whole;
         let title = [kernel.version.as_str(), &options.variant()].join(" ").trim().to_owned();
-        keep(&title, &output, options.args.is_empty())?;
+        if !options.quick {
+            keep(&title, &output, options.args.is_empty())?;
+        }
         columns.push(table::Column::read(&title, &output));
     }
     print!("\n{}", table::render(&columns));
@@ -113,6 +145,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for column in &columns {
         for (name, _) in column.skipped().filter(|(name, _)| !here.iter().any(|here| here == name)) {
             println!("{}: {name} was skipped, but runs on this machine", column.title);
+            good = false;
+        }
+        for name in column.without(&QUICK).into_iter().filter(|_| options.quick) {
+            println!("{}: there is no test {name}", column.title);
             good = false;
         }
         for collector in column.without_a_pass().into_iter().filter(|_| options.args.is_empty()) {
@@ -146,14 +182,23 @@ fn skipped_here(programs: &[PathBuf], columns: &[table::Column]) -> Result<Vec<S
     Ok(column.skipped().map(|(name, _)| name.to_owned()).collect())
 }
 
-/// Writes docs/kernels.md: normal boots in one table, others in a second one.
+/// Writes docs/kernels.md, normal boots in one table and others in a second one, and docs/verifier.md.
 fn record() -> Result<()> {
     let directory = process::target().join("kernel/consoles");
-    let mut columns = Vec::new();
+    let (mut columns, mut verified) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-        let title = entry.file_name().to_string_lossy().into_owned();
-        columns.push(table::Column::read(&title, &fs::read_to_string(entry.path())?));
+        let (title, console) = (entry.file_name().to_string_lossy().into_owned(), fs::read_to_string(entry.path())?);
+        columns.push(table::Column::read(&title, &console));
+        if !title.contains(' ') {
+            verified.push((title, verifier::read(&console)));
+        }
     }
+    process::must(process::cargo()?.args(["build", "--package", "telesonde", "--bin", "telesonde"]))?;
+    match verifier::here() {
+        Ok(here) => verified.push(here),
+        Err(why) => eprintln!("what this machine's kernel verifies is not recorded: {why:#}"),
+    }
+    verifier::record(&verified)?;
     let version = |column: &table::Column| -> Vec<u32> {
         column.title.split(['.', '-', '+', ' ']).map_while(|part| part.parse().ok()).collect()
     };

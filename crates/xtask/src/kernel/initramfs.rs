@@ -113,7 +113,7 @@ pub fn pack(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<
 
 /// Gives the script that runs the tests, each as a process of its own: where the kernel falls, all before it is known.
 fn suite(programs: &[PathBuf], options: &Options) -> String {
-    let quoted: Vec<String> = options.args.iter().map(|arg| format!("'{}'", arg.replace('\'', ""))).collect();
+    let quoted: Vec<String> = options.selection().iter().map(|arg| format!("'{}'", arg.replace('\'', ""))).collect();
     let lines = programs.iter().map(|program| {
         let directory = program.parent().unwrap_or(Path::new("/")).display();
         let is_suite = program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("tests-"));

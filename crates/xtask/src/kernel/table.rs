@@ -1,6 +1,6 @@
 //! What tests came to, by collector and kernel.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// What one test came to.
@@ -11,13 +11,22 @@ enum Outcome {
     Failed,
 }
 
-/// The modules of the tests that are about a collector of another name; the others are about that of their own name,
-/// or about the agent.
-const COLLECTORS: [(&str, &[&str]); 4] = [
-    ("syscalls", &["counts", "quantiles", "limits", "churn"]),
-    ("network", &["network", "foreign"]),
-    ("process", &["process", "flood"]),
-    ("agent", &["all", "filter", "hooks", "host", "life", "names", "outage"]),
+/// The rows of the table, and the modules of the tests that belong there beside that of the row's own name. What is about
+/// no collector is about the agent.
+const ROWS: [(&str, &[&str]); 13] = [
+    ("agent", &[]),
+    ("block", &[]),
+    ("bpf", &[]),
+    ("cgroup", &[]),
+    ("connection", &[]),
+    ("dns", &[]),
+    ("file_io", &[]),
+    ("memory", &[]),
+    ("network", &["foreign"]),
+    ("process", &["flood"]),
+    ("scheduler", &[]),
+    ("syscalls", &["churn", "counts", "granularity", "limits", "quantiles"]),
+    ("tcp", &[]),
 ];
 
 /// The results of one kernel.
@@ -67,9 +76,14 @@ impl Column {
         })
     }
 
-    /// Gives the collectors of which no test has passed.
+    /// Gives the rows of which no test has passed.
     pub fn without_a_pass(&self) -> Vec<&'static str> {
-        rows().into_iter().filter(|row| self.count(row).0 == 0).collect()
+        rows().filter(|row| self.count(row).0 == 0).collect()
+    }
+
+    /// Gives those of the names of which there is no result.
+    pub fn without<'n>(&self, names: &[&'n str]) -> Vec<&'n str> {
+        names.iter().copied().filter(|name| !self.tests.contains_key(*name)).collect()
     }
 
     /// Gives how many tests of a row passed, were skipped, failed.
@@ -97,22 +111,19 @@ impl Column {
     }
 }
 
-/// Gives the rows of the table: the collectors, the programs by themselves, the agent as a whole.
-fn rows() -> Vec<&'static str> {
-    let own = ["block", "bpf", "cgroup", "dns", "file_io", "memory", "scheduler", "tcp"];
-    let named = COLLECTORS.iter().map(|(row, _)| *row);
-    named.chain(own).collect::<BTreeSet<_>>().into_iter().collect()
+fn rows() -> impl Iterator<Item = &'static str> {
+    ROWS.iter().map(|(row, _)| *row)
 }
 
 /// Gives `tcp` of `kernel::tcp::resets_are_counted`; nothing where the test needs no kernel.
-fn group(test: &str) -> Option<&str> {
+fn group(test: &str) -> Option<&'static str> {
     let module = match test.split_once("::") {
-        Some(("kernel", rest)) => rest.split_once("::").map_or("all", |(group, _)| group),
+        Some(("kernel", rest)) => rest.split_once("::").map_or("agent", |(module, _)| module),
         Some(("harness" | "pipeline" | "registry" | "contract", _)) => return None,
         _ => "bpf",
     };
-    let row = COLLECTORS.iter().find(|(_, modules)| modules.contains(&module));
-    Some(row.map_or(module, |(row, _)| row))
+    let row = ROWS.iter().find(|(row, modules)| *row == module || modules.contains(&module));
+    Some(row.map_or("agent", |(row, _)| row))
 }
 
 /// Writes a table for a terminal: passed/skipped/failed for each row and kernel, and why tests were skipped.
@@ -187,6 +198,8 @@ mod tests {
         assert!(render(&[column]).contains("1/1/0"));
         column = Column::read("6.1", &format!("{output}test kernel::tcp::b ... ok\n"));
         assert_eq!((column.count("tcp"), column.count("syscalls")), ((2, 0, 0), (0, 0, 1)));
+        assert_eq!((group("kernel::reload::a"), group("kernel::dns::named::b")), (Some("agent"), Some("dns")));
+        assert_eq!(column.without(&["kernel::tcp::a", "kernel::tcp::x"]), ["kernel::tcp::x"]);
         assert!(column.without_a_pass().contains(&"block") && !column.without_a_pass().contains(&"tcp"));
         assert!(document(&[column]).contains("| tcp | 2/0/0 |\n"));
     }
