@@ -6,6 +6,7 @@ mod measure;
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,14 +41,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     measure::pin(measure::cpus().0)?;
     let facts = Facts::gather();
     let mount = facts.cgroups.mount.clone().ok_or("no cgroup hierarchy is mounted")?;
+    let root = std::fs::metadata(&mount)?.ino();
     let workloads = Arc::new(Workloads::start(Hierarchy { mount, whole: true }, &Settings::default())?);
     let types = Types::load(None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();
     let mut object = Loader::new("flood")
-        .constant("hierarchy", &(facts.cgroups.primary as u32))
         .constant("flooder", &std::process::id())
         .constant("trigger", &GETPPID)
+        .constant("cgroup", &root)
         .max_entries("floods", 4 << 20)
         .load(&types)?;
     let mut events = object.events("floods", 0)?;

@@ -24,7 +24,7 @@ if [ -d /sys/fs/cgroup/memory ]; then
     mount -t tmpfs none /sys/fs/cgroup && mkdir /sys/fs/cgroup/memory /sys/fs/cgroup/unified &&
     mount -t cgroup -o memory none /sys/fs/cgroup/memory && mount -t cgroup2 none /sys/fs/cgroup/unified
 else
-    mount -t cgroup2 none /sys/fs/cgroup
+    umount -l /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup
 fi";
 
 /// All namespaces that hide something from an agent; it ends with its parent, which does not pass signals on.

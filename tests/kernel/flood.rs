@@ -67,15 +67,11 @@ async fn deliver(feed: Arc<dyn Feed>) -> u64 {
 #[test]
 fn the_ledger_closes_at_overload() {
     let _kernel = live!();
-    let facts = bpf::probe::Facts::gather();
     let types = Types::load(None).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _inside = runtime.enter();
     for object in ["flood", "flood_perf"] {
-        let mut loader = Loader::new(object)
-            .constant("hierarchy", &(facts.cgroups.primary as u32))
-            .constant("flooder", &std::process::id())
-            .constant("trigger", &GETPPID);
+        let mut loader = Loader::new(object).constant("flooder", &std::process::id()).constant("trigger", &GETPPID);
         if object == "flood" {
             // Some 1,000 events at once, which all leave whatever the reader's pace.
             loader = loader.max_entries("floods", 64 * 1024);

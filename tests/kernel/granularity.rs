@@ -9,7 +9,14 @@ use crate::harness::scrape::Scrape;
 use crate::harness::{live, stimulus};
 
 const COUNT: &str = "ebpf_syscall_count_total";
-const COLLECTORS: &[&str] = &["tcp: {enabled: require}", "file_io: {enabled: require}"];
+const COLLECTORS: &[&str] = &[
+    "connection: {enabled: require}",
+    "file_io: {enabled: require}",
+    "memory: {enabled: require}",
+    "network: {enabled: require}",
+    "scheduler: {enabled: require}",
+    "tcp: {enabled: require}",
+];
 
 /// Gives the calls of an executable, or of a whole cgroup.
 fn getppids(scrape: &Scrape, cgroup: &Cgroup, executable: Option<&str>) -> f64 {
@@ -106,7 +113,8 @@ fn executables_add_up_to_their_workload() {
 #[test]
 fn dead_processes_stay_in_the_sum_of_their_executable() {
     let _kernel = live!();
-    let agent = Agent::start(Wish { ebpf: &["granularity: process"], ..Wish::default() });
+    let collectors = &["scheduler: {enabled: require}"];
+    let agent = Agent::start(Wish { collectors, ebpf: &["granularity: process"], ..Wish::default() });
     let cgroup = Cgroup::new("brief");
     let mut before = agent.scrape();
     for (round, name) in ["busy", "other", "busy", "busy", "other"].into_iter().enumerate() {

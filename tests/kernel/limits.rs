@@ -35,7 +35,7 @@ const SMALL: u64 = 16 * 1024;
 #[test]
 fn the_plan_knows_every_map() {
     let _kernel = live!();
-    let agent = Agent::start(Wish { events: "stdout: true", ..Wish::default() });
+    let agent = Agent::start(Wish { all: true, events: "stdout: true", ..Wish::default() });
     let status = agent.status().unwrap();
     let cpus = aya::util::nr_cpus().unwrap();
     for descriptor in collectors::ALL {

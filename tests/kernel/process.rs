@@ -219,7 +219,7 @@ fn a_workload_beyond_its_limit_is_cut_and_counted() {
 #[test]
 fn without_a_sink_nothing_is_attached() {
     let _kernel = live!();
-    let agent = Agent::start(Wish::default());
+    let agent = Agent::start(Wish { collectors: &["process: {enabled: true}"], ..Wish::default() });
     let scrape = agent.scrape();
     let state = |state| scrape.value("telesonde_collector_state", &[("collector", "process"), ("state", state)]);
     assert_eq!(state("disabled"), Some(1.0));

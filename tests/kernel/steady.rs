@@ -19,8 +19,9 @@ fn assert_steady(scrape: &Scrape, before: &Scrape) {
 #[test]
 fn counters_only_grow_while_workloads_come_and_go() {
     let _kernel = live!();
-    let section = "dns: {servers: true, names: true, timeout: 1s}";
-    let agent = Agent::start(Wish { collectors: &[section], ..Wish::default() });
+    let sections =
+        ["dns: {servers: true, names: true, timeout: 1s}", "network: {enabled: true}", "tcp: {enabled: true}"];
+    let agent = Agent::start(Wish { collectors: &sections, ..Wish::default() });
     let mut before = agent.scrape();
     let lasting = Cgroup::new("steady");
     for round in 0..ROUNDS {

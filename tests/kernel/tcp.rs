@@ -341,9 +341,9 @@ fn short_connections(agent: &Agent, round: u32) -> bool {
             let whole = found.iter().all(|&count| count >= all - missed);
             (whole || unchanged == 40).then(|| (scrape.clone(), missed, found))
         });
-        let least = all - missed;
-        assert!(found.iter().all(|&count| count >= least - HIDDEN), "{found:?} of {all}, {missed} skipped");
-        if found.iter().any(|&count| count < least) {
+        let lowest = all - missed;
+        assert!(found.iter().all(|&count| count >= lowest - HIDDEN), "{found:?} of {all}, {missed} skipped");
+        if found.iter().any(|&count| count < lowest) {
             println!("round {round}: {found:?} of {all}, {missed} skipped");
             exact = false;
             continue;
@@ -351,9 +351,9 @@ fn short_connections(agent: &Agent, round: u32) -> bool {
         let resets = counts(&scrape, clients, "ipv4")[3];
         assert!(resets >= f64::from(EACH / 2) - missed, "{resets} resets");
         // A last change that the kernel skipped leaves its connection in the state before.
-        let rests = |cgroup: &Cgroup| states(&agent.scrape(), cgroup);
-        assert!(rests(clients).values().sum::<f64>() <= missed);
-        let servers = rests(servers);
+        let idle = |cgroup: &Cgroup| states(&agent.scrape(), cgroup);
+        assert!(idle(clients).values().sum::<f64>() <= missed);
+        let servers = idle(servers);
         assert!(servers["listen"] == 1.0 && servers.values().sum::<f64>() <= 1.0 + missed, "{servers:?}");
     }
     exact

@@ -6,7 +6,6 @@ mod file_systems;
 use async_trait::async_trait;
 use bpf::abi::file_io::{Amount, FILE_COPY, FILE_READ, FILE_SYNC, FILE_WRITE, Loss};
 use bpf::abi::histogram::HistShape;
-use bpf::abi::starts::Start;
 use bpf::{Loader, Object, PerCpuCells, Types, cost};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Metric, Subject, Text};
@@ -19,7 +18,7 @@ use crate::filter;
 use crate::histogram::{Histograms, Scale};
 use crate::sums::Sums;
 use crate::table::{Entries, Key, cell, sum};
-use crate::timing::{self, Latency, STARTS};
+use crate::timing::{self, Latency};
 
 static READ: Metric = Metric::counter(
     "ebpf_file_read_bytes",
@@ -114,8 +113,8 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     if config.latency != Latency::Off {
         let histogram = config.latency_shape().bytes() as usize;
         maps.push(("file_latency", cost::per_cpu_hash(config.max_latencies, size_of::<Amount>(), histogram, cpus)));
-        maps.push(("starts", cost::array(STARTS, size_of::<Start>())));
     }
+    maps.extend(config.latency.waiting());
     // Two kinds of file system, both ways, and opens.
     Plan { maps, numbers: 5, histograms: 2 }
 }

@@ -7,7 +7,6 @@ mod names;
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use bpf::abi::starts::Start;
 use bpf::abi::syscalls::{
     ABI_COMPAT, ABI_NATIVE, ABI_X32, Call, Failure, LISTED_COUNT, LISTED_TIME, Loss, NR_ALL, NR_LIMIT,
 };
@@ -20,7 +19,7 @@ use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platfo
 use crate::filter;
 use crate::histogram::Histograms;
 use crate::table::{Entries, Key, cell, sum};
-use crate::timing::{self, Latency, STARTS};
+use crate::timing::{self, Latency};
 use config::Config;
 
 static COUNT: Metric = Metric::counter(
@@ -80,8 +79,8 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
     if config.latency != Latency::Off {
         let histogram = config.latency_shape().bytes() as usize;
         maps.push(("latency", cost::per_cpu_hash(config.max_latencies, size_of::<Call>(), histogram, cpus)));
-        maps.push(("starts", cost::array(STARTS, size_of::<Start>())));
     }
+    maps.extend(config.latency.waiting());
     // Some 45 calls and 5 errors.
     Plan { maps, numbers: 50, histograms: 1 }
 }

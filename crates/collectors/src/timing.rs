@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use bpf::abi::histogram::HistShape;
 use bpf::abi::sample::{TIME_EVERY, TIME_NONE, TIME_SAMPLE};
-use bpf::{Loader, Object};
+use bpf::abi::starts::Start;
+use bpf::{Loader, Object, cost};
 use model::Subject;
 use runtime::own::EVENTS_LOST;
 use runtime::{MakeError, Platform, Scrape};
@@ -31,7 +32,10 @@ pub enum Latency {
 }
 
 /// Where starts of calls wait for their ends: so many places, of `starts` in `bpf/lib/starts.bpf.h`.
-pub const STARTS: u32 = 16_384;
+const STARTS: u32 = 16_384;
+
+/// The places of `inflight`, which kernels without storage beside a task need where every call is timed.
+const LEGACY_INFLIGHT: u32 = 32_768;
 
 /// The largest N of «one in N».
 const LARGEST: u32 = 1 << 20;
@@ -138,7 +142,23 @@ impl Latency {
             Self::All => (TIME_EVERY, 1),
             Self::Sample(every) => (TIME_SAMPLE, 2 * every - 1),
         };
-        loader.sample_histograms(1).constant("timing", &timing).constant("sample_span", &span)
+        let loader = loader.sample_histograms(1).constant("timing", &timing).constant("sample_span", &span);
+        if bpf::probe::is_legacy_version() {
+            return loader.max_entries("inflight", if self == Self::All { LEGACY_INFLIGHT } else { 1 });
+        }
+        loader
+    }
+
+    /// Gives the maps in which starts of calls wait for their ends, with their bytes.
+    pub fn waiting(self) -> Vec<(&'static str, u64)> {
+        let mut maps = Vec::new();
+        if self != Self::Off {
+            maps.push(("starts", cost::array(STARTS, size_of::<Start>())));
+        }
+        if self == Self::All && bpf::probe::is_legacy_version() {
+            maps.push(("inflight", cost::hash(LEGACY_INFLIGHT, size_of::<u32>(), size_of::<u64>())));
+        }
+        maps
     }
 }
 

@@ -227,7 +227,8 @@ fn record() -> Result<()> {
 
 /// Builds the suite and the agent, and what the tests compile on a machine that has a compiler.
 fn programs() -> Result<Vec<PathBuf>> {
-    process::must(process::cargo()?.args(["build", "--release", "--package", "telesonde", "--bin", "telesonde"]))?;
+    let own = ["--bin", "telesonde", "--example", "custom_collector"];
+    process::must(process::cargo()?.args(["build", "--release", "--package", "telesonde"]).args(own))?;
     let mut programs = Vec::new();
     for (package, test) in [("telesonde-bpf", "kernel"), ("telesonde", "tests")] {
         let mut command = process::cargo()?;

@@ -48,7 +48,10 @@ fn expect(
             continue;
         }
         assert_eq!(found, expected, "the kernel skipped {:?}", missed(&scrape));
-        return all_reported(receiver, &cgroup, &expected);
+        if !agent.lacks("process", "no connection events", (5, 11)) {
+            all_reported(receiver, &cgroup, &expected);
+        }
+        return;
     }
 }
 

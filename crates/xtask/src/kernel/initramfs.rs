@@ -12,11 +12,44 @@ use super::{Cgroups, Options};
 use crate::process;
 
 /// What tests start, as far as it is there; a test without its program reports itself skipped.
-const PROGRAMS: [&str; 12] =
-    ["ip", "mkfs.ext4", "mount", "umount", "losetup", "unshare", "dnsmasq", "dig", "tc", "bpftool", "ps", "true"];
+const PROGRAMS: [&str; 14] = [
+    "ip",
+    "mkfs.ext4",
+    "mount",
+    "umount",
+    "losetup",
+    "unshare",
+    "dnsmasq",
+    "dig",
+    "tc",
+    "bpftool",
+    "ps",
+    "true",
+    "iptables",
+    "ip6tables",
+];
+/// Where `iptables` looks for its extensions, below the directory of an architecture.
+const EXTENSIONS: &str = "xtables";
 /// Modules, with what they depend on.
-const MODULES: [&str; 11] =
-    ["virtio_pci", "virtio_blk", "ext4", "loop", "veth", "tun", "sch_ingress", "cls_bpf", "dummy", "vxlan", "bridge"];
+const MODULES: [&str; 17] = [
+    "virtio_pci",
+    "virtio_blk",
+    "ext4",
+    "loop",
+    "veth",
+    "tun",
+    "sch_ingress",
+    "cls_bpf",
+    "dummy",
+    "vxlan",
+    "bridge",
+    "nf_tables",
+    "nft_compat",
+    "nft_chain_nat",
+    "xt_tcpudp",
+    "xt_nat",
+    "xt_MASQUERADE",
+];
 /// The size of the disk on which tests make their files: a tmpfs takes no `O_DIRECT` before Linux 6.6.
 const DISK: &str = "1G";
 /// The longest that a test may run, in the guest's seconds.
@@ -78,13 +111,13 @@ pub fn pack(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<
     }
     busybox(&root)?;
     let found = PROGRAMS.iter().filter_map(|name| process::find(name));
-    let own = [process::target().join("release/telesonde")];
+    let own = ["telesonde", "examples/custom_collector"].map(|name| process::target().join("release").join(name));
     let mut files: BTreeSet<PathBuf> = BTreeSet::new();
     let compiled = compiled()?;
     for program in &compiled {
         files.extend(libraries(program));
     }
-    for program in found.chain(programs.iter().cloned()).chain(own) {
+    for program in found.chain(programs.iter().cloned()).chain(own).chain(extensions()) {
         files.extend(libraries(&program));
         files.insert(program);
     }
@@ -157,6 +190,13 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
     let text = process::output(Command::new("ldd").arg(program)).unwrap_or_default();
     let paths = text.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
     paths.map(PathBuf::from).collect()
+}
+
+/// Gives the extensions of `iptables`.
+fn extensions() -> Vec<PathBuf> {
+    let entries =
+        |directory: PathBuf| fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries("/usr/lib".into()).flat_map(|architecture| entries(architecture.join(EXTENSIONS))).collect()
 }
 
 /// Copies a file to the same path below the root, following links.
