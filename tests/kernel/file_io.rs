@@ -156,7 +156,8 @@ fn what_does_not_fit_overflows_whole() {
 fn counted(program: &str, action: &str) -> Result<(u64, u64, u64), Error> {
     let (facts, types, mount) = (bpf::probe::Facts::gather(), Types::load(None)?, Mount::tmpfs());
     let hierarchy = facts.cgroups.primary as u32;
-    let loader = Loader::new("file_io").constant("hierarchy", &hierarchy);
+    let loader =
+        Loader::new(if facts.is_legacy() { "file_io_legacy" } else { "file_io" }).constant("hierarchy", &hierarchy);
     let mut object = loader.histogram("file_latency", HistShape::new(0, 4, 40)).load(&types)?;
     object.attach(program, &types)?;
     let cgroup = Cgroup::new("files-way");
@@ -180,13 +181,10 @@ const TMPFS: u32 = 0x0102_1994;
 fn every_way_to_a_file_counts_the_same() {
     let _kernel = live!();
     let facts = bpf::probe::Facts::gather();
-    if facts.is_legacy() {
-        skipped("before Linux 5.12 there is one way");
-        return;
-    }
-    // Before Linux 6.17 the first one is refused, and under lockdown=confidentiality the second one.
+    // Before Linux 6.17 the first one is refused, before 5.12 it is not there, and under lockdown=confidentiality the second one.
     let locked = facts.lockdown.as_deref() == Some("confidentiality");
-    for (program, is_there) in [("sys_exit", facts.version >= (6, 17)), ("sys_exit__probe", !locked)] {
+    let ways = [("sys_exit", facts.version >= (6, 17)), ("sys_exit__probe", !locked)];
+    for (program, is_there) in ways.into_iter().skip(usize::from(facts.is_legacy())) {
         let counts = counted(program, "read_loop=1000");
         assert_eq!(counts.is_ok(), is_there, "{program}: {:?}", counts.err());
         if let Ok((read, written, lost)) = counts {

@@ -98,7 +98,8 @@ fn waits_are_sampled_and_switches_are_not() {
     let _kernel = live!();
     let interval = [("metric", "ebpf_runqueue_latency_ns")];
     for (rate, every) in [("sample_rate: 100", 16.0), ("sample_rate: 50", 32.0)] {
-        let agent = Agent::start(Wish { ebpf: &[rate], ..Wish::default() });
+        let collectors = &["scheduler: {enabled: require}"];
+        let agent = Agent::start(Wish { collectors, ebpf: &[rate], ..Wish::default() });
         let cgroup = Cgroup::new("sampled");
         let mut tasks = Tasks::start(&cgroup);
         let (before, first) = tasks.at_rest(|| seen(&agent.scrape(), &cgroup));
