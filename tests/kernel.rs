@@ -7,6 +7,7 @@ mod connection;
 mod container;
 mod counts;
 mod dns;
+mod faults;
 mod file_io;
 mod filter;
 mod flood;

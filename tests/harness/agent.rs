@@ -31,6 +31,16 @@ pub fn is_emulated() -> bool {
     std::env::var_os(ALONE).is_some()
 }
 
+/// Makes a program that runs the agent as a shell does after some commands.
+pub fn wrapped(directory: &Path, script: &str) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let program = directory.join("wrapped");
+    let telesonde = env!("CARGO_BIN_EXE_telesonde");
+    fs::write(&program, format!("#!/bin/sh\nprogram={telesonde}\n{script}\nexec $program \"$@\"\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    program
+}
+
 /// What a test wants of its agent beyond the defaults.
 #[derive(Clone, Copy, Default)]
 pub struct Wish<'w> {

@@ -15,12 +15,6 @@ use crate::harness::{eventually, live, stimulus};
 /// What a crowd may take for a moment: 64 connections with their buffers, and some rounding.
 const ROOM: u64 = 32 << 20;
 
-fn resident(agent: &Agent) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
 /// How many connect at the same time: who finds the accept queue full comes back a second later.
 const GATES: usize = 50;
 
@@ -73,12 +67,12 @@ fn a_crowd_at_the_listener_delays_no_gather_and_takes_no_memory() {
     };
     agent.page();
     pushed();
-    let begin = resident(&agent);
+    let begin = agent.resident();
 
     // Clients that never finish their requests: they fill the listener until their time is up.
     let slow = crowd(address, 500, b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: ");
     pushed();
-    let grown = resident(&agent).saturating_sub(begin);
+    let grown = agent.resident().saturating_sub(begin);
     assert!(grown < ROOM, "{} slow clients cost {grown} bytes", slow.len());
     drop(slow);
 
@@ -86,7 +80,7 @@ fn a_crowd_at_the_listener_delays_no_gather_and_takes_no_memory() {
     let size = getrlimit(Resource::Nofile).current.map_or(10_000, |most| most.saturating_sub(1_000).min(10_000));
     let scrapes = crowd(address, size as usize, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     pushed();
-    let grown = resident(&agent).saturating_sub(begin);
+    let grown = agent.resident().saturating_sub(begin);
     assert!(grown < ROOM, "{size} scrapes cost {grown} bytes");
     let mut answered = 0;
     for mut stream in scrapes {

@@ -1,5 +1,6 @@
 //! The sinks of events, as the configuration names them: they begin before the collectors and end after them.
 
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use config::Config;
@@ -131,7 +132,10 @@ impl Sinks {
             return Ok(());
         }
         let node = self.identity.resource.get("k8s.node.name").map(str::to_owned);
-        let end = stdout::start(feed, account, form.pace, node, std::io::stdout())
+        // Without the standard library's buffer, which would keep what a full disk has refused, and write it later.
+        let output = std::io::stdout().as_fd().try_clone_to_owned().map(std::fs::File::from);
+        let started = output.and_then(|output| stdout::start(feed, account, form.pace, node, output));
+        let end = started
             .map_err(|error| Failure::new(Exit::Failure, format!("cannot start the events' thread: {error}")))?;
         self.tasks.spawn(async {
             // An error means that the thread is gone, which is as good an end.

@@ -1,7 +1,8 @@
 //! The agent's own log, on standard error: text on a terminal, JSON otherwise.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
@@ -25,18 +26,43 @@ pub enum LogFormat {
     Json,
 }
 
+/// Standard error as far as it takes what is written: a full disk costs lines, which are counted, and nothing else.
+struct Output;
+
+/// How many lines could not be written.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+impl Write for Output {
+    /// Takes a whole line: the log is written so.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if io::stderr().write_all(line).is_err() {
+            LOST.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Gives how many lines of the log could not be written.
+pub fn lost() -> u64 {
+    LOST.load(Ordering::Relaxed)
+}
+
 /// With what the level is set later.
 static FILTER: OnceLock<Handle<Targets, Registry>> = OnceLock::new();
 
 /// Starts logging for the rest of the process; without a level nothing is logged. A second call changes nothing.
 pub fn start(level: Option<Level>, format: LogFormat) {
     let json = match format {
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Auto => !io::stderr().is_terminal(),
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
     let (targets, filter) = Layer::new(targets(level));
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let log = tracing_subscriber::fmt::layer().with_writer(|| Output).with_target(false);
     let all = tracing_subscriber::registry().with(targets);
     let started = if json { all.with(log.json().flatten_event(true)).try_init() } else { all.with(log).try_init() };
     if started.is_ok() {

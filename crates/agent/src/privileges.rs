@@ -1,5 +1,6 @@
 //! What the process may do: what it is permitted, it makes use of.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{capabilities, set_capabilities};
 
 /// Raises every capability that the process is permitted. The capabilities of the binary's file are permitted alone where it
@@ -9,4 +10,11 @@ pub fn raise() {
     let Ok(sets) = capabilities(None) else { return };
     // What fails here, `check` and the collectors say of themselves.
     let _ = set_capabilities(None, rustix::thread::CapabilitySets { effective: sets.permitted, ..sets });
+}
+
+/// Lets the process have as many files open as it may allow itself: maps, programs and cgroups take one each.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // What fails here, collectors say of themselves.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

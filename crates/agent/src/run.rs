@@ -138,6 +138,12 @@ fn observe(meter: &Meter, facts: &Facts, config: &config::Config, workloads: &Ar
         .with_description(&*metrics::INFO.help)
         .with_callback(move |observer| observer.observe(1, &info))
         .build();
+    meter
+        .u64_observable_counter(&*metrics::LOG_LOST.name)
+        .with_unit(&*metrics::LOG_LOST.unit)
+        .with_description(&*metrics::LOG_LOST.help)
+        .with_callback(|observer| observer.observe(crate::logging::lost(), &[]))
+        .build();
     let hits = Arc::clone(workloads);
     meter
         .u64_observable_counter(&*metrics::ENRICHMENT_HITS.name)

@@ -70,8 +70,8 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
 #[serde(default, deny_unknown_fields)]
 #[expect(clippy::struct_field_names, reason = "they are the keys of the configuration")]
 struct Config {
-    /// How many files of cgroups are kept open, up to seven for each; never more than half of what the process may
-    /// open. Those beyond are opened for each reading, which costs more.
+    /// How many files of cgroups are kept open, up to seven for each; never more than an eighth of what the process
+    /// may open. Those beyond are opened for each reading, which costs more.
     #[schemars(range(min = 0, max = 1_048_576))]
     max_open_files: u32,
     /// How many cgroups the kernel can filter by `container_filter`, 72 B each; no map is made where that is empty.
@@ -142,7 +142,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     census.changed(CgroupChange::Lost);
     let (flush, flushes) = mpsc::channel(1);
     runtime.spawn(listen(ring, flushes, Arc::clone(&platform)));
-    let budget = platform.facts.open_files.min(u64::from(config.max_open_files) * 2) / 2;
+    let budget = (platform.facts.open_files / runtime::descriptors::KEPT).min(u64::from(config.max_open_files));
     let files = files::Files::new(&platform.facts, budget, &*census);
     Ok(Box::new(Cgroup { _object: object, drops, platform, lost: 0, files, flush }))
 }

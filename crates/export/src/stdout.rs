@@ -1,7 +1,7 @@
 //! Events as JSON lines: the keys of the first seed document, in its order, then what else is known.
 
 use std::borrow::Cow;
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -195,12 +195,12 @@ pub fn start(
     pace: Pace,
     node: Option<String>,
     mut output: impl Write + Send + 'static,
-) -> std::io::Result<oneshot::Receiver<()>> {
+) -> io::Result<oneshot::Receiver<()>> {
     let runtime = Handle::current();
     let (done, end) = oneshot::channel();
     std::thread::Builder::new().name("events".to_owned()).spawn(move || {
         let mut buffer = Vec::new();
-        let mut broken = false;
+        let (mut broken, mut torn) = (false, false);
         loop {
             let records = runtime.block_on(feed.take(pace.batch, pace.linger));
             if records.is_empty() {
@@ -210,17 +210,45 @@ pub fn start(
             }
             buffer.clear();
             let encoded = records.iter().try_for_each(|record| line(record, node.as_deref(), &mut buffer));
-            let written = encoded.map_err(Into::into).and_then(|()| output.write_all(&buffer));
-            match written.and_then(|()| output.flush()) {
-                Ok(()) => account.delivered(records.len()),
-                Err(error) => {
-                    account.failed(records.len());
-                    if !std::mem::replace(&mut broken, true) {
-                        tracing::warn!("events cannot be written to standard output: {error}");
-                    }
+            let (whole, result) = match encoded {
+                Ok(()) => put(&mut output, &mut torn, &buffer),
+                Err(error) => (0, Err(error.into())),
+            };
+            account.delivered(whole);
+            if let Err(error) = result {
+                account.failed(records.len() - whole);
+                if !std::mem::replace(&mut broken, true) {
+                    tracing::warn!(
+                        "events cannot be written to standard output: {error}; further ones are only counted"
+                    );
                 }
             }
         }
     })?;
     Ok(end)
+}
+
+/// Writes lines; gives how many the output took whole, and what kept it from taking all.
+fn put(output: &mut impl Write, torn: &mut bool, lines: &[u8]) -> (usize, io::Result<()>) {
+    // What is left of a line that a full disk has cut off stays alone.
+    if *torn && let Err(error) = output.write_all(b"\n") {
+        return (0, Err(error));
+    }
+    *torn = false;
+    let (mut rest, mut result) = (lines, Ok(()));
+    while !rest.is_empty() {
+        match output.write(rest) {
+            Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => rest = &rest[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => result = Err(error),
+        }
+        if result.is_err() {
+            break;
+        }
+    }
+    let taken = &lines[..lines.len() - rest.len()];
+    *torn = taken.last().is_some_and(|&byte| byte != b'\n');
+    let whole = taken.iter().filter(|&&byte| byte == b'\n').count();
+    (whole, result.and_then(|()| output.flush()))
 }

@@ -326,12 +326,22 @@ async fn what_a_dead_receiver_does_not_get_is_counted() {
     assert_eq!(deliver(address, 1 << 20, vec![batch.clone(), batch], pace).await, [0, 0, 18]);
 }
 
-/// A pipe whose reader is gone.
-struct Broken;
+/// A disk that is full once its room is used up, and has room again after the first failure.
+struct Disk {
+    room: [usize; 2],
+    taken: Arc<Mutex<Vec<u8>>>,
+}
 
-impl std::io::Write for Broken {
-    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-        Err(std::io::ErrorKind::BrokenPipe.into())
+impl std::io::Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = bytes.len().min(self.room[0]);
+        if count == 0 {
+            self.room = [self.room[1], 0];
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.room[0] -= count;
+        self.taken.lock().unwrap().extend(&bytes[..count]);
+        Ok(count)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -340,12 +350,27 @@ impl std::io::Write for Broken {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_that_nobody_takes_are_counted() {
+async fn a_full_disk_costs_what_it_did_not_take() {
     let batch = events(&set(&[]));
-    let account = Arc::new(Account::default());
-    let end = stdout::start(Batches::new([batch.clone()]), Arc::clone(&account), PACE, None, Broken).unwrap();
-    end.await.unwrap();
-    assert_eq!(account.outcomes().map(|(_, events)| events), [0, 0, 9]);
+    let whole = lines(&batch, None);
+    for room in [0, 1, whole.len() / 2, whole.len() - 1] {
+        let (account, taken) = (Arc::new(Account::default()), Arc::<Mutex<Vec<u8>>>::default());
+        let disk = Disk { room: [room, 1 << 20], taken: Arc::clone(&taken) };
+        let batches = Batches::new([batch.clone(), batch.clone()]);
+        stdout::start(batches, Arc::clone(&account), PACE, None, disk).unwrap().await.unwrap();
+        let taken = String::from_utf8(std::mem::take(&mut *taken.lock().unwrap())).unwrap();
+        let read = taken.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).count() as u64;
+        let cut = u64::from(room > 0 && !whole[..room].ends_with('\n'));
+        assert_eq!(taken.lines().count() as u64, read + cut, "what was cut off stands alone");
+        let written = whole[..room].matches('\n').count() as u64;
+        assert_eq!(account.outcomes().map(|(_, events)| events), [written + 9, 0, 9 - written], "{room} bytes");
+        assert_eq!(read, written + 9);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_are_taken_are_counted() {
+    let batch = events(&set(&[]));
     let account = Arc::new(Account::default());
     let end = stdout::start(Batches::new([batch]), Arc::clone(&account), PACE, None, std::io::sink()).unwrap();
     end.await.unwrap();

@@ -194,10 +194,11 @@ impl Entrance {
             self.look_again(Instant::now());
         }
         if !self.batch.is_empty() {
+            // First, for a sink may be quick: nothing is delivered that was not emitted.
+            self.ledger.emitted.fetch_add(self.batch.len() as u64, Ordering::Relaxed);
             for sink in self.bus.sinks().iter() {
                 sink.put(&self.batch);
             }
-            self.ledger.emitted.fetch_add(self.batch.len() as u64, Ordering::Relaxed);
             self.batch.clear();
         }
         !self.waiting.is_empty()

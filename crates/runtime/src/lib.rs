@@ -4,6 +4,7 @@
 pub mod bus;
 pub mod clock;
 pub mod collector;
+pub mod descriptors;
 mod executables;
 mod gather;
 pub mod health;

@@ -188,8 +188,11 @@ impl Running {
 
     /// Waits for a state of the endpoint.
     pub async fn until(&mut self, state: impl FnMut(&Status) -> bool) -> Status {
-        let state = self.status.wait_for(state);
-        tokio::time::timeout(Duration::from_secs(20), state).await.expect("the state never came").unwrap().clone()
+        let waiting = self.status.wait_for(state);
+        if let Ok(found) = tokio::time::timeout(Duration::from_secs(20), waiting).await {
+            return found.unwrap().clone();
+        }
+        panic!("the state never came: {:?}", self.status.borrow())
     }
 
     /// Waits for `more` further whole snapshots to be acknowledged.

@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use export::otlp::{Endpoint, Options, Protocol, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::time_provider::TimeProvider;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
@@ -19,6 +21,8 @@ use crate::data::Clock;
 use crate::web::Web;
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+const DAY: Duration = Duration::from_hours(24);
 
 /// A certificate in PEM and DER, and its key in PEM.
 struct Signed {
@@ -39,8 +43,15 @@ impl Authority {
     }
 
     fn sign(&self, name: &str) -> Signed {
+        self.sign_until(name, SystemTime::now() + DAY * 365)
+    }
+
+    /// Signs a certificate that is good until then.
+    fn sign_until(&self, name: &str, end: SystemTime) -> Signed {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_after = end.into();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
         Signed { pem: certificate.pem(), der: certificate.der().to_vec(), key: key.serialize_pem() }
     }
 
@@ -132,28 +143,91 @@ async fn a_new_authority_is_trusted_without_a_restart() {
     running.stop().await;
 }
 
+/// A server's time, which goes on as a test says.
+#[derive(Debug, Default)]
+struct Ahead(AtomicU64);
+
+impl TimeProvider for Ahead {
+    fn current_time(&self) -> Option<UnixTime> {
+        let ahead = DAY * u32::try_from(self.0.load(Ordering::Relaxed)).ok()?;
+        UnixTime::now().as_secs().checked_add(ahead.as_secs()).map(Duration::from_secs).map(UnixTime::since_unix_epoch)
+    }
+}
+
+impl Authority {
+    /// A server as above, of HTTP.
+    fn acceptor(&self, time: Arc<Ahead>) -> TlsAcceptor {
+        let server = self.sign("127.0.0.1");
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap();
+        let mut config = ServerConfig::builder_with_details(provider, time)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients)
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(server.pem.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(server.key.as_bytes()).unwrap(),
+            )
+            .unwrap();
+        // Who comes again shows the certificate again.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
+
 #[tokio::test]
 async fn http_posts_over_mutual_tls() {
     let authority = Authority::new();
     let files = Files::new("http");
-    let server = authority.sign("127.0.0.1");
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(ring::default_provider());
-    let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().unwrap();
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(clients)
-        .with_single_cert(
-            vec![CertificateDer::from_pem_slice(server.pem.as_bytes()).unwrap()],
-            PrivateKeyDer::from_pem_slice(server.key.as_bytes()).unwrap(),
-        )
-        .unwrap();
-    let web = Web::start_with([], Some(TlsAcceptor::from(Arc::new(config)))).await;
+    let web = Web::start_with([], Some(authority.acceptor(Arc::default()))).await;
     let tls = files.client(&authority, &authority.sign("agent"));
     outcome(Options { tls, protocol: Protocol::Http, ..options(web.url.clone()) }).await.unwrap();
     assert!(!web.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_expires_is_told_and_its_successor_taken_up() {
+    let authority = Authority::new();
+    let files = Files::new("expiry");
+    let time = Arc::<Ahead>::default();
+    let web = Web::start_with([], Some(authority.acceptor(time.clone()))).await;
+    let clock = Clock::new(2);
+    let tls = files.client(&authority, &authority.sign_until("agent-1", SystemTime::now() + DAY));
+    let protocol = Protocol::Http;
+    let max_connection_age = Duration::from_millis(1);
+    let settings = Options { tls, protocol, max_connection_age, ..options(web.url.clone()) };
+    let mut running = Running::start(settings, &clock, Duration::from_secs(20));
+    running.exports(&clock, 2).await;
+    time.0.store(2, Ordering::Relaxed);
+    let status = running.until(|status| status.consecutive_failures > 1).await;
+    let error = status.last_error.unwrap();
+    assert!(error.contains("tls.cert"), "{error}");
+    files.client(&authority, &authority.sign("agent-1"));
+    running.exports(&clock, 2).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_expired_certificate_of_the_receiver_is_told_until_it_is_renewed() {
+    let authority = Authority::new();
+    let files = Files::new("receiver");
+    let collector = start(authority.server("127.0.0.1")).await;
+    let clock = Clock::new(2);
+    let settings = secure(&collector, files.client(&authority, &authority.sign("agent")));
+    let mut running = Running::start(settings, &clock, Duration::from_secs(20));
+    running.exports(&clock, 1).await;
+    let (address, log) = collector.stop();
+    let expired = authority.sign_until("127.0.0.1", SystemTime::now() - DAY);
+    let expired = ServerTlsConfig::new().identity(Identity::from_pem(&expired.pem, &expired.key));
+    let collector = Collector::start_at(address, log, Some(expired)).await;
+    running.until(|status| status.last_error.as_ref().is_some_and(|error| error.contains("expired"))).await;
+    let (address, log) = collector.stop();
+    let _collector = Collector::start_at(address, log, Some(authority.server("127.0.0.1"))).await;
+    running.exports(&clock, 1).await;
+    running.stop().await;
 }
 
 async fn outcome(settings: Options) -> Result<(), String> {

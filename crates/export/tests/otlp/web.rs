@@ -85,7 +85,7 @@ impl Web {
                     let _ = match tls {
                         None => http.serve_connection(TokioIo::new(stream), service).await,
                         Some(tls) => {
-                            let stream = tls.accept(stream).await.unwrap();
+                            let Ok(stream) = tls.accept(stream).await else { return };
                             http.serve_connection(TokioIo::new(stream), service).await
                         }
                     };

@@ -57,6 +57,8 @@ metrics! {
     INFO = gauge("telesonde_info", "{agent}", "1, with what runs here, and in which pod where POD_NAME and POD_NAMESPACE say so.", ["version", "revision", "kernel", "arch", "k8s.namespace.name", "k8s.pod.name"]);
     /// Reloads of the configuration.
     CONFIG_RELOADS = counter("telesonde_config_reloads", "{reload}", "Configurations that were read again, by outcome: success, invalid (nothing was changed) or failed (it is valid, but something it asks for cannot be had).", ["outcome"]);
+    /// Lines of the log that were lost.
+    LOG_LOST = counter("telesonde_log_lost", "{line}", "Lines of the agent's log that could not be written, such as to a full disk.", []);
     /// CPU time.
     CPU = counter("process_cpu_seconds_total", "s", "Time that the agent's threads spent on a CPU.", []);
     /// Resident memory.

@@ -1,0 +1,156 @@
+//! Faults of the host, each with what the agent does: it says so, counts what it loses, and goes on with the rest.
+//!
+//! | fault | test |
+//! |---|---|
+//! | receiver refused | `kernel::outage`, `otlp::outage`, `otlp::delta` |
+//! | receiver blackholed or slow | `otlp::deliver` (`a_receiver_that_never_answers_*`, `a_slow_answer_at_shutdown_*`), `kernel::life` |
+//! | 429 with Retry-After, gRPC retry info | `otlp::retry` |
+//! | partial success | `otlp::deliver::partial_success_is_counted_and_not_repeated`, events: `the_account_closes_whatever_the_receiver_says` |
+//! | wrong certificate, expired in mid-run, renewed | `otlp::tls` |
+//! | disk full | `kernel::process::a_full_disk_costs_lines_that_are_counted`, `a_full_disk_costs_what_it_did_not_take` |
+//! | map full | `kernel::limits`, and `what_does_not_fit_*` of `block`, `file_io`, `network`, `dns`, `connection` |
+//! | ring overflow | `kernel::flood`, `kernel::churn::lost_reports_lose_no_counts` |
+//! | agent stopped (SIGSTOP) | `kernel::churn::lost_reports_lose_no_counts` |
+//! | cgroups by the thousand | here |
+//! | process ids used again | here; ports: `kernel::connection::lives` |
+//! | clock step | `manager::a_clock_that_jumps_*`, `series::a_clock_that_jumps_*` |
+//! | API server gone | `kubernetes::live::names_come_back_with_the_api_server`, `kubernetes::source` |
+//! | Relay gone | `hubble::follow::ends`, `collectors::hubble::ledger` |
+//! | a collector that panics or hangs | `manager` (`a_panic_*`, `a_late_round_*`, `a_stop_does_not_wait_*`) |
+//! | too few file descriptors | here |
+//! | a crowd at the listener | `kernel::scrapes`, `prometheus::server` |
+
+use std::fs;
+use std::path::Path;
+
+use crate::harness::agent::{Agent, Wish, is_emulated, wrapped};
+use crate::harness::cgroup::Cgroup;
+use crate::harness::scrape::Sample;
+use crate::harness::{directory, eventually, live, skipped, stimulus};
+
+const COUNT: &str = "ebpf_syscall_count_total";
+
+/// How many cgroups come and go: in each of them the kernel makes and frees some 100 KiB.
+const CGROUPS: &str = "TELESONDE_TEST_CGROUPS";
+
+/// More than what thousands of names take for a while.
+const ROOM: u64 = 24 << 20;
+
+#[test]
+fn thousands_of_empty_cgroups_leave_nothing() {
+    let _kernel = live!();
+    let wanted = std::env::var(CGROUPS).ok().and_then(|count| count.parse().ok());
+    let count: u32 = wanted.unwrap_or(if is_emulated() { 500 } else { 2_000 });
+    let agent = Agent::start(Wish { syscalls: "syscalls: [sched_rr_get_interval]", ..Wish::default() });
+    let (above, busy) = (Cgroup::new("thousands"), Cgroup::new("busy"));
+    let begin = (agent.resident(), agent.scrape().0.len());
+    let mut child = stimulus::start(&busy, &["churn=300:20"]);
+    for number in 0..count {
+        let brief = above.directory().join(number.to_string());
+        fs::create_dir(&brief).unwrap();
+        fs::remove_dir(&brief).unwrap();
+    }
+    child.wait().unwrap();
+    stimulus::finish(child);
+    // Of whom the agent did not hear the kernel's id is all that is known; others may be among those.
+    let scrape = agent.until("all calls are counted", |scrape| {
+        let is_busy = |sample: &&Sample| sample.labels.get("cgroup_path").is_some_and(|at| at.starts_with(busy.path()));
+        let named: f64 = scrape.all(COUNT, &[]).filter(is_busy).map(|sample| sample.value).sum();
+        let nameless: f64 =
+            scrape.all(COUNT, &[]).filter(|one| one.labels.contains_key("cgroup_id")).map(|one| one.value).sum();
+        assert!(named <= 6000.0, "{named} calls");
+        (named + nameless >= 6000.0).then(|| scrape.clone())
+    });
+    let inside = format!("{}/", above.path());
+    let path = |sample: &Sample| sample.labels.get("cgroup_path").filter(|path| path.starts_with(&inside)).cloned();
+    // The figures of those that were there at a gather are the cgroup's own.
+    let counted = scrape.0.iter().filter(|sample| sample.name.starts_with("ebpf_")).find_map(path);
+    assert_eq!(counted, None, "nobody was there");
+    // Who was there leaves its entry after a while, and others may be there, too.
+    assert!(agent.map_entries("calls") <= 1000, "{} entries", agent.map_entries("calls"));
+    let grown = (agent.resident().saturating_sub(begin.0), scrape.0.len() - begin.1);
+    println!("{count} cgroups: {} bytes and {} samples more", grown.0, grown.1);
+    assert!(grown.0 < ROOM, "{} bytes more", grown.0);
+    agent.stop();
+}
+
+/// A thread that is killed within a call leaves its start behind; whoever gets its id next must not end that call.
+#[test]
+fn a_process_id_that_is_used_again_belongs_to_its_present_owner() {
+    const LAST: &str = "/proc/sys/kernel/ns_last_pid";
+    let _kernel = live!();
+    if !Path::new(LAST).exists() {
+        return skipped("this kernel does not let process ids be chosen");
+    }
+    let agent = Agent::start(Wish {
+        syscalls: "latency: all, syscalls: [nanosleep, sched_rr_get_interval], latency_by_syscall: [nanosleep, sched_rr_get_interval]",
+        ..Wish::default()
+    });
+    let victims = Cgroup::new("victim");
+    let mut victim = stimulus::start(&victims, &["sched_rr_get_interval=3", "nanosleep=1:600000000000"]);
+    let id = victim.id();
+    eventually("it sleeps", || {
+        let call = fs::read_to_string(format!("/proc/{id}/syscall")).unwrap();
+        call.starts_with(if cfg!(target_arch = "x86_64") { "35 " } else { "101 " }).then_some(())
+    });
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    // Others may be quicker: whoever got another id counts just as well.
+    let heirs: Vec<_> = (0..100).map(|number| victims.child(&number.to_string())).collect();
+    let mut used = 0;
+    let reused = heirs.iter().any(|heir| {
+        fs::write(LAST, (id - 1).to_string()).unwrap();
+        let child = stimulus::start(heir, &["sched_rr_get_interval=50"]);
+        used += 1;
+        let is_same = child.id() == id;
+        stimulus::finish(child);
+        is_same
+    });
+    assert!(reused, "somebody else always gets {id}");
+    let heir = &heirs[used - 1];
+    let labels = |path| [("cgroup_path", path), ("syscall", "sched_rr_get_interval")];
+    let scrape = agent.until("its calls are counted", |scrape| {
+        let count = scrape.value(COUNT, &labels(heir.path()))?;
+        assert!(count <= 50.0, "{count} calls");
+        (count == 50.0).then(|| scrape.clone())
+    });
+    assert_eq!(scrape.value(COUNT, &labels(victims.path())), Some(3.0));
+    assert_eq!(scrape.value("ebpf_syscall_latency_ns_count", &labels(heir.path())), Some(50.0));
+    let slept = scrape.sum("ebpf_syscall_latency_ns_count", &[("cgroup_path", heir.path()), ("syscall", "nanosleep")]);
+    assert_eq!(slept, 0.0, "it did not sleep");
+    agent.stop();
+}
+
+#[test]
+fn collectors_for_which_there_are_descriptors_go_on() {
+    let _kernel = live!();
+    let place = directory("few");
+    let program = wrapped(&place, "[ $1 = run ] && ulimit -n 120");
+    // Which collector comes first is not said.
+    let env = [("TELESONDE_INTEGRATIONS__EBPF__COLLECTORS__SYSCALLS__ENABLED", "true")];
+    let agent = Agent::start(Wish { program: Some(&program), all: true, env: &env, ..Wish::default() });
+    let of = |state: &str| {
+        let status = agent.status()?;
+        let all = status["integrations"].as_array()?.iter().filter(|one| one["state"] == state);
+        Some(all.map(|one| (one["name"].to_string(), one["why"].to_string())).collect::<Vec<_>>())
+    };
+    let (running, failed) = eventually("some run and some do not", || {
+        let (running, failed) = (of("running")?, of("failed")?);
+        (!running.is_empty() && !failed.is_empty()).then_some((running, failed))
+    });
+    println!("{running:?} run");
+    assert!(of("unsupported").unwrap().is_empty(), "what lacks is the process' own");
+    for (name, why) in &failed {
+        assert!(why.contains("may have 120 files open") && why.contains("LimitNOFILE"), "{name}: {why}");
+        let name = format!("\"collector\":{name}");
+        let said = agent.log().lines().filter(|line| line.contains(&name) && line.contains("files open")).count();
+        assert!(said <= 1, "{name} said it {said} times: {}", agent.log());
+    }
+    // Whoever asks is answered, again and again.
+    for _ in 0..20 {
+        let scrape = agent.scrape();
+        assert!(scrape.value("process_open_fds", &[]).unwrap() <= 120.0);
+    }
+    agent.stop();
+    fs::remove_dir_all(place).unwrap();
+}
