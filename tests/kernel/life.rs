@@ -19,6 +19,8 @@ fn nothing_stays_attached() {
     let agent = Agent::start(Wish::default());
     let programs = agent.programs();
     assert!(!programs.is_empty(), "the agent holds programs");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    assert!(status.contains("NoNewPrivs:\t1"), "it can gain nothing: {status}");
     assert_eq!(loaded(&programs).len(), programs.len());
     agent.stop();
     eventually("the kernel has freed the programs", || loaded(&programs).is_empty().then_some(()));

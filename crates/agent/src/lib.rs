@@ -37,6 +37,7 @@ use exit::{Exit, Failure};
 pub fn main(extra: &[&'static Descriptor]) -> ExitCode {
     bpf::memory::share_one_arena();
     privileges::raise();
+    privileges::gain_no_more();
     privileges::raise_open_files();
     let cli = Cli::parse();
     let registry: Vec<&'static Descriptor> = collectors::ALL.iter().chain(extra).copied().collect();

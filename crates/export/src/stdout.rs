@@ -249,6 +249,6 @@ fn put(output: &mut impl Write, torn: &mut bool, lines: &[u8]) -> (usize, io::Re
     }
     let taken = &lines[..lines.len() - rest.len()];
     *torn = taken.last().is_some_and(|&byte| byte != b'\n');
-    let whole = taken.iter().filter(|&&byte| byte == b'\n').count();
+    let whole = taken.split(|&byte| byte == b'\n').count() - 1;
     (whole, result.and_then(|()| output.flush()))
 }
