@@ -249,6 +249,8 @@ fn put(output: &mut impl Write, torn: &mut bool, lines: &[u8]) -> (usize, io::Re
     }
     let taken = &lines[..lines.len() - rest.len()];
     *torn = taken.last().is_some_and(|&byte| byte != b'\n');
-    let whole = taken.split(|&byte| byte == b'\n').count() - 1;
+    // One that lacks nothing but its end gets that with the next one.
+    let ended = usize::from(*torn && rest.first() == Some(&b'\n'));
+    let whole = taken.split(|&byte| byte == b'\n').count() - 1 + ended;
     (whole, result.and_then(|()| output.flush()))
 }

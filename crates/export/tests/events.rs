@@ -360,9 +360,9 @@ async fn a_full_disk_costs_what_it_did_not_take() {
         stdout::start(batches, Arc::clone(&account), PACE, None, disk).unwrap().await.unwrap();
         let taken = String::from_utf8(std::mem::take(&mut *taken.lock().unwrap())).unwrap();
         let read = taken.lines().filter(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()).count() as u64;
-        let cut = u64::from(room > 0 && !whole[..room].ends_with('\n'));
+        let cut = u64::from(room > 0 && !whole[room - 1..=room].contains('\n'));
         assert_eq!(taken.lines().count() as u64, read + cut, "what was cut off stands alone");
-        let written = whole[..room].matches('\n').count() as u64;
+        let written = whole[..=room].matches('\n').count() as u64;
         assert_eq!(account.outcomes().map(|(_, events)| events), [written + 9, 0, 9 - written], "{room} bytes");
         assert_eq!(read, written + 9);
     }
