@@ -130,7 +130,7 @@ static __always_inline bool is_same(const struct tuple *a, const struct tuple *b
 	return x[4] == y[4] && x[5] == y[5] && x[3] == y[3] && x[2] == y[2] && x[1] == y[1] && x[0] == y[0];
 }
 
-/* Says whether a connection is its socket's present one. */
+/* Says whether a connection is its socket's present one. One that resets it has given its port back before. */
 static __always_inline bool is_present(const struct connection *connection, struct bpf_sock *sk,
 				       const struct flow *flow)
 {
@@ -138,8 +138,8 @@ static __always_inline bool is_present(const struct connection *connection, stru
 	const u32 *local = (const u32 *)tuple->local, *remote = (const u32 *)tuple->remote;
 	u32 near, far;
 
-	if (tuple->cgroup != flow->cgroup || tuple->transport != flow->transport || tuple->local_port != sk->src_port ||
-	    tuple->remote_port != bpf_ntohs((u16)sk->dst_port))
+	if (tuple->cgroup != flow->cgroup || tuple->transport != flow->transport ||
+	    (tuple->local_port != sk->src_port && sk->src_port) || tuple->remote_port != bpf_ntohs((u16)sk->dst_port))
 		return false;
 	if (sk->family == AF_INET) {
 		near = sk->src_ip4;
@@ -245,6 +245,16 @@ static __always_inline u8 role_of(const struct owner *owner, const struct tuple 
 	return state == TCP_SYN_SENT ? ROLE_CLIENT : owner->role;
 }
 
+/* Ends a socket's connection: what comes after is another one's. */
+static __always_inline void close_connection(struct owner *owner)
+{
+	struct connection *connection = at(owner->place);
+
+	if (connection)
+		connection->closed = bpf_ktime_get_ns();
+	owner->place = 0;
+}
+
 /* Finds or makes the slot of a packet that its socket does not remember. */
 static __always_inline struct connection *find(struct __sk_buff *skb, struct owner *owner, const struct tuple *tuple,
 					       bool connected, u32 state, u8 direction)
@@ -272,8 +282,12 @@ static __always_inline struct connection *find(struct __sk_buff *skb, struct own
 		return connection;
 	if (tcp)
 		owner->role = role;
-	if (!listens)
-		owner->place = place;
+	if (listens)
+		return connection;
+	/* A socket that connects once more has ended what it had. */
+	if (tcp && owner->place != place)
+		close_connection(owner);
+	owner->place = place;
 	return connection;
 }
 
@@ -336,16 +350,6 @@ static __always_inline void track(struct __sk_buff *skb, struct owner *owner, co
 	__sync_fetch_and_add(&traffic->bytes, bytes);
 	__sync_fetch_and_add(&traffic->packets, packets);
 	connection->last = last_tick();
-}
-
-/* Ends a socket's connection: what comes after is another one's. */
-static __always_inline void close_connection(struct owner *owner)
-{
-	struct connection *connection = at(owner->place);
-
-	if (connection)
-		connection->closed = bpf_ktime_get_ns();
-	owner->place = 0;
 }
 
 /* Who began the connection of a socket that is older than us: only listen() sets a backlog, and an accepted socket is a copy of its listener. */

@@ -50,6 +50,8 @@ pub struct Wish<'w> {
     pub collectors: &'w [&'w str],
     /// Whether all other collectors have to run as well, even where [`ALONE`] is set.
     pub all: bool,
+    /// Whether no other collectors run: the agent is there sooner.
+    pub alone: bool,
     /// The section of the syscalls collector, in YAML's flow style without the braces.
     pub syscalls: &'w str,
     /// Further keys of `integrations.ebpf`, each a line of YAML.
@@ -137,7 +139,7 @@ impl Agent {
         let events = if wish.events.is_empty() { "otlp: ''" } else { wish.events };
         let separator = if wish.syscalls.is_empty() { "" } else { ", " };
         let mut collectors: String = wish.collectors.iter().map(|line| ["      ", line, "\n"].concat()).collect();
-        if is_emulated() && !wish.all {
+        if wish.alone || is_emulated() && !wish.all {
             let is_named = |name: &str| wish.collectors.iter().any(|line| line.split(':').next() == Some(name));
             // What needs nothing of the kernel has its keys elsewhere, and is off unless it is set up.
             let others = collectors::ALL.iter().filter(|one| !one.needs.is_empty()).map(|one| one.name);

@@ -1,5 +1,6 @@
 //! Who talks to whom, exactly and once.
 
+mod events;
 mod lives;
 mod many;
 mod namespaces;
@@ -100,6 +101,45 @@ const ENDS: &str = "the ends of TCP connections are not seen";
 /// Says whether this kernel lacks something; then the collector has to say so.
 fn lacks(agent: &Agent, words: &str) -> bool {
     agent.lacks("connection", words, (5, 12))
+}
+
+#[test]
+fn connections_are_followed_by_wish() {
+    let _kernel = live!();
+    let wish = Wish {
+        collectors: &["network: {enabled: require}", "connection: {enabled: false}"],
+        alone: true,
+        ..Wish::default()
+    };
+    let agent = Agent::start(wish);
+    let pair = Pair::new();
+    let mut before = "false";
+    for (wanted, name) in [("false", "unfollowed"), ("true", "followed"), ("false", "unfollowed-again")] {
+        if wanted != before {
+            let [from, to] = [before, wanted].map(|enabled| format!("connection: {{enabled: {enabled}}}"));
+            agent.rewrite(&[(&from, &to)]);
+            let (code, answer) = agent.reload();
+            assert_eq!(code, Some(0), "{answer}");
+            before = wanted;
+        }
+        let sender = Cgroup::new(name);
+        let state = [("collector", "connection"), ("state", if wanted == "true" { "running" } else { "disabled" })];
+        agent.until(&format!("{state:?}"), |scrape| {
+            (scrape.value("telesonde_collector_state", &state) == Some(1.0)).then_some(())
+        });
+        Traffic::run(&pair.client, &sender, &["udp_send", "10.99.0.2", "7000", "17", "72"]);
+        let sent = (1700.0, 17.0);
+        // The collector network has read the same packets.
+        let network = [("cgroup_path", sender.path()), ("network_io_direction", "transmit")];
+        agent.until_exactly("the bare counter", sent, |scrape| {
+            let sum = |metric| scrape.sum(metric, &network);
+            (sum("ebpf_network_bytes_total"), sum("ebpf_network_packets_total"))
+        });
+        expect(&agent, &[from(&sender)], if wanted == "true" { sent } else { (0.0, 0.0) });
+        let alive = agent.scrape().sum(ACTIVE, &[("cgroup_path", sender.path())]);
+        assert_eq!(alive, if wanted == "true" { 1.0 } else { 0.0 });
+    }
+    agent.stop();
 }
 
 #[test]

@@ -42,18 +42,8 @@ fn apply(agent: &Agent, replacements: &[(&str, &str)], ask: impl FnOnce()) -> (S
     })
 }
 
-/// Gives the sections with which no other collector runs: the agent is there sooner.
-fn only(named: &[&str]) -> Vec<String> {
-    let is_named = |name: &str| named.iter().any(|line| line.split(':').next() == Some(name));
-    let others = collectors::ALL.iter().filter(|one| !one.needs.is_empty()).map(|one| one.name);
-    let off = others.filter(|name| !["syscalls", "cgroup"].contains(name) && !is_named(name));
-    named.iter().map(|&line| line.to_owned()).chain(off.map(|name| format!("{name}: {{enabled: false}}"))).collect()
-}
-
 fn start(named: &[&str], wish: Wish<'_>) -> Agent {
-    let sections = only(named);
-    let collectors: Vec<&str> = sections.iter().map(String::as_str).collect();
-    Agent::start(Wish { collectors: &collectors, ..wish })
+    Agent::start(Wish { collectors: named, alone: true, ..wish })
 }
 
 struct Counted<'c>(&'c Agent, &'c Cgroup);

@@ -216,6 +216,16 @@ int main(int argc, char **argv)
 		shutdown(fd, SHUT_WR);
 		drain(fd);
 		close(fd);
+	} else if (!strcmp(action, "tcp_again")) { // ADDRESS PORT BYTES: on one socket, reset and connected once more
+		struct sockaddr nobody = { .sa_family = AF_UNSPEC };
+		int fd = connected(&peer);
+		stream(fd, n);
+		if (connect(fd, &nobody, sizeof(nobody)) || connect(fd, (struct sockaddr *)&peer.address, peer.length))
+			die("connect");
+		stream(fd, n);
+		say("ready");
+		wait_for_word();
+		close(fd);
 	} else if (!strcmp(action, "tcp_knock")) { // ADDRESS PORT: begins to connect and does not wait
 		int fd = make(&peer, SOCK_STREAM | SOCK_NONBLOCK);
 		if (connect(fd, (const struct sockaddr *)&peer.address, peer.length) != -1 || errno != EINPROGRESS)
@@ -256,7 +266,8 @@ int main(int argc, char **argv)
 		wait_for_word();
 		drain(fd);
 		close(fd);
-	} else if (!strcmp(action, "udp_move")) { // ADDRESS PORT COUNT SIZE CGROUP_DIR: half of them from another cgroup
+	} else if (!strcmp(action,
+			   "udp_move")) { // ADDRESS PORT COUNT SIZE CGROUP_DIR: half of them from another cgroup
 		int fd = make(&peer, SOCK_DGRAM);
 		datagrams(fd, &peer, n, m);
 		enter(argv[7]);

@@ -67,7 +67,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         "What is not TCP or UDP, such as ICMP, is one connection per pair of addresses; what the kernel sends or receives itself is one per protocol.",
         "A connection that moves to another workload's socket, and one that is silent while the table is nearly full, goes on as another one.",
         "Before Linux 5.12 a TCP connection ends when it is silent for five minutes, and who began one that is older than the agent is not known.",
-        "Events tell of the end of a connection that was in the table; one that moves to another workload's socket ends there.",
+        "Events tell of the end of a connection that was in the table; one that moves to another workload's socket ends there. A UDP socket's end is not seen: its flow ends when it is silent. A connection that the other end has reset ends when its socket is closed.",
         "It is seen on loopback interfaces only where the collector network counts those.",
         "With network_namespaces host or pods, what the kernel sends and receives itself is left out.",
     ],

@@ -120,7 +120,7 @@ impl<'r> Own<'r> {
                 transport: Some(response.transport),
                 ..Self::default()
             },
-            Detail::Connection { change, local, peer } => {
+            Detail::Connection { change, transport, local, peer } => {
                 let (error, carried) = match change {
                     Change::Failed(reason) => (Some(*reason), None),
                     Change::Closed(carried) => (None, Some(carried)),
@@ -134,6 +134,7 @@ impl<'r> Own<'r> {
                     dest_port: Some(destination.port),
                     source_port: Some(source.port).filter(|&port| port != 0),
                     state: Some(change.name()),
+                    transport: Some(transport),
                     error,
                     bytes_sent: carried.map(|carried| carried.sent),
                     bytes_received: carried.map(|carried| carried.received),

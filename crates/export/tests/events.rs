@@ -47,10 +47,12 @@ fn events(workload: &Arc<Attributes>) -> Vec<Arc<Record>> {
     let address = |ip: &str, port| Address { ip: ip.parse().unwrap(), port };
     let connection = |change| {
         let port = if matches!(change, Change::Failed(_)) { 0 } else { 40000 };
-        Detail::Connection { change, local: address("10.244.1.5", port), peer: address("142.250.191.14", 443) }
+        let (local, peer) = (address("10.244.1.5", port), address("142.250.191.14", 443));
+        Detail::Connection { change, transport: "tcp", local, peer }
     };
     let v6 = Detail::Connection {
         change: Change::Accepted,
+        transport: "tcp",
         local: address("2001:db8::1", 8080),
         peer: address("2001:db8::2", 50000),
     };
@@ -239,16 +241,17 @@ async fn an_end_has_what_was_carried() {
     let (receiver, address) = Receiver::start(&[]);
     let of = |ip: &str, port| Address { ip: ip.parse().unwrap(), port };
     let change = Change::Closed(Carried { accepted: true, sent: 1500, received: 700, duration: 2_000_000 });
-    let detail = Detail::Connection { change, local: of("10.0.0.1", 80), peer: of("10.0.0.2", 40000) };
+    let detail =
+        Detail::Connection { change, transport: "udp", local: of("10.0.0.1", 80), peer: of("10.0.0.2", 40000) };
     let closed = record(0, "", detail, &set(&[]));
     let line = lines(&[Arc::clone(&closed)], None);
-    let expected = r#""source_ip":"10.0.0.2","dest_ip":"10.0.0.1","dest_port":80,"source_port":40000,"state":"closed","bytes_sent":1500,"bytes_received":700,"duration_ns":2000000"#;
+    let expected = r#""source_ip":"10.0.0.2","dest_ip":"10.0.0.1","dest_port":80,"source_port":40000,"state":"closed","bytes_sent":1500,"bytes_received":700,"duration_ns":2000000,"transport":"udp"#;
     assert!(line.contains(expected), "{line}");
     assert_eq!(deliver(address, 1 << 20, vec![vec![closed]], PACE).await, [1, 0, 0]);
     let log = flat(receiver.records()[0].attributes.clone());
-    let keys =
-        ["connection.bytes_sent", "connection.bytes_received", "connection.duration_ns", "network.connection.change"];
-    assert_eq!(keys.map(|key| log[key].as_str()), ["1500", "700", "2000000", "closed"]);
+    let keys = ["bytes_sent", "bytes_received", "duration_ns"].map(|key| format!("connection.{key}"));
+    let keys = keys.iter().map(String::as_str).chain(["network.connection.change", "network.transport"]);
+    assert_eq!(keys.map(|key| &*log[key]).collect::<Vec<_>>(), ["1500", "700", "2000000", "closed", "udp"]);
 }
 
 #[tokio::test]

@@ -39,10 +39,12 @@ pub enum Detail {
     Exit(Ending),
     /// A process ended that the kernel had killed for want of memory.
     OomKill,
-    /// A TCP connection was established, could not be, or ended.
+    /// A connection was established, could not be, or ended.
     Connection {
         /// How.
         change: Change,
+        /// What carried it: `tcp` or `udp`.
+        transport: &'static str,
         /// Our end.
         local: Address,
         /// The other end.

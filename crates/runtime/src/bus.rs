@@ -172,6 +172,12 @@ impl Entrance {
         Arc::clone(&self.ledger)
     }
 
+    /// Makes another entrance of the same collector and on the same account, with limits of its own.
+    #[must_use]
+    pub fn beside(&self, limits: HashMap<EventKind, Limit>) -> Self {
+        Self { ledger: self.ledger(), ..self.bus.entrance(self.collector, limits) }
+    }
+
     /// Takes an event; it goes out with the next [`Entrance::flush`].
     pub fn put(&mut self, event: Event) {
         let answer = self.bus.resolver.resolve(event.subject);

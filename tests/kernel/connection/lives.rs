@@ -8,11 +8,11 @@ use super::{
 };
 use crate::harness::agent::{Agent, Wish, is_emulated};
 use crate::harness::cgroup::Cgroup;
+use crate::harness::live;
 use crate::harness::netns::Pair;
-use crate::harness::otlp::{Event, Receiver};
+use crate::harness::peer::Peer;
 use crate::harness::scrape::Scrape;
 use crate::harness::traffic::{Traffic, offload};
-use crate::harness::{eventually, live};
 
 fn open(scrape: &Scrape, cgroup: &Cgroup) -> f64 {
     scrape.sum(ACTIVE, &[("cgroup_path", cgroup.path()), ("network_transport", "tcp")])
@@ -112,6 +112,50 @@ fn half_a_handshake_counts_what_was_sent() {
             agent.until("who gave up has none", |scrape| (open(scrape, &sender) == 0.0).then_some(()));
         }
     }
+    agent.stop();
+}
+
+/// Whoever resets a connection gives its port back first: the reset is still that connection's, and ends it.
+#[test]
+fn a_reset_is_the_end_of_what_it_resets() {
+    const CALLS: u32 = 7;
+    let _kernel = live!();
+    let agent = start(", ports: [7000]");
+    if lacks(&agent, ENDS) {
+        return agent.stop();
+    }
+    let pair = Pair::new();
+    for (server, family) in FAMILIES {
+        let cgroup = |name: &str| Cgroup::new(&format!("{name}-{family}"));
+        let (sender, again, receiver) = (cgroup("resets"), cgroup("connects-again"), cgroup("is-reset"));
+        let (mut client, mut listener) = (Peer::start(&sender, &pair.client), Peer::start(&receiver, &pair.server));
+        listener.ask(&format!("listen {server} 7000 64"));
+        assert_eq!(client.ask(&format!("connect {server} 7000 {CALLS}")), u64::from(CALLS));
+        listener.ask(&format!("accept {CALLS}"));
+        client.ask(&format!("reset {CALLS}"));
+        let settled = |cgroup: &Cgroup, alive: f64| {
+            let labels = [from(cgroup), ("server_port", "7000")];
+            let network = [("cgroup_path", cgroup.path()), ("network_io_direction", "transmit")];
+            agent.until("all of it is the connections'", |scrape| {
+                let (own, all) = (amount(scrape, &labels), amount(scrape, &[from(cgroup)]));
+                let sum = |metric| scrape.sum(metric, &network);
+                let sent = (sum("ebpf_network_bytes_total"), sum("ebpf_network_packets_total"));
+                (own == all && own == sent && own.1 > 0.0 && open(scrape, cgroup) == alive).then_some(())
+            });
+        };
+        settled(&sender, 0.0);
+        assert_eq!(amount(&agent.scrape(), &[from(&sender)]).1, f64::from(3 * CALLS), "SYN, ACK and RST");
+        listener.ask(&format!("close {CALLS}"));
+        settled(&receiver, 0.0);
+
+        let address = server.to_string();
+        let sending = Traffic::ready(&pair.client, &again, &["tcp_again", &address, "7000", "3000"]);
+        settled(&again, 1.0);
+        assert!(amount(&agent.scrape(), &[from(&again)]).0 > 6000.0);
+        drop(sending);
+        settled(&again, 0.0);
+    }
+    assert_whole(&agent.scrape());
     agent.stop();
 }
 
@@ -251,62 +295,6 @@ fn bytes_beyond_32_bits_are_counted() {
         (own > 4.4e9 && own == interface).then_some(())
     });
     assert_whole(&agent.scrape());
-    agent.stop();
-}
-
-/// Each end tells what it carried, as the metrics have it; beyond the limit they are counted.
-#[test]
-fn an_end_is_an_event_with_bytes_and_duration() {
-    let _kernel = live!();
-    let events = Receiver::start();
-    let connection = "connection: {enabled: require, interval: 100ms, closed: {rate: 1, burst: 2}}";
-    let wish = Wish {
-        collectors: &[connection, "network: {enabled: require}"],
-        otlp: Some(events.address()),
-        events: "otlp: test, schedule_delay: 50ms",
-        ..Wish::default()
-    };
-    let agent = Agent::start(wish);
-    if lacks(&agent, ENDS) {
-        return agent.stop();
-    }
-    let pair = Pair::new();
-    let (sender, receiver) = (Cgroup::new("ending"), Cgroup::new("ending-server"));
-    let server = Pair::SERVER_V4.to_string();
-    let receiving = Traffic::ready(&pair.server, &receiver, &["tcp_receive", &server, "7000"]);
-    Traffic::run(&pair.client, &sender, &["tcp_send", &server, "7000", "500000"]);
-    receiving.finish();
-    let told = |cgroup: &Cgroup| {
-        let wanted =
-            [("event_name", "connection"), ("cgroup.path", cgroup.path()), ("network.connection.change", "closed")];
-        events.events(&wanted)
-    };
-    let both = eventually("both ends are reported", || Some([told(&sender).pop()?, told(&receiver).pop()?]));
-    let sent = |cgroup| {
-        let labels = [from(cgroup)];
-        agent.until("the metrics are at rest", |scrape| Some(scrape.sum(BYTES, &labels)).filter(|bytes| *bytes > 0.0))
-    };
-    let number = |event: &Event, key: &str| event[key].parse::<f64>().unwrap();
-    for (event, cgroup, other) in [(&both[0], &sender, &receiver), (&both[1], &receiver, &sender)] {
-        assert_eq!(number(event, "connection.bytes_sent"), sent(cgroup), "{event:?}");
-        assert!(number(event, "connection.duration_ns") > 0.0);
-        // The last segments of all may find the other socket gone.
-        assert!(number(event, "connection.bytes_received") <= sent(other), "{event:?}");
-    }
-    assert_eq!((&*both[0]["network.peer.port"], &*both[1]["network.local.port"]), ("7000", "7000"));
-    // More than the limit lets pass: what it drops is counted.
-    let serving = Traffic::ready(&pair.server, &receiver, &["tcp_serve", &server, "7001", "100", "20"]);
-    for port in 6000..6020 {
-        Traffic::run(&pair.client, &sender, &["tcp_fetch", &server, "7001", &port.to_string()]);
-    }
-    serving.finish();
-    agent.until("each is reported or counted as dropped", |scrape| {
-        let labels = [("cgroup_path", sender.path()), ("collector", "connection"), ("reason", "rate_limit")];
-        let lost = scrape.sum("telesonde_events_lost_total", &labels);
-        let all = told(&sender).len() as f64 + lost;
-        assert!(all <= 21.0, "{all} of 21");
-        (all == 21.0 && lost > 0.0).then_some(())
-    });
     agent.stop();
 }
 

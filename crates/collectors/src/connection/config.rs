@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::period::Period;
-use crate::process::config::Kind;
+pub(super) use crate::process::config::Kind;
 
 /// Which traffic has series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -54,6 +54,9 @@ pub struct Config {
     /// Events of TCP connections that end, with bytes and duration: `connection`. They come when the table is looked
     /// through.
     pub closed: Kind,
+    /// The same of UDP: a flow ends when nothing came for `idle_timeout`, and lasted until its last packet. A question for
+    /// a name is one, too, so that they have limits of their own.
+    pub closed_udp: Kind,
     /// How often the table is looked through when nobody gathers.
     pub interval: Period<100, 3_600_000>,
     /// After how long without packets a connection that has no end of its own (UDP) is over.
@@ -72,6 +75,7 @@ impl Default for Config {
             ports: PORTS.to_vec(),
             max_addresses: 0,
             closed: Kind::default(),
+            closed_udp: Kind { rate: 10, burst: 100, ..Kind::default() },
             interval: Period(Duration::from_secs(25)),
             idle_timeout: Period(Duration::from_mins(1)),
             max_connections: 8_192,

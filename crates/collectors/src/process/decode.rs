@@ -111,7 +111,7 @@ fn connection(kind: u32, event: &ConnectionEvent) -> Option<Detail> {
     };
     let local = Address { ip: ip(event.family, event.local)?, port: event.local_port };
     let peer = Address { ip: ip(event.family, event.peer)?, port: event.peer_port };
-    Some(Detail::Connection { change, local, peer })
+    Some(Detail::Connection { change, transport: "tcp", local, peer })
 }
 
 #[cfg(test)]
@@ -175,6 +175,7 @@ mod tests {
         let address = |ip: &str, port| Address { ip: ip.parse().expect("an address"), port };
         let expected = Detail::Connection {
             change: Change::Failed("refused"),
+            transport: "tcp",
             local: address("10.0.0.1", 0),
             peer: address("10.0.0.2", 80),
         };

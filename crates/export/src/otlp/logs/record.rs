@@ -43,9 +43,9 @@ fn detail(log: &mut SdkLogRecord, detail: &Detail) {
         Detail::Exit(Ending::Code(code)) => add("process.exit.code", i64::from(*code).into()),
         Detail::Exit(Ending::Signal(signal)) => add("process.exit.signal", i64::from(*signal).into()),
         Detail::OomKill => {}
-        Detail::Connection { change, local, peer } => {
+        Detail::Connection { change, transport, local, peer } => {
             add("network.connection.change", change.name().into());
-            add("network.transport", "tcp".into());
+            add("network.transport", (*transport).into());
             add("network.type", if peer.ip.is_ipv6() { "ipv6" } else { "ipv4" }.into());
             add("network.local.address", local.ip.to_string().into());
             if local.port != 0 {
