@@ -28,7 +28,7 @@ type Amount = (f64, f64);
 
 fn start(section: &str) -> Agent {
     let section = format!("connection: {{enabled: require{section}}}");
-    Agent::start(Wish { collectors: &[&section, "network: {enabled: require}"], ..Wish::default() })
+    Agent::start(Wish { collectors: &[&section, "network: {enabled: require}"], alone: true, ..Wish::default() })
 }
 
 fn amount(scrape: &Scrape, labels: &[(&str, &str)]) -> Amount {

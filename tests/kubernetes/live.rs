@@ -380,13 +380,15 @@ fn peers_are_pods_by_their_addresses_then_networks() {
         pod
     };
     server.put(addressed("db-0", 1, &["10.99.0.9", "fd00::9"], false));
-    server.put(addressed("proxy-0", 2, &["10.99.0.8"], true));
+    let mut proxy = addressed("proxy-0", 2, &["10.99.0.8"], true);
+    proxy["status"]["hostIP"] = json!("10.99.0.8");
+    server.put(proxy);
     let kubeconfig = server.kubeconfig(&directory("peers"));
     let enrich = format!("kubernetes: {{kubeconfig: \"{}\"}}, networks: {{lab: [10.99.0.0/16]}}", kubeconfig.display());
     let collectors = ["connection: {enabled: require}"];
     let agent = Agent::start(Wish { collectors: &collectors, enrich: &enrich, node: NODE, ..Wish::default() });
     let (pair, sender) = (Pair::new(), Cgroup::new("to-peers"));
-    for address in ["10.99.0.8", "10.99.0.9", "fd00::9"] {
+    for address in ["10.99.0.7", "10.99.0.8", "10.99.0.9", "fd00::9"] {
         let to = ["lladdr", "02:00:00:00:00:02", "dev", "veth", "nud", "permanent"];
         pair.client.ip(&[&["neighbour", "add", address], &to[..]].concat());
     }
@@ -396,9 +398,12 @@ fn peers_are_pods_by_their_addresses_then_networks() {
         agent.until_exactly(name, (bytes, 0.0), |scrape| (scrape.sum(BYTES, &labels), 0.0));
     };
     let (v4, v6) = (101.0 * 328.0, 101.0 * 348.0);
-    ["10.99.0.9", "fd00::9", "10.99.0.8"].into_iter().for_each(send);
+    ["10.99.0.9", "fd00::9", "10.99.0.8", "10.99.0.7"].into_iter().for_each(send);
     expect("destination_k8s_pod_name", "db-0", v4 + v6);
     expect("destination_workload_name", "lab", v4);
+    // A pod with the node's address is not all that the node does.
+    expect("destination_workload_name", "node", v4);
+    expect("destination_k8s_node_name", NODE, 2.0 * v4 + v6);
     server.delete("db-0");
     send("10.99.0.9");
     expect("destination_k8s_pod_name", "db-0", 2.0 * v4 + v6);

@@ -188,6 +188,18 @@ fn peers_are_services() {
         read(&[own, namespace, (name, "web")]);
         read(&[own, namespace, (name, "db"), ("destination_k8s_pod_name", "db-0")]);
         read(&[own, namespace, (name, "db"), ("destination_cgroup_path", receiver.path())]);
+        // Whatever the port, an endpoint's address is of its node; who is on this one is known without services.
+        let on = |node: &str, bytes: f64| {
+            let labels = [own, ("destination_k8s_node_name", node)];
+            agent.until_exactly(node, (bytes, 0.0), |scrape| (scrape.sum(BYTES, &labels), 0.0));
+        };
+        on("worker-2", if wanted { 2.0 * sent } else { 0.0 });
+        on(NODE, sent);
+        let here = [own, ("source_k8s_node_name", NODE)];
+        assert_eq!(agent.scrape().sum(BYTES, &here), 4.0 * sent);
+        let peer = [("cgroup_path", sender.path()), ("peer_k8s_node_name", "worker-2")];
+        let traffic = agent.scrape().sum("ebpf_network_bytes_total", &peer);
+        assert_eq!(traffic, if wanted { 2.0 * sent } else { 0.0 });
         let network = [("cgroup_path", sender.path()), ("peer_k8s_service_name", "web")];
         let scrape = agent.scrape();
         assert_eq!(scrape.sum("ebpf_network_bytes_total", &network), if wanted { sent } else { 0.0 });

@@ -219,6 +219,20 @@ impl Directory {
         Some((Arc::clone(uid), Arc::clone(&entry.pod)))
     }
 
+    /// Notes that addresses are this node's own.
+    pub(crate) fn put_host(&self, addresses: &[IpAddr]) {
+        if addresses.iter().all(|address| self.read().addresses.is_host(*address)) {
+            return;
+        }
+        self.write().addresses.put_host(addresses);
+    }
+
+    /// Says whether an address is this node's own, or that of a pod of this node.
+    pub(crate) fn is_here(&self, address: IpAddr) -> bool {
+        let known = self.read();
+        known.addresses.is_host(address) || known.addresses.owner(address).is_some()
+    }
+
     /// Gives a number that changes whenever an address may have another owner, or its owner another name.
     pub(crate) fn addresses(&self) -> u64 {
         self.read().addresses.generation()

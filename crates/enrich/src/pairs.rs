@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{Answer, Attributes, Party, Resolver, Subject, Text, Who};
 
-use crate::peers::Peers;
+use crate::peers::{Peers, located};
 
 /// Answers for pairs by asking for each of the two; passes on all other questions.
 pub struct Pairs {
@@ -16,6 +16,18 @@ impl Pairs {
     /// Makes it of those who know cgroups and addresses.
     pub fn new(workloads: Arc<dyn Resolver>, peers: Arc<Peers>) -> Self {
         Self { workloads, peers }
+    }
+
+    /// The same, with the node that it is on.
+    fn located(&self, party: Party) -> Answer {
+        let answer = self.party(party);
+        match (answer, self.peers.node()) {
+            (Answer::Known(own), Some(node)) if is_here(party.who) => Answer::Known(located(&own, node)),
+            (Answer::Unknown(own, reason), Some(node)) if is_here(party.who) => {
+                Answer::Unknown(located(&own, node), reason)
+            }
+            (answer, _) => answer,
+        }
     }
 
     fn party(&self, party: Party) -> Answer {
@@ -46,11 +58,13 @@ impl Resolver for Pairs {
 
     fn resolve(&self, subject: Subject) -> Answer {
         let (one, other, prefixes) = match subject {
-            Subject::Pair { source, destination } => (source, destination, ["source.", "destination."]),
-            Subject::Facing { local, peer } => (local, peer, ["", "peer."]),
+            Subject::Pair { source, destination } => {
+                (self.located(source), self.located(destination), ["source.", "destination."])
+            }
+            // Whose it is is of this node, as all that has no peer.
+            Subject::Facing { local, peer } => (self.party(local), self.located(peer), ["", "peer."]),
             _ => return self.workloads.resolve(subject),
         };
-        let (one, other) = (self.party(one), self.party(other));
         let reason = match (&one, &other) {
             (Answer::Pending, _) | (_, Answer::Pending) => return Answer::Pending,
             // The other may be left out and is still whom this one talks to, without a name.
@@ -61,6 +75,11 @@ impl Resolver for Pairs {
         let both = Arc::new(Attributes::new(prefixed(prefixes[0], &one).chain(prefixed(prefixes[1], &other))));
         reason.map_or_else(|| Answer::Known(Arc::clone(&both)), |reason| Answer::Unknown(Arc::clone(&both), reason))
     }
+}
+
+/// Says whether it is a workload of this node; of others their attributes tell where they are.
+fn is_here(who: Who) -> bool {
+    !matches!(who, Who::Peer(_))
 }
 
 fn prefixed<'a>(prefix: &'a str, answer: &'a Answer) -> impl Iterator<Item = (Text, Text)> + 'a {
@@ -109,6 +128,17 @@ mod tests {
         let facing = pairs.resolve(Subject::Facing { local: cgroup(1), peer: world });
         let Answer::Known(set) = facing else { panic!("no names") };
         assert_eq!((set.get("systemd.unit"), set.get("peer.workload.name")), (Some("a"), Some("world")));
+        let there = Arc::new(Peers::new(Vec::new(), None, &[]).on(Some("worker-1".into())));
+        let world_there = Who::Peer(there.find("1.1.1.1".parse().unwrap(), 0)).into();
+        let located = Pairs::new(Arc::new(Cgroups), there);
+        let Answer::Known(set) = located.resolve(Subject::Pair { source: cgroup(1), destination: world_there }) else {
+            panic!("no names")
+        };
+        assert_eq!((set.get("source.k8s.node.name"), set.get("destination.k8s.node.name")), (Some("worker-1"), None));
+        let Answer::Known(set) = located.resolve(Subject::Facing { local: cgroup(1), peer: cgroup(1) }) else {
+            panic!("no names")
+        };
+        assert_eq!((set.get("k8s.node.name"), set.get("peer.k8s.node.name")), (None, Some("worker-1")));
         assert!(matches!(resolve(cgroup(2), world), Answer::Pending));
         assert!(matches!(resolve(cgroup(3), world), Answer::Excluded));
         let Answer::Known(set) = resolve(cgroup(1), cgroup(3)) else { panic!("no names") };

@@ -11,6 +11,8 @@ use crate::services::Services;
 
 /// The key of a name that is no workload's of this node.
 const NAME: &str = "workload.name";
+/// The key of the node that somebody is on.
+pub const NODE: &str = "k8s.node.name";
 
 /// Knows who has some addresses; answers from memory.
 pub trait Addresses: Send + Sync {
@@ -19,6 +21,21 @@ pub trait Addresses: Send + Sync {
 
     /// Gives the attributes of who has an address, or has that port of it where it is a server's (else 0).
     fn owner(&self, address: IpAddr, port: u16) -> Option<Arc<Attributes>>;
+
+    /// Gives the node that an address is of: the node's own, or a pod's there.
+    fn whereabouts(&self, address: IpAddr) -> Option<Whereabouts> {
+        let _ = address;
+        None
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// This one.
+    Here,
+    /// The one of this name.
+    On(Text),
 }
 
 /// A network: an address and the number of its bits that count.
@@ -62,6 +79,8 @@ pub struct Peers {
     services: Option<Arc<Services>>,
     /// The narrowest first.
     networks: Vec<(Network, Arc<Attributes>)>,
+    /// The name of this node, where nodes are told apart.
+    node: Option<Text>,
     kinds: [Arc<Attributes>; KINDS.len()],
     numbers: RwLock<Numbers>,
 }
@@ -74,6 +93,8 @@ struct Numbers {
 
 /// What an address is called that nobody knows and that lies in no configured network.
 const KINDS: [&str; 6] = ["unknown", "node", "link-local", "multicast", "private", "world"];
+/// The place of the one that is this node's own.
+const OWN: usize = 1;
 
 impl Peers {
     /// Makes it of those who know addresses, the first asked first, and of named networks.
@@ -84,7 +105,18 @@ impl Peers {
     ) -> Self {
         let mut networks: Vec<_> = networks.iter().map(|(name, network)| (*network, named(name.clone()))).collect();
         networks.sort_by_key(|(network, _)| std::cmp::Reverse(network.mask));
-        Self { directories, services, networks, kinds: KINDS.map(named), numbers: RwLock::default() }
+        Self { directories, services, networks, node: None, kinds: KINDS.map(named), numbers: RwLock::default() }
+    }
+
+    /// Names nodes, too, of which this one has a name.
+    #[must_use]
+    pub fn on(self, node: Option<Text>) -> Self {
+        Self { node, ..self }
+    }
+
+    /// Gives the name of this node, where nodes are told apart.
+    pub fn node(&self) -> Option<&Text> {
+        self.node.as_ref()
     }
 
     /// Gives the attributes behind a number.
@@ -94,8 +126,24 @@ impl Peers {
     }
 
     fn look(&self, address: IpAddr, port: u16) -> Arc<Attributes> {
-        if let Some(known) = self.directories.iter().find_map(|directory| directory.owner(address, port)) {
-            return known;
+        let at = if address.is_loopback() { Some(Whereabouts::Here) } else { self.whereabouts(address) };
+        let owner = self.directories.iter().find_map(|directory| directory.owner(address, port));
+        let owner = owner.unwrap_or_else(|| self.unowned(address, at.as_ref()));
+        match (&self.node, at) {
+            (Some(node), Some(Whereabouts::Here)) => located(&owner, node),
+            (Some(_), Some(Whereabouts::On(node))) => located(&owner, &node),
+            _ => owner,
+        }
+    }
+
+    fn whereabouts(&self, address: IpAddr) -> Option<Whereabouts> {
+        self.directories.iter().find_map(|directory| directory.whereabouts(address))
+    }
+
+    /// Gives the name of what no directory knows the owner of.
+    fn unowned(&self, address: IpAddr, at: Option<&Whereabouts>) -> Arc<Attributes> {
+        if at == Some(&Whereabouts::Here) {
+            return Arc::clone(&self.kinds[OWN]);
         }
         let wide = wide(address);
         let network = self.networks.iter().find(|(network, _)| network.contains(wide));
@@ -132,6 +180,12 @@ impl Peers {
     }
 }
 
+/// Adds the node that somebody is on.
+pub fn located(who: &Attributes, node: &Text) -> Arc<Attributes> {
+    let own = who.pairs().iter().map(|pair| (pair.key.clone(), pair.value.clone()));
+    Arc::new(Attributes::new(own.chain([(Text::Static(NODE), node.clone())])))
+}
+
 fn named(name: impl Into<Text>) -> Arc<Attributes> {
     Arc::new(Attributes::new([(Text::Static(NAME), name.into())]))
 }
@@ -149,7 +203,7 @@ fn kind(address: IpAddr) -> usize {
         return 0;
     }
     if address.is_loopback() {
-        return 1;
+        return OWN;
     }
     let (link_local, private) = match address {
         IpAddr::V4(v4) => {
@@ -222,6 +276,47 @@ mod tests {
         assert_eq!(peers.find("1.1.1.1".parse().unwrap(), 0), peers.find("2606:4700::1111".parse().unwrap(), 0));
         assert_eq!(model::Peers::generation(&peers), 3);
         assert!(peers.attributes(u32::MAX).is_empty());
+    }
+
+    /// Has all below 10.0.0.0/8: what ends in an even number is here.
+    struct Nodes;
+
+    impl Addresses for Nodes {
+        fn generation(&self) -> u64 {
+            0
+        }
+
+        fn owner(&self, address: IpAddr, _: u16) -> Option<Arc<Attributes>> {
+            (address == IpAddr::from([10, 0, 0, 1])).then(|| named("web"))
+        }
+
+        fn whereabouts(&self, address: IpAddr) -> Option<Whereabouts> {
+            let IpAddr::V4(v4) = address else { return None };
+            let at = if v4.octets()[3] % 2 == 0 { Whereabouts::Here } else { Whereabouts::On("worker-2".into()) };
+            (v4.octets()[0] == 10).then_some(at)
+        }
+    }
+
+    #[test]
+    fn who_is_on_a_node_has_its_name() {
+        let networks = [("office".to_owned(), "10.0.0.0/16".parse().unwrap())];
+        let peers = || Peers::new(vec![Arc::new(Nodes)], None, &networks);
+        let (told, untold) = (peers().on(Some("worker-1".into())), peers());
+        for (address, expected, without) in [
+            ("10.0.0.1", "worker-2 web", "web"),
+            ("10.0.0.3", "worker-2 office", "office"),
+            ("10.1.0.3", "worker-2 private", "private"),
+            ("10.0.0.2", "worker-1 node", "node"),
+            ("127.0.0.1", "worker-1 node", "node"),
+            ("1.1.1.1", "world", "world"),
+        ] {
+            let name = |peers: &Peers| {
+                let number = peers.find(address.parse().unwrap(), 0);
+                let set = peers.attributes(number);
+                set.pairs().iter().map(|pair| pair.value.as_str().to_owned()).collect::<Vec<_>>().join(" ")
+            };
+            assert_eq!((name(&told).as_str(), name(&untold).as_str()), (expected, without), "{address}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use model::{Attributes, Text};
 
-use crate::peers::Addresses;
+use crate::peers::{Addresses, Whereabouts};
 
 /// The most claims that are known at once.
 const MOST: usize = 1 << 18;
@@ -29,6 +29,8 @@ pub struct Claim {
     pub service: [Text; 2],
     /// The pod that answers.
     pub pod: Option<Text>,
+    /// The node that the address is of.
+    pub node: Option<Text>,
 }
 
 /// Which objects there are, each with what it tells of.
@@ -39,6 +41,8 @@ struct Known {
     /// By the source that tells of them.
     objects: HashMap<&'static str, Objects>,
     places: HashMap<(IpAddr, u16), Place>,
+    /// The node of each address, as often as that is claimed.
+    nodes: HashMap<IpAddr, Vec<Text>>,
     claims: usize,
     generation: u64,
 }
@@ -101,6 +105,9 @@ impl Services {
 
     fn change(&self, known: &mut Known, claims: &[Claim], more: bool) {
         for claim in claims {
+            if let Some(node) = &claim.node {
+                known.place(claim.address, node, more);
+            }
             let at = (claim.address, claim.port);
             let place = known.places.entry(at).or_default();
             if more {
@@ -146,6 +153,19 @@ impl Services {
 }
 
 impl Known {
+    /// Notes that a claim places an address on a node, or no longer does.
+    fn place(&mut self, address: IpAddr, node: &Text, more: bool) {
+        let nodes = self.nodes.entry(address).or_default();
+        if more {
+            nodes.push(node.clone());
+        } else if let Some(at) = nodes.iter().position(|other| other == node) {
+            nodes.swap_remove(at);
+        }
+        if nodes.is_empty() {
+            self.nodes.remove(&address);
+        }
+    }
+
     fn find(&self, address: IpAddr, port: u16) -> Option<&Place> {
         let whole = self.places.get(&(address, 0));
         whole.or_else(|| if port == 0 { None } else { self.places.get(&(address, port)) })
@@ -160,6 +180,14 @@ impl Addresses for Services {
     fn owner(&self, address: IpAddr, port: u16) -> Option<Arc<Attributes>> {
         self.read().find(address, port).and_then(|place| place.owner.clone())
     }
+
+    /// Whoever has any port of an address, it is of one node.
+    fn whereabouts(&self, address: IpAddr) -> Option<Whereabouts> {
+        let known = self.read();
+        let nodes = known.nodes.get(&address)?;
+        let first = nodes.first()?;
+        nodes.iter().all(|node| node == first).then(|| Whereabouts::On(first.clone()))
+    }
 }
 
 #[cfg(test)]
@@ -169,7 +197,7 @@ mod tests {
     fn claim(address: &str, port: u16, service: &str, pod: Option<&str>) -> Claim {
         let pod = pod.map(|pod| pod.to_owned().into());
         let service = ["shop".into(), service.to_owned().into()];
-        Claim { address: address.parse().unwrap(), port, service, pod }
+        Claim { address: address.parse().unwrap(), port, service, pod, node: None }
     }
 
     fn names(services: &Services, address: &str, port: u16) -> String {
@@ -208,6 +236,23 @@ mod tests {
             (names(&services, "10.96.0.1", 80), names(&services, "10.96.0.2", 80)),
             ("/".into(), "shop web/shop web".into())
         );
+    }
+
+    #[test]
+    fn an_address_is_of_the_node_that_all_agree_on() {
+        let services = Services::default();
+        let on =
+            |node: &str, port| Claim { node: Some(node.to_owned().into()), ..claim("10.0.0.1", port, "web", None) };
+        let node = || services.whereabouts("10.0.0.1".parse().unwrap());
+        assert_eq!(node(), None);
+        assert!(services.put("slices", "shop/web-1", vec![on("worker-2", 80), on("worker-2", 81)]));
+        assert_eq!(node(), Some(Whereabouts::On("worker-2".into())), "whatever the port");
+        assert!(services.put("slices", "shop/all-1", vec![on("worker-3", 80)]));
+        assert_eq!(node(), None, "an address that has moved");
+        services.remove("slices", "shop/web-1");
+        assert_eq!(node(), Some(Whereabouts::On("worker-3".into())));
+        services.remove("slices", "shop/all-1");
+        assert!(node().is_none() && services.read().nodes.is_empty());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use crate::cache::{Cache, Life, Lookup};
 use crate::executables::Executables;
 use crate::identity::{Identities, Named};
+use crate::peers::Whereabouts;
 use crate::roots;
 use crate::source::Sources;
 use crate::stats::{Counters, Reason, add};
@@ -151,6 +152,10 @@ impl crate::peers::Addresses for Workloads {
 
     fn owner(&self, address: IpAddr, _: u16) -> Option<Arc<Attributes>> {
         self.shared.identities.owner(address)
+    }
+
+    fn whereabouts(&self, address: IpAddr) -> Option<Whereabouts> {
+        self.shared.identities.directory.is_here(address).then_some(Whereabouts::Here)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use config::Config;
 use enrich::kubernetes::{ENDPOINT_SLICES, SERVICES};
-use enrich::peers::Network;
+use enrich::peers::{NODE, Network};
 use enrich::{Learned, Peers, Services, State, Workloads};
 
 use crate::exit::{Exit, Failure};
@@ -20,7 +20,9 @@ pub fn peers(config: &Config, workloads: &Arc<Workloads>, learned: &Arc<Learned>
     let mut directories = vec![Arc::clone(workloads) as _];
     directories.extend(services.iter().map(|services| Arc::clone(services) as _));
     directories.push(Arc::clone(learned) as _);
-    Ok(Arc::new(Peers::new(directories, services, &networks)))
+    let is_named = !config.enrich.attributes.drop.iter().any(|key| key == NODE);
+    let node = super::kubernetes(config)?.ok().filter(|_| is_named).map(|kubernetes| kubernetes.node.into());
+    Ok(Arc::new(Peers::new(directories, services, &networks).on(node)))
 }
 
 /// Follows the services of the cluster, where that is wanted and there is an API server.

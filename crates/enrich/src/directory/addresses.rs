@@ -1,14 +1,19 @@
 //! Which pod has an address, or had it last: what arrives late still gets its name, and whoever gets the address next has
 //! it from then on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+
+/// The most addresses of the node that pods tell of: it may get others while they run.
+const MOST: usize = 16;
 
 /// Pods by their addresses.
 #[derive(Default)]
 pub(super) struct AddressIndex {
     owners: HashMap<IpAddr, Arc<str>>,
+    /// The node's own, the latest last.
+    hosts: VecDeque<IpAddr>,
     generation: u64,
 }
 
@@ -16,6 +21,24 @@ impl AddressIndex {
     /// Changes whenever an answer given before may have changed.
     pub(super) fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Says whether an address is the node's own.
+    pub(super) fn is_host(&self, address: IpAddr) -> bool {
+        self.hosts.contains(&address)
+    }
+
+    /// Notes that addresses are the node's own.
+    pub(super) fn put_host(&mut self, addresses: &[IpAddr]) {
+        for address in addresses {
+            if !self.is_host(*address) {
+                self.hosts.push_back(*address);
+                self.generation += 1;
+            }
+        }
+        while self.hosts.len() > MOST {
+            self.hosts.pop_front();
+        }
     }
 
     /// Gives the UID of the pod that has an address.

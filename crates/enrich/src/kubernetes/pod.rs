@@ -121,6 +121,10 @@ pub(super) struct Conditions {
     address: Option<String>,
     #[serde(rename = "podIPs")]
     addresses: Option<Vec<Address>>,
+    #[serde(rename = "hostIP")]
+    host_address: Option<String>,
+    #[serde(rename = "hostIPs")]
+    host_addresses: Option<Vec<Address>>,
     #[serde(rename = "containerStatuses")]
     containers: Option<Vec<ContainerStatus>>,
     #[serde(rename = "initContainerStatuses")]
@@ -208,13 +212,14 @@ impl Object<'_> {
             .status
             .as_ref()
             .filter(|status| !shared && !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")));
-        let Some(status) = status else { return Vec::new() };
-        let all = status.addresses.iter().flatten().map(|address| address.ip.as_str());
-        let mut found: Vec<IpAddr> =
-            all.chain(status.address.as_deref()).filter_map(|text| text.parse().ok()).collect();
-        found.sort_unstable();
-        found.dedup();
-        found
+        let of_pod = |status: &Conditions| parse(status.addresses.as_deref(), status.address.as_deref());
+        status.map(of_pod).unwrap_or_default()
+    }
+
+    /// Gives the addresses of the node that the pod is on.
+    pub fn host_addresses(&self) -> Vec<IpAddr> {
+        let of_host = |status: &Conditions| parse(status.host_addresses.as_deref(), status.host_address.as_deref());
+        self.status.as_ref().map(of_host).unwrap_or_default()
     }
 
     /// Says what cannot be used of it.
@@ -234,6 +239,15 @@ impl Object<'_> {
         let tag = repository[slash..].find(':').map_or(repository.len(), |colon| slash + colon);
         Some(&repository[..tag])
     }
+}
+
+/// Gives the addresses of a list, and of the field that older servers have alone.
+fn parse(all: Option<&[Address]>, one: Option<&str>) -> Vec<IpAddr> {
+    let all = all.unwrap_or_default().iter().map(|address| address.ip.as_str());
+    let mut found: Vec<IpAddr> = all.chain(one).filter_map(|text| text.parse().ok()).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 /// Says whether a text can be a name: the API knows none that is longer or has other characters.

@@ -150,6 +150,7 @@ impl Resource for Pods {
         if !metadata.is_sound() {
             return None;
         }
+        self.account.workloads.put_host(&object.host_addresses());
         let pod = self.options.describe(&object, &labels, &annotations);
         match owner::told(metadata, &labels) {
             Told::Certain(owner) => self.put(pod, gone, &owner),

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use model::Text;
 use serde::Deserialize;
 
 use super::client::{Client, chain};
@@ -124,7 +125,7 @@ impl Told for Service<'_> {
     fn read(object: &str) -> Result<(Metadata<'_>, Vec<Claim>), serde_json::Error> {
         let Service { metadata, spec, status } = serde_json::from_str(object)?;
         let service = [metadata.namespace.clone().into(), metadata.name.clone().into()];
-        let claim = |(address, port)| Claim { address, port, service: service.clone(), pod: None };
+        let claim = |(address, port)| Claim { address, port, service: service.clone(), pod: None, node: None };
         // An address within the cluster is one service's; that of a node or a load balancer may be several's.
         let own = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip).filter_map(|text| text.parse().ok());
         let own: Vec<(IpAddr, u16)> = own.map(|address| (address, 0)).collect();
@@ -153,6 +154,7 @@ pub(super) struct Slice<'a> {
 struct Endpoint {
     addresses: Option<Vec<String>>,
     target_ref: Option<Target>,
+    node_name: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -176,10 +178,12 @@ impl Told for Slice<'_> {
         for endpoint in endpoints.iter().flatten() {
             let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
             let pod = pod.and_then(|target| target.name.clone()).filter(|name| is_name(name)).map(Into::into);
+            let node = endpoint.node_name.as_ref().filter(|name| is_name(name));
+            let node: Option<Text> = node.map(|name| name.clone().into());
             // Names of hosts are no addresses.
             for address in endpoint.addresses.iter().flatten().filter_map(|text| text.parse().ok()) {
-                let claim = |port| Claim { address, port, service: service.clone(), pod: pod.clone() };
-                claims.extend(ports(all.as_ref()).map(claim));
+                let told = Claim { address, port: 0, service: service.clone(), pod: pod.clone(), node: node.clone() };
+                claims.extend(ports(all.as_ref()).map(|port| Claim { port, ..told.clone() }));
             }
         }
         Ok((metadata, claims))

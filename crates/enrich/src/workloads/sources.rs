@@ -1,6 +1,7 @@
 //! What sources of names tell and how they fare.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,11 @@ impl Workloads {
         let room = changed.is_some();
         self.renew(&changed.unwrap_or_default());
         room
+    }
+
+    /// Notes that addresses are this node's own.
+    pub fn put_host(&self, addresses: &[IpAddr]) {
+        self.shared.identities.directory.put_host(addresses);
     }
 
     /// Notes that a pod is gone: it keeps its names for a while.
