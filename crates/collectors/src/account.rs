@@ -11,14 +11,19 @@ use rustix::time::{ClockId, clock_gettime};
 pub const NEEDS: [Need; 3] =
     [Need::Tracepoint("task_newtask"), Need::Tracepoint("cgroup_attach_task"), Need::Tracepoint("sched_process_free")];
 
+/// The accounts of kernels that have no storage beside a task, as `bpf/lib/account.bpf.h` has them.
+const LEGACY_ACCOUNTS: u32 = 32_768;
+
 /// Gives the maps of the accounts with the bytes that they take.
 pub fn maps<W>(map: &'static str, entries: u32, cpus: usize) -> Vec<(&'static str, u64)> {
     // A cgroup, a mark, and what is settled.
     let account = 16 + size_of::<W>();
-    vec![
-        (map, cost::per_cpu_hash(entries, size_of::<u64>(), size_of::<W>(), cpus)),
-        ("accounts", cost::storage(account, cpus)),
-    ]
+    let accounts = if bpf::probe::is_legacy_version() {
+        cost::hash(LEGACY_ACCOUNTS, size_of::<u64>(), account)
+    } else {
+        cost::storage(account, cpus)
+    };
+    vec![(map, cost::per_cpu_hash(entries, size_of::<u64>(), size_of::<W>(), cpus)), ("accounts", accounts)]
 }
 
 /// Gives the constant `attached`: the monotonic clock in nanoseconds.
