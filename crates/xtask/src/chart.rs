@@ -180,7 +180,7 @@ pub fn files(dir: &Path, ending: &str) -> Result<Vec<PathBuf>> {
 }
 
 /// Gives the lines below a key of a manifest, without what they are indented by.
-fn block(manifest: &str, key: &str, indent: usize) -> Option<String> {
+pub fn block(manifest: &str, key: &str, indent: usize) -> Option<String> {
     let (_, below) = manifest.split_once(&format!("\n{key}\n"))?;
     let spaces = " ".repeat(indent);
     let lines = below.lines().map_while(|line| line.strip_prefix(&spaces).or(line.is_empty().then_some("")));

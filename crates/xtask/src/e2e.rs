@@ -1,11 +1,13 @@
 //! `cargo xtask e2e`: the agent on the live kernel against a real OpenTelemetry Collector and a real Prometheus, all on
 //! the loopback interface; with `kubernetes`, beside a real API server too; with `runtimes`, beside real container runtimes;
-//! with `hubble`, on Cilium's own servers; with `dashboards`, every query that users look at.
+//! with `hubble`, on Cilium's own servers; with `dashboards`, every query that users look at; with `docs`, every
+//! command that they read.
 
 mod certificates;
 mod child;
 mod compare;
 mod dashboards;
+mod docs;
 mod exposition;
 mod http;
 mod hubble;
@@ -69,6 +71,12 @@ impl Report {
         }
     }
 
+    /// Counts a check that cannot be made here.
+    fn skip(&mut self, group: &str, why: &str) {
+        self.skipped += 1;
+        println!("skipped {group}: {why}");
+    }
+
     /// Prints the totals and removes the directory where it tells nothing more.
     fn close(&self, dir: &Path, options: &crate::Proof, result: Result<()>) -> Result<ExitCode> {
         peers::clean(dir, options.keep || result.is_err() || self.failed > 0);
@@ -89,6 +97,7 @@ pub fn run(options: &crate::Proof) -> Result<ExitCode> {
         Against::Runtimes => return runtimes::run(options),
         Against::Hubble => return hubble::run(options),
         Against::Dashboards => return dashboards::run(options),
+        Against::Docs => return docs::run(options),
     }
     if !options.no_build {
         run::build()?;

@@ -51,7 +51,8 @@ pub struct Proof {
     no_build: bool,
     /// Run only the checks of these groups: compare, prometheus, names, lint, outage, shutdown; with kubernetes: manifests, pods, restart, expiry, denial,
     /// token, requests, series, account; with runtimes: docker, containerd, podman, rootless, check; with
-    /// hubble: node, relay; with dashboards: dashboards, alerts, allowed.
+    /// hubble: node, relay; with dashboards: dashboards, alerts, allowed; with docs: readme,
+    /// quickstart, notes, compose.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Skip what needs an API server, or Cilium's servers, where none have been built yet.
@@ -75,6 +76,8 @@ pub enum Against {
     Hubble,
     /// Every query of the dashboards, and every metric of the alerts, in a real Prometheus.
     Dashboards,
+    /// Every command of the README, the quick start and the chart's notes; what the compose file starts.
+    Docs,
 }
 
 #[derive(Subcommand)]

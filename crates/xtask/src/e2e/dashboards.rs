@@ -186,7 +186,7 @@ impl Stage {
 }
 
 /// Gives the queries of a dashboard: those of its panels, and those that fill its variables.
-fn queries(board: &Value) -> Vec<String> {
+pub fn queries(board: &Value) -> Vec<String> {
     let panels = board["panels"].as_array().into_iter().flatten();
     let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
     let variables = board["templating"]["list"].as_array().into_iter().flatten();
@@ -199,7 +199,7 @@ fn queries(board: &Value) -> Vec<String> {
 }
 
 /// Fills in the variables.
-fn with(query: &str, job: &str) -> String {
+pub fn with(query: &str, job: &str) -> String {
     let query = query.replace("$job", job);
     VARIABLES.iter().fold(query, |query, (variable, value)| query.replace(variable, value))
 }

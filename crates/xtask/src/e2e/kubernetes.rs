@@ -16,6 +16,7 @@ mod seen;
 mod token;
 
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -116,4 +117,46 @@ fn layer(peers: &Peers) -> String {
          enrich: {{kubernetes: {{enabled: true, kubeconfig: {}/kubeconfig}}}}\n",
         peers.dir.display()
     )
+}
+
+/// An API server, and etcd behind it, for whoever needs no more than that.
+pub struct Server {
+    /// Its administrator.
+    pub api: Client,
+    apiserver: Program,
+    etcd: Program,
+}
+
+impl Server {
+    /// Starts both, lets the server know the definitions of others' resources, and writes the administrator's `kubeconfig`.
+    ///
+    /// # Errors
+    /// Fails when one does not start.
+    pub fn start(dir: &Path) -> Result<Self> {
+        super::certificates::write(dir)?;
+        Signer::prepare(dir)?;
+        let cluster = Cluster::prepare(dir.to_owned())?;
+        let (etcd, apiserver) = (cluster.start_etcd()?, cluster.start()?);
+        let api = Client::administrator(dir, cluster.port)?;
+        manifests::define(&api)?;
+        let (at, port) = (dir.display(), cluster.port);
+        let admin = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: e2e\n\
+             clusters: [{{name: e2e, cluster: {{server: 'https://127.0.0.1:{port}', certificate-authority: {at}/ca.pem}}}}]\n\
+             users: [{{name: e2e, user: {{client-certificate: {at}/admin.pem, client-key: {at}/admin.key}}}}]\n\
+             contexts: [{{name: e2e, context: {{cluster: e2e, user: e2e}}}}]\n"
+        );
+        fs::write(dir.join("kubeconfig"), admin).context("cannot write the kubeconfig")?;
+        Ok(Self { api, apiserver, etcd })
+    }
+
+    /// Ends both.
+    ///
+    /// # Errors
+    /// Fails when one does not end.
+    pub fn stop(self) -> Result<()> {
+        self.apiserver.stop(END)?;
+        self.etcd.stop(END)?;
+        Ok(())
+    }
 }

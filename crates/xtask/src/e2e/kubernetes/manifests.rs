@@ -5,6 +5,7 @@ use std::fs;
 use anyhow::{Context, Result, bail};
 
 use super::Stage;
+use super::api::Client;
 use super::checks::SOON;
 use super::seen::within;
 use crate::chart::files;
@@ -16,9 +17,7 @@ use crate::tools::{self, Tool};
 /// # Errors
 /// Fails with the first that it would refuse.
 pub fn rendered(stage: &Stage) -> Result<String> {
-    let definitions = tools::install(Tool::CustomResources)?;
-    let definitions = fs::read_to_string(&definitions).context("cannot read the definitions of custom resources")?;
-    stage.api.apply(&definitions)?;
+    define(&stage.api)?;
     for namespace in ["argocd", "monitoring"] {
         stage.api.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {namespace}\n"))?;
     }
@@ -38,4 +37,14 @@ pub fn rendered(stage: &Stage) -> Result<String> {
         bail!("there are only {sets} value sets");
     }
     Ok(format!("{objects} objects of {sets} value sets and of an example for Argo CD"))
+}
+
+/// Lets the server know the resources of others that the chart may make.
+///
+/// # Errors
+/// Fails when it does not take their definitions.
+pub fn define(api: &Client) -> Result<()> {
+    let definitions = tools::install(Tool::CustomResources)?;
+    let definitions = fs::read_to_string(&definitions).context("cannot read the definitions of custom resources")?;
+    api.apply(&definitions).map(drop)
 }
