@@ -176,6 +176,7 @@ fn platform(types: &Types) -> Platform {
         exclude_processes: Vec::new(),
         cgroup_rules: None,
         executables: None,
+        budget: runtime::Budget::default(),
         excluded_process: Some(std::process::id()),
         sample_every: 1,
         meters: Own::new().provider(),

@@ -10,6 +10,7 @@
  */
 #include "lib/kernel.h"
 #include "block.h"
+#include "lib/cost.bpf.h"
 #include "lib/fixes.bpf.h"
 #include "lib/maps.bpf.h"
 #include "lib/histogram.bpf.h"
@@ -76,9 +77,7 @@ static __always_inline void add_latency(struct request *rq, struct transfer *tra
 		lost->untimed += 1;
 }
 
-/* It fires for each part of a request that completes; what remains of it is in __data_len. */
-SEC("tp_btf/block_rq_complete")
-int BPF_PROG(block_rq_complete, struct request *rq, int error, unsigned int nr_bytes)
+static __always_inline void completed(struct request *rq, int error, unsigned int nr_bytes)
 {
 	u32 op = rq->cmd_flags & REQ_OP_MASK, left = rq->__data_len;
 	struct bio *bio = rq->bio;
@@ -87,10 +86,10 @@ int BPF_PROG(block_rq_complete, struct request *rq, int error, unsigned int nr_b
 
 	/* After a flush of what it wrote, a request completes once more, with nothing. */
 	if (!bio || !nr_bytes || (op != REQ_OP_READ && op != REQ_OP_WRITE && !is_zone_append(op)))
-		return 0;
+		return;
 	disk = request_disk(rq);
 	if (!disk)
-		return 0;
+		return;
 	transfer.cgroup = bio_cgroup(bio);
 	transfer.direction = op == REQ_OP_READ ? BLOCK_READ : BLOCK_WRITE;
 	*(u64 *)&transfer.device[0] = *(u64 *)&disk->disk_name[0];
@@ -99,8 +98,15 @@ int BPF_PROG(block_rq_complete, struct request *rq, int error, unsigned int nr_b
 	*(u64 *)&transfer.device[24] = *(u64 *)&disk->disk_name[24];
 	if (!error)
 		add_bytes(&transfer, nr_bytes < left ? nr_bytes : left);
-	if (nr_bytes >= left)
+	if (nr_bytes >= left && timed_every())
 		add_latency(rq, &transfer);
+}
+
+/* It fires for each part of a request that completes; what remains of it is in __data_len. */
+SEC("tp_btf/block_rq_complete")
+int BPF_PROG(block_rq_complete, struct request *rq, int error, unsigned int nr_bytes)
+{
+	MEASURED(completed(rq, error, nr_bytes));
 	return 0;
 }
 

@@ -8,9 +8,9 @@
  */
 #include "lib/kernel.h"
 #include "dns.h"
+#include "lib/cost.bpf.h"
 #include "lib/filter.bpf.h"
 #include "lib/gate.bpf.h"
-#include "lib/task.bpf.h"
 #include "lib/packet.bpf.h"
 #include "lib/message.bpf.h"
 #include "lib/stream.bpf.h"
@@ -164,7 +164,7 @@ static __always_inline void read_in(struct __sk_buff *skb)
 SEC("cgroup_skb/egress")
 int dns_egress(struct __sk_buff *ctx)
 {
-	read_out(ctx);
+	MEASURED(read_out(ctx));
 	HAND_OVER(next_egress);
 	return 1;
 }
@@ -172,7 +172,7 @@ int dns_egress(struct __sk_buff *ctx)
 SEC("cgroup_skb/ingress")
 int dns_ingress(struct __sk_buff *ctx)
 {
-	read_in(ctx);
+	MEASURED(read_in(ctx));
 	HAND_OVER(next_ingress);
 	return 1;
 }

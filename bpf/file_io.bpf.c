@@ -29,7 +29,7 @@ static __always_inline void entered(struct pt_regs *regs, u32 nr)
 	u32 call = file_call(nr);
 	struct task_struct *task;
 
-	if (!call || (timing == TIME_SAMPLE && !is_sampled()))
+	if (!call || !is_timed())
 		return;
 	task = CURRENT();
 	call = is_compat(task, regs) ? call >> 4 : call & 15;
@@ -40,7 +40,7 @@ static __always_inline void entered(struct pt_regs *regs, u32 nr)
 SEC("tp_btf/sys_enter")
 int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 {
-	entered(regs, id);
+	MEASURED(entered(regs, id));
 	HAND_OVER(next_sys_enter);
 	return 0;
 }
@@ -111,7 +111,7 @@ static __always_inline void ended(struct pt_regs *regs, long ret, u32 how)
 	}
 	if (start) {
 		key = (struct amount){ cgroup, 0, call == FILE_SEND ? FILE_COPY : call };
-		histogram_add(file_latency, &key, took);
+		histogram_add_n(file_latency, &key, took, timed_weight(start));
 	}
 }
 
@@ -119,7 +119,7 @@ static __always_inline void ended(struct pt_regs *regs, long ret, u32 how)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 {
-	ended(regs, ret, FIND_DIRECT);
+	MEASURED(ended(regs, ret, FIND_DIRECT));
 	HAND_OVER(next_sys_exit);
 	return 0;
 }
@@ -127,7 +127,7 @@ int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit__near, struct pt_regs *regs, long ret)
 {
-	ended(regs, ret, FIND_NEAR);
+	MEASURED(ended(regs, ret, FIND_NEAR));
 	HAND_OVER(next_sys_exit);
 	return 0;
 }
@@ -136,7 +136,7 @@ int BPF_PROG(sys_exit__near, struct pt_regs *regs, long ret)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit__probe, struct pt_regs *regs, long ret)
 {
-	ended(regs, ret, FIND_PROBE);
+	MEASURED(ended(regs, ret, FIND_PROBE));
 	HAND_OVER(next_sys_exit);
 	return 0;
 }

@@ -9,6 +9,7 @@
 #include "memory.h"
 #define WORK_MAP faults
 #include "lib/account.bpf.h"
+#include "lib/cost.bpf.h"
 
 /* 112 B an entry and 8 B for each CPU, all of it at load time: making an entry must not allocate. */
 MAP(PERCPU_HASH, allocations, u64, u64, 4096, 0);
@@ -67,8 +68,7 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 	return 0;
 }
 
-SEC("tp_btf/mm_page_alloc")
-int BPF_PROG(mm_page_alloc, struct page *page, u32 order)
+static __always_inline void allocated(struct page *page, u32 order)
 {
 	struct task_struct *task = CURRENT();
 	u64 cgroup = 0, pages = 1ULL << (order & 63);
@@ -78,17 +78,23 @@ int BPF_PROG(mm_page_alloc, struct page *page, u32 order)
 	/* Half of the pointer: the verifier may hold a whole one to be never NULL, and drop the test. */
 	asm volatile("%0 = %0" : "+w"(low));
 	if (!low)
-		return 0;
+		return;
 	if (!in_interrupt(task)) {
 		if (is_filtered(task))
-			return 0;
+			return;
 		cgroup = task_owner(task);
 	}
 	if (add(&allocations, &cgroup, pages))
-		return 0;
+		return;
 	cell = bpf_map_lookup_elem(&late_pages, &zero);
 	if (cell)
 		*cell += pages;
+}
+
+SEC("tp_btf/mm_page_alloc")
+int BPF_PROG(mm_page_alloc, struct page *page, u32 order)
+{
+	MEASURED(allocated(page, order));
 	return 0;
 }
 

@@ -8,10 +8,10 @@
  * as the whole that they are of.
  */
 #include "lib/kernel.h"
+#include "lib/cost.bpf.h"
 #include "lib/filter.bpf.h"
 #include "lib/gate.bpf.h"
 #include "lib/maps.bpf.h"
-#include "lib/task.bpf.h"
 #include "lib/backlog.bpf.h"
 #include "lib/owner.bpf.h"
 #include "lib/traffic.bpf.h"
@@ -74,7 +74,7 @@ static __always_inline void count_packet(struct __sk_buff *skb, u8 direction)
 SEC("cgroup_skb/egress")
 int network_egress(struct __sk_buff *ctx)
 {
-	count_packet(ctx, DIRECTION_TRANSMIT);
+	MEASURED(count_packet(ctx, DIRECTION_TRANSMIT));
 	HAND_OVER(next_egress);
 	return 1;
 }
@@ -82,7 +82,7 @@ int network_egress(struct __sk_buff *ctx)
 SEC("cgroup_skb/ingress")
 int network_ingress(struct __sk_buff *ctx)
 {
-	count_packet(ctx, DIRECTION_RECEIVE);
+	MEASURED(count_packet(ctx, DIRECTION_RECEIVE));
 	HAND_OVER(next_ingress);
 	return 1;
 }

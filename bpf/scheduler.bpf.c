@@ -92,8 +92,7 @@ static __always_inline void end(struct task_struct *task)
  * since the task last began to run is the whole wait. Where another thread has
  * taken its place in `delays`, the last part counts alone.
  */
-SEC("tp_btf/sched_switch")
-int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+static __always_inline void switched(struct task_struct *prev, struct task_struct *next)
 {
 	const u64 mask = (1ULL << DELAY_BITS) - 1;
 	u64 queued = next->sched_info.last_queued;
@@ -102,7 +101,7 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 
 	end(prev);
 	if (!queued) /* the idle task */
-		return 0;
+		return;
 	waited = next->se.cfs_rq->rq->clock - queued;
 	total = next->sched_info.run_delay + waited;
 	pid = (u32)next->pid;
@@ -116,11 +115,17 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 			waited = (total - *cell) & mask;
 		*cell = pid << DELAY_BITS | (total & mask);
 	}
-	if (timing == TIME_SAMPLE && !is_sampled())
-		return 0;
+	if (!is_timed())
+		return;
 	owner = owner_of_task(next);
 	if (!is_filtered_in(next, owner))
-		histogram_add(waits, &owner, waited);
+		histogram_add_n(waits, &owner, waited, timed_every());
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	MEASURED(switched(prev, next));
 	return 0;
 }
 
@@ -128,7 +133,7 @@ int BPF_PROG(sched_switch, bool preempt, struct task_struct *prev, struct task_s
 SEC("tp_btf/sched_switch")
 int BPF_PROG(sched_switch__end, bool preempt, struct task_struct *prev)
 {
-	end(prev);
+	MEASURED(end(prev));
 	return 0;
 }
 

@@ -31,7 +31,7 @@ static __always_inline void entered(struct pt_regs *regs, u32 nr)
 {
 	struct task_struct *task;
 
-	if (timing == TIME_SAMPLE && !is_sampled())
+	if (!is_timed())
 		return;
 	task = CURRENT();
 	if (!is_filtered(task) && !has_no_end(syscall_abi(task, regs, nr), nr))
@@ -41,7 +41,7 @@ static __always_inline void entered(struct pt_regs *regs, u32 nr)
 SEC("tp_btf/sys_enter")
 int BPF_PROG(sys_enter, struct pt_regs *regs, long id)
 {
-	entered(regs, id);
+	MEASURED(entered(regs, id));
 	HAND_OVER(next_sys_enter);
 	return 0;
 }
@@ -117,13 +117,13 @@ static __always_inline void ended(struct pt_regs *regs, long ret)
 		call.nr = NR_ALL;
 		call.abi = ABI_NATIVE;
 	}
-	histogram_add(latency, &call, took);
+	histogram_add_n(latency, &call, took, timed_weight(start));
 }
 
 SEC("tp_btf/sys_exit")
 int BPF_PROG(sys_exit, struct pt_regs *regs, long ret)
 {
-	ended(regs, ret);
+	MEASURED(ended(regs, ret));
 	HAND_OVER(next_sys_exit);
 	return 0;
 }

@@ -9,20 +9,20 @@
  */
 #include "lib/kernel.h"
 #include "lib/conn.bpf.h"
+#include "lib/cost.bpf.h"
 #include "lib/follow.bpf.h"
 
 /* The number of the present walk. */
 MAP(ARRAY, rounds, u32, u32, 1, 0);
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(inet_sock_set_state, const struct sock *sk, int from, int to)
+static __always_inline void changed(const struct sock *sk, int from, int to)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
 	struct conn *conn = tp ? find(sk, tp) : NULL;
 	struct task_struct *task;
 
 	if (!conn || from == to)
-		return 0;
+		return;
 	if (from == TCP_CLOSE) {
 		/* connect() and listen() run in the task that the socket is then of. */
 		if (is_open(conn))
@@ -44,6 +44,12 @@ int BPF_PROG(inet_sock_set_state, const struct sock *sk, int from, int to)
 		}
 	}
 	follow(conn, sk, tp, from, to);
+}
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(inet_sock_set_state, const struct sock *sk, int from, int to)
+{
+	MEASURED(changed(sk, from, to));
 	return 0;
 }
 

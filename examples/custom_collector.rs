@@ -89,6 +89,7 @@ static PRESSURE: Descriptor = Descriptor {
     limits: &["It is the kernel's own figure for the whole host, not per workload."],
     metrics: &[&STALLED],
     needs: &[],
+    ladder: &[],
     section: Section::of::<PressureConfig>(),
     plan: |_, _| Plan { maps: Vec::new(), numbers: 0, histograms: 0 },
     make: make_pressure,
@@ -154,6 +155,7 @@ static LOAD: Descriptor = Descriptor {
     // Instruments declare themselves.
     metrics: &[],
     needs: &[],
+    ladder: &[],
     section: Section::of::<Empty>(),
     plan: |_, _| Plan::default(),
     make: |setup| {

@@ -1,6 +1,7 @@
 //! What the agent says of things that are known to have happened, on the live kernel.
 
 mod block;
+mod budget;
 mod cgroup;
 mod churn;
 mod connection;

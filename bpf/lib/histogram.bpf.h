@@ -48,9 +48,10 @@
 /* Of the values one in so many is taken, at random: for what is not sampled where it is measured. */
 const volatile u32 histogram_every = 1;
 
-/* Adds a value to the histogram of a key. */
-#define histogram_add(name, key, value) histogram_add_to(&name, &name##_lost, &name##_shape, key, value, false)
-#define shared_histogram_add(name, key, value) histogram_add_to(&name, &name##_lost, &name##_shape, key, value, true)
+/* Adds a value to the histogram of a key, once or n times. */
+#define histogram_add(name, key, value) histogram_add_to(&name, &name##_lost, &name##_shape, key, value, 1, false)
+#define histogram_add_n(name, key, value, n) histogram_add_to(&name, &name##_lost, &name##_shape, key, value, n, false)
+#define shared_histogram_add(name, key, value) histogram_add_to(&name, &name##_lost, &name##_shape, key, value, 1, true)
 
 static const u8 empty_histogram[12 + 4 * HIST_MOST_SLOTS] __attribute__((aligned(8)));
 
@@ -120,24 +121,24 @@ static __always_inline u32 histogram_slot(u64 v, u32 scale)
 	} while (0)
 
 static __always_inline void histogram_put(struct histogram *histogram, const volatile struct hist_shape *shape, u64 v,
-					  bool shared)
+					  u32 n, bool shared)
 {
 	u32 scale = shape->scale, first = shape->low << scale, last = shape->slots - 1, slot;
 
-	ADD(histogram->sum, v, shared);
+	ADD(histogram->sum, v * n, shared);
 	if (v == 0) {
-		ADD(histogram->zero, 1, shared);
+		ADD(histogram->zero, n, shared);
 		return;
 	}
 	slot = histogram_slot(v < 1ULL << 62 ? v : 1ULL << 62, scale);
 	slot = slot < first ? 0 : slot - first;
 	if (slot > last)
 		slot = last;
-	ADD(histogram->slots[slot], 1, shared);
+	ADD(histogram->slots[slot], n, shared);
 }
 
 static __always_inline void histogram_add_to(void *map, void *lost, const volatile struct hist_shape *shape,
-					     const void *key, u64 v, bool shared)
+					     const void *key, u64 v, u32 n, bool shared)
 {
 	struct histogram *histogram;
 	u32 zero = 0;
@@ -153,5 +154,5 @@ static __always_inline void histogram_add_to(void *map, void *lost, const volati
 	if (!histogram)
 		histogram = bpf_map_lookup_elem(lost, &zero);
 	if (histogram)
-		histogram_put(histogram, shape, v, shared);
+		histogram_put(histogram, shape, v, n, shared);
 }

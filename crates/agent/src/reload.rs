@@ -243,7 +243,10 @@ impl Reloader {
             even
         });
         let names = selections.iter().map(|selection| selection.descriptor.name);
-        let anew = names.filter(|name| all || reporting && collectors::REPORTERS.contains(name)).collect();
+        // Whether programs are measured is a constant of theirs.
+        let remeasured = |name: &str| platform.budget.governs(name) != retuned.budget.governs(name);
+        let reports = |name: &&str| reporting && collectors::REPORTERS.contains(name);
+        let anew = names.filter(|name| all || remeasured(name) || reports(name)).collect();
         let (limits, housekeeping) = (wiring::limits(config), config.integrations.ebpf.scrape_interval);
         let retuned = Arc::new(retuned);
         let change = Change { selections, platform: Arc::clone(&retuned), anew, limits, housekeeping };

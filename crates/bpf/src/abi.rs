@@ -4,6 +4,7 @@
 pub mod block;
 pub mod cgroup;
 pub mod connection;
+pub mod cost;
 pub mod dns;
 pub mod event;
 pub mod executable;

@@ -16,6 +16,7 @@ use crate::image::{Image, map_sizes};
 use crate::mapped::Mapped;
 use crate::perf::Perf;
 use crate::probe;
+use crate::reins::Reins;
 use crate::ring::Ring;
 use crate::stack::Stack;
 use crate::sys::{RawMap, put_in_place};
@@ -23,6 +24,9 @@ use crate::table::{Cells, PerCpuCells, PerCpuTable, Plain, Table};
 use crate::types::Types;
 
 include!(concat!(env!("OUT_DIR"), "/objects.rs"));
+
+/// The maps of `bpf/lib/cost.bpf.h`.
+const MEASURES: [&str; 2] = ["costs", "stages"];
 
 /// Gives the embedded objects: name and ELF bytes.
 pub fn objects() -> impl Iterator<Item = (&'static str, &'static [u8])> {
@@ -38,6 +42,7 @@ pub struct Loader {
     values: Vec<(String, u32)>,
     shared: Vec<(&'static str, Result<OwnedFd, Error>)>,
     sample_every: u32,
+    governed: bool,
 }
 
 impl Loader {
@@ -50,6 +55,7 @@ impl Loader {
             values: Vec::new(),
             shared: Vec::new(),
             sample_every: 1,
+            governed: false,
         }
     }
 
@@ -81,6 +87,14 @@ impl Loader {
     #[must_use]
     pub fn sample_histograms(mut self, every: u32) -> Self {
         self.sample_every = every.max(1);
+        self
+    }
+
+    /// Has what the object's programs cost be measured, and [`Object::reins`] lead them. Without it nothing of that is left
+    /// in them.
+    #[must_use]
+    pub fn governed(mut self, governed: bool) -> Self {
+        self.governed = governed;
         self
     }
 
@@ -118,6 +132,7 @@ impl Loader {
         }
         // Absent where the object has no histograms.
         image.set_constant("histogram_every", self.sample_every.as_bytes()).map_err(broken)?;
+        image.set_constant("governed", u32::from(self.governed).as_bytes()).map_err(broken)?;
         image.set_value_sizes(&self.values).map_err(broken)?;
         let mut sizes = map_sizes(file).map_err(broken)?;
         for (map, entries) in &mut sizes {
@@ -132,7 +147,7 @@ impl Loader {
         }
         let mut tally = Tally::of(self.object);
         // What holds no measurements is not shown.
-        let shown = |name: &str| !name.starts_with('.') && !name.starts_with(NEXT);
+        let shown = |name: &str| !name.starts_with('.') && !name.starts_with(NEXT) && !MEASURES.contains(&name);
         for (name, map) in ebpf.maps().filter(|(name, _)| shown(name)) {
             if let Some(data) = data(map) {
                 let fd = duplicate(data).map_err(|error| fail(error.to_string(), ""))?;
@@ -140,7 +155,8 @@ impl Loader {
             }
         }
         let (tally, passages) = (Arc::new(tally), Vec::new());
-        Ok(Object { name: self.object, passages, ebpf, tally, sample_every: self.sample_every })
+        let (sample_every, governed) = (self.sample_every, self.governed);
+        Ok(Object { name: self.object, passages, ebpf, tally, sample_every, governed })
     }
 }
 
@@ -152,6 +168,7 @@ pub struct Object {
     pub(crate) ebpf: Ebpf,
     pub(crate) tally: Arc<Tally>,
     sample_every: u32,
+    governed: bool,
 }
 
 impl Object {
@@ -262,6 +279,18 @@ impl Object {
     /// Gives how many values each one that its histograms take stands for.
     pub fn sample_every(&self) -> u32 {
         self.sample_every
+    }
+
+    /// Gives the reins of the programs, where they were loaded with such.
+    ///
+    /// # Errors
+    /// Fails when the object has none, and when the kernel refuses to write their map.
+    pub fn reins(&self) -> Result<Option<Reins>, Error> {
+        if !self.governed {
+            return Ok(None);
+        }
+        let [costs, stages] = MEASURES;
+        Reins::new(self.per_cpu_cells(costs)?, self.cells(stages)?).map(Some)
     }
 
     /// Gives a handle for self-telemetry: it reads from any thread and does not keep the object alive.

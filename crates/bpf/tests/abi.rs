@@ -5,8 +5,8 @@ use std::mem::offset_of;
 
 use bpf::abi::histogram::HistShape;
 use bpf::abi::{
-    block, cgroup, connection, dns, event, executable, file_io, filter, memory, network, process, scheduler, starts,
-    syscalls, tcp,
+    block, cgroup, connection, cost, dns, event, executable, file_io, filter, memory, network, process, scheduler,
+    starts, syscalls, tcp,
 };
 use object::{Object, ObjectSection};
 
@@ -83,6 +83,15 @@ fn the_mirrors_of_syscalls_fit() {
 fn the_mirror_of_filters_fits() {
     mirror!(&structs("syscalls"), "comm_rule", filter::CommRule, comm rule);
     mirror!(&structs("syscalls"), "executable", executable::Executable, cgroup comm);
+}
+
+#[test]
+fn the_mirrors_of_costs_fit() {
+    for object in ["syscalls", "network", "dns", "block", "tcp"] {
+        let structs = structs(object);
+        mirror!(&structs, "cost", cost::Cost, runs next samples time);
+        mirror!(&structs, "stage", cost::Stage, since every before);
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use bpf::{Loader, Object, PerCpuCells, cost};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Census, Metric, Subject, Text};
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW, SAMPLE_INTERVAL};
-use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup, Step};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Capability("CAP_BPF"),
         Need::Capability("CAP_PERFMON"),
     ],
+    ladder: &[Step::Counting, Step::Paused],
     section: Section::of::<Config>(),
     plan,
     make,
@@ -125,6 +126,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let owners = Arc::new(owners.map_err(|why| MakeError::Unsupported(why.to_owned()))?);
     let shape = config.latency_shape();
     let mut object = Loader::new(if platform.facts.is_legacy() { "block_legacy" } else { "block" })
+        .governed(platform.budget.governs(DESCRIPTOR.name))
         .sample_histograms(platform.sample_every)
         .max_entries("block_bytes", platform.scaled(config.max_transfers))
         .histogram("block_latency", shape)
@@ -143,6 +145,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         object,
     };
     setup.watch(collector.object.watch());
+    setup.lead(collector.object.reins().map_err(crate::refused)?);
     Ok(Box::new(collector))
 }
 

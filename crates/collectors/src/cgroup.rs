@@ -55,6 +55,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Capability("CAP_BPF"),
         Need::Capability("CAP_PERFMON"),
     ],
+    ladder: &[],
     section: Section::of::<Config>(),
     plan: |_, _| Plan {
         maps: vec![("changes", u64::from(ring::bytes(ring::DEFAULT)))],

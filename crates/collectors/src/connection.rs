@@ -20,7 +20,7 @@ use bpf::{PerCpuCells, cost};
 use model::{Metric, Subject, Text};
 use runtime::bus::EVENTS_EMITTED;
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
-use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup, Step};
 
 use crate::carried::Carried;
 use crate::sockets::{self, Sockets, User};
@@ -80,6 +80,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Capability("CAP_NET_ADMIN"),
         Need::HostPid,
     ],
+    ladder: &[Step::Paused],
     section: Section::of::<Config>(),
     plan,
     make,

@@ -19,7 +19,7 @@ use model::metric::NANOSECOND_BOUNDS;
 use model::{Metric, Subject, Text};
 use runtime::bus::EVENTS_EMITTED;
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
-use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup, Step};
 
 use crate::histogram::Histograms;
 use crate::reader::Reader;
@@ -83,6 +83,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Capability("CAP_NET_ADMIN"),
         Need::HostPid,
     ],
+    ladder: &[Step::Paused],
     section: Section::of::<Config>(),
     plan,
     make,
@@ -144,6 +145,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let unanswered = Arc::new(Mutex::new(Unanswered::open(&object, window, &platform)?));
     setup.runtime().spawn(keep_sweeping(Arc::downgrade(&unanswered), window));
     setup.watch(object.watch());
+    setup.lead(object.reins().map_err(crate::refused)?);
     Ok(Box::new(Dns {
         queries: Entries::open(&object, "dns_queries", &platform)?,
         responses: Entries::open(&object, "dns_responses", &platform)?,
@@ -195,6 +197,7 @@ fn load(config: &Config, platform: &Platform, types: &Types, reports: bool) -> R
         let bytes = if reports { ring::bytes(platform.ring_bytes) } else { unused_ring() };
         loader = loader.max_entries("events", bytes);
     }
+    let loader = loader.governed(platform.budget.governs(DESCRIPTOR.name));
     let object = filter::tune(loader, platform).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     Ok(object)

@@ -9,6 +9,7 @@ use bpf::abi::histogram::HistShape;
 use bpf::{Loader, Object, PerCpuCells, Types, cost};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Metric, Subject, Text};
+use runtime::governor::LADDER;
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW, SAMPLE_INTERVAL};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 use schemars::JsonSchema;
@@ -72,6 +73,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Capability("CAP_BPF"),
         Need::Capability("CAP_PERFMON"),
     ],
+    ladder: LADDER,
     section: Section::of::<Config>(),
     plan,
     make,
@@ -146,6 +148,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         object,
     };
     setup.watch(collector.object.watch());
+    setup.lead(collector.object.reins().map_err(crate::refused)?);
     if let Some(refusal) = refusal {
         setup.degrade(format!("no files of processes that have had a descriptor above 63: {refusal}"));
     }
@@ -160,6 +163,7 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<(Object, 
         .max_entries("file_amounts", platform.scaled(config.max_amounts))
         .histogram("file_latency", config.latency_shape())
         .max_entries("file_latency", platform.scaled(config.max_latencies));
+    let loader = loader.governed(platform.budget.governs(DESCRIPTOR.name));
     let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     // The end first, so that every start finds its end. Only Linux 6.17 follows the table of descriptors by itself.

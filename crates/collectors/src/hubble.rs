@@ -64,6 +64,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
     ],
     metrics: &METRICS,
     needs: &[],
+    ladder: &[],
     section: Section {
         defaults: Section::of::<Config>().defaults,
         schema: Section::of::<Config>().schema,

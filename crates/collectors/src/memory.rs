@@ -7,7 +7,7 @@ use bpf::abi::memory::{Loss, Work};
 use bpf::{Loader, Object, PerCpuCells, Types, cost};
 use model::{Metric, Subject, Text};
 use runtime::own::MAP_OVERFLOW;
-use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup, Step};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Capability("CAP_PERFMON"),
         Need::HostPid,
     ],
+    ladder: &[Step::Paused],
     section: Section::of::<Config>(),
     plan,
     make,
@@ -116,6 +117,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         object,
     };
     setup.watch(collector.object.watch());
+    setup.lead(collector.object.reins().map_err(crate::refused)?);
     Ok(Box::new(collector))
 }
 
@@ -128,6 +130,7 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
         .constant("attached", &account::now())
         .max_entries("faults", workloads)
         .max_entries("allocations", if config.allocations { workloads } else { 1 });
+    let loader = loader.governed(platform.budget.governs(DESCRIPTOR.name));
     let mut object = filter::tune(loader, platform).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     account::open(&mut object, types, platform)?;

@@ -11,7 +11,7 @@ use bpf::abi::network::{DIRECTION_TRANSMIT, Dropped, FAMILY_IPV6, Flow, NetworkL
 use bpf::{Error, PerCpuCells, Types, cost};
 use model::{Metric, Subject, Text};
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
-use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup, Step};
 
 use crate::sockets::{self, Sockets, User};
 use crate::table::{Cell, Entries, Key, sum};
@@ -71,6 +71,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Capability("CAP_NET_ADMIN"),
         Need::HostPid,
     ],
+    ladder: &[Step::Paused],
     section: Section::of::<Config>(),
     plan,
     make,

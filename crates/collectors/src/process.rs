@@ -40,6 +40,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Capability("CAP_PERFMON"),
         Need::HostPid,
     ],
+    ladder: &[],
     section: Section::of::<Config>(),
     plan: |_, _| Plan {
         maps: vec![("events", u64::from(crate::ring::bytes(crate::ring::DEFAULT)))],

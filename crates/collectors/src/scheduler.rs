@@ -8,6 +8,7 @@ use bpf::abi::scheduler::{Loss, Work};
 use bpf::{Loader, Object, PerCpuCells, Types, cost};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Metric, Subject, Text};
+use runtime::governor::LADDER;
 use runtime::own::{MAP_OVERFLOW, SAMPLE_INTERVAL};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 use schemars::JsonSchema;
@@ -64,6 +65,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Capability("CAP_PERFMON"),
         Need::HostPid,
     ],
+    ladder: LADDER,
     section: Section::of::<Config>(),
     plan,
     make,
@@ -143,6 +145,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         object,
     };
     setup.watch(collector.object.watch());
+    setup.lead(collector.object.reins().map_err(crate::refused)?);
     if let Some(refusal) = refusal {
         setup.degrade(format!(
             "no waits for a CPU, which need CONFIG_SCHED_INFO and CONFIG_FAIR_GROUP_SCHED: {refusal}"
@@ -165,6 +168,7 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<(Object, 
         .histogram("waits", config.shape())
         .max_entries("waits", platform.scaled(config.max_latencies))
         .max_entries("delays", threads);
+    let loader = loader.governed(platform.budget.governs(DESCRIPTOR.name));
     let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     account::open(&mut object, types, platform)?;

@@ -107,9 +107,11 @@ pub fn open(setup: &mut Setup, user: User) -> Result<Arc<Sockets>, MakeError> {
     };
     let sockets = Arc::new(sockets);
     sockets.take(user);
+    let reins = sockets.object().reins().map_err(crate::refused)?;
     let weak = Arc::downgrade(&sockets);
     shared.insert(NAME, weak as Weak<dyn Any + Send + Sync>);
     setup.watch(watched(&sockets));
+    setup.lead(reins);
     Ok(sockets)
 }
 
@@ -146,7 +148,9 @@ fn load(
         Some(connection) => connection.tune(loader, platform)?,
         None => loader,
     };
-    let mut object = filter::tune(loader, platform).load(types).map_err(crate::refused)?;
+    // Either is measured by what both do.
+    let governed = ["network", "connection"].iter().any(|name| platform.budget.governs(name));
+    let mut object = filter::tune(loader.governed(governed), platform).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     let mut lacking = Vec::new();
     if connection.is_some() {

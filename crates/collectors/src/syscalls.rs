@@ -13,6 +13,7 @@ use bpf::abi::syscalls::{
 use bpf::{Loader, Object, PerCpuCells, Types, cost};
 use model::metric::NANOSECOND_BOUNDS;
 use model::{Metric, Subject, Text};
+use runtime::governor::LADDER;
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW, SAMPLE_INTERVAL};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 
@@ -64,6 +65,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Capability("CAP_BPF"),
         Need::Capability("CAP_PERFMON"),
     ],
+    ladder: LADDER,
     section: Section::of::<Config>(),
     plan,
     make,
@@ -110,6 +112,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         object,
     };
     setup.watch(collector.object.watch());
+    setup.lead(collector.object.reins().map_err(crate::refused)?);
     Ok(Box::new(collector))
 }
 
@@ -126,6 +129,7 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
         .max_entries("errors", platform.scaled(config.max_errors))
         .histogram("latency", config.latency_shape())
         .max_entries("latency", platform.scaled(config.max_latencies));
+    let loader = loader.governed(platform.budget.governs(DESCRIPTOR.name));
     let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
     list(config, &object)?;
     filter::fill(platform, &object)?;

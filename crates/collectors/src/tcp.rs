@@ -16,7 +16,7 @@ use bpf::{Loader, Object, PerCpuCells, cost};
 use model::metric::{MICROSECOND_BOUNDS, NANOSECOND_BOUNDS};
 use model::{Metric, Subject};
 use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
-use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup};
+use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Scrape, Section, Setup, Step};
 
 use crate::filter;
 use crate::histogram::Histograms;
@@ -132,6 +132,7 @@ pub static DESCRIPTOR: Descriptor = Descriptor {
         Need::Capability("CAP_PERFMON"),
         Need::HostPid,
     ],
+    ladder: &[Step::Paused],
     section: Section::of::<Config>(),
     plan,
     make,
@@ -217,6 +218,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         .constant("by_peer", &u32::from(config.peers))
         .max_entries("peers", if config.peers { platform.scaled(config.max_peers).max(1) } else { 1 })
         .max_entries("owners", platform.scaled(config.max_workloads))
+        .governed(platform.budget.governs(DESCRIPTOR.name))
         .histogram("connecting", config.connecting())
         .max_entries("connecting", platform.scaled(config.max_latencies))
         .histogram("round_trips", config.round_trips())
@@ -235,7 +237,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     } else {
         object.load_iterator("walk", "task_file", &types).map_err(|error| error.to_string())
     };
-    let watch = object.watch();
+    let (watch, reins) = (object.watch(), object.reins().map_err(crate::refused)?);
     let rounds = object.cells("rounds").map_err(crate::refused)?;
     let mut collector = Tcp {
         owners: Entries::open(&object, "owners", platform)?,
@@ -254,6 +256,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         Err(why) => setup.degrade(format!("no sockets older than the agent and no round trips of open ones: {why}")),
     }
     setup.watch(watch);
+    setup.lead(reins);
     Ok(Box::new(collector))
 }
 

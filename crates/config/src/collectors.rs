@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::error::{Problem, Warning};
 use crate::inert::NOT_YET;
+use crate::nearest::nearest;
 use crate::node::{Data, Entry, Node};
 use crate::place::{Key, Place};
 use crate::switch::Enabled;
@@ -136,6 +137,30 @@ pub(crate) fn select(
         selections.push(Selection { name: section.name, enabled, section: value });
     }
     selections
+}
+
+/// Judges the budgets of collectors, which users name.
+pub(crate) fn budgets(root: &Node, sections: &[Section], problems: &mut Vec<Problem>) {
+    let Some(budgets) = root.find("budget.collectors") else { return };
+    for entry in budgets.entries() {
+        let reason = if !sections.iter().any(|section| section.name == entry.key) {
+            let names = || sections.iter().map(|section| section.name);
+            match nearest(&entry.key, names()) {
+                Some(near) => format!("there is no collector {:?}; did you mean {near}?", entry.key),
+                None => format!(
+                    "there is no collector {:?}; there are {}",
+                    entry.key,
+                    names().collect::<Vec<_>>().join(", ")
+                ),
+            }
+        } else if entry.value.json().as_f64().is_none_or(|percent| percent <= 0.0) {
+            "a budget is more than 0 percent of a CPU; leave the collector out for none".to_owned()
+        } else {
+            continue;
+        };
+        let key = format!("budget.collectors.{}", entry.key);
+        problems.push(Problem::Conflict { place: entry.place.clone(), key, reason });
+    }
 }
 
 /// Finds the key that a section's own check complains of: the one it names, or the one without which it is content.

@@ -75,6 +75,7 @@ pub fn load(sources: &Sources, sections: &[Section]) -> Result<Loaded, Errors> {
     // What contradicts something that is wrong already is not worth a second message.
     if problems.is_empty() {
         follow(&mut root);
+        collectors::budgets(&root, sections, &mut problems);
         collectors = collectors::select(&root, sections, &mut problems, &mut warnings);
         rules::judge(&root, &mut problems, &mut warnings);
         inert::judge(&root, &mut warnings);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use agent::{Admin, Agent, Enrich, Health, Limits, Log};
+use agent::{Admin, Agent, Budget, Enrich, Health, Limits, Log};
 use exporters::Exporters;
 use host::Host;
 use integrations::Integrations;
@@ -37,6 +37,9 @@ pub struct Config {
     pub series_ttl: Duration,
     /// Budgets: past them series fold into an overflow series, and what was folded is counted.
     pub limits: Limits,
+    /// What collectors may cost. Where it is more, they do less until it fits: at first they time less, then nothing, then
+    /// they pause; their state, telesonde_collector_step and the event collector.step tell.
+    pub budget: Budget,
     /// /healthz and /readyz: plain, harmless, may face the kubelet.
     pub health: Health,
     /// /status, reload and debugging.
@@ -59,6 +62,7 @@ impl Default for Config {
             enrich: Enrich::default(),
             series_ttl: Duration::from_mins(5),
             limits: Limits::default(),
+            budget: Budget::default(),
             health: Health::default(),
             admin: Admin::default(),
             log: Log::default(),

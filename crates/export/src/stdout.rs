@@ -83,6 +83,10 @@ struct Own<'r> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'r str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    step: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    of: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     direction: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<&'r str>,
@@ -109,6 +113,12 @@ impl<'r> Own<'r> {
                 direction: Some(flow.direction),
                 peer: Some(&*flow.peer).filter(|peer| !peer.is_empty()),
                 reported_by: Some(&*flow.node).filter(|node| !node.is_empty()),
+                ..Self::default()
+            },
+            Detail::Throttle(throttle) => Self {
+                of: Some(throttle.collector),
+                step: Some(throttle.step),
+                reason: Some(&throttle.reason),
                 ..Self::default()
             },
             Detail::DnsResponse(response) => Self {

@@ -54,6 +54,19 @@ pub enum Detail {
     DnsResponse(Box<DnsResponse>),
     /// Hubble reported a flow that did not come through.
     Flow(Box<RefusedFlow>),
+    /// A collector does less, or more again, to keep within its budget.
+    Throttle(Box<Throttle>),
+}
+
+/// Where a collector went on its ladder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Throttle {
+    /// The collector.
+    pub collector: &'static str,
+    /// The step on which it is now: `full` is the uppermost.
+    pub step: &'static str,
+    /// What it took and what it may take.
+    pub reason: Box<str>,
 }
 
 /// A flow that did not come through.
@@ -168,11 +181,13 @@ pub enum EventKind {
     FlowPolicy,
     /// `hubble.l7_error`.
     FlowError,
+    /// `collector.step`.
+    Throttle,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Exec,
         Self::Exit,
         Self::OomKill,
@@ -181,6 +196,7 @@ impl EventKind {
         Self::FlowDrop,
         Self::FlowPolicy,
         Self::FlowError,
+        Self::Throttle,
     ];
 
     /// Gives the name that sinks write.
@@ -194,6 +210,7 @@ impl EventKind {
             Self::FlowDrop => "hubble.drop",
             Self::FlowPolicy => "hubble.policy",
             Self::FlowError => "hubble.l7_error",
+            Self::Throttle => "collector.step",
         }
     }
 }
@@ -229,6 +246,7 @@ impl Event {
             Detail::OomKill => EventKind::OomKill,
             Detail::Connection { .. } => EventKind::Connection,
             Detail::DnsResponse(_) => EventKind::DnsResponse,
+            Detail::Throttle(_) => EventKind::Throttle,
             Detail::Flow(ref flow) => match flow.refusal {
                 Refusal::Dropped => EventKind::FlowDrop,
                 Refusal::Denied => EventKind::FlowPolicy,
@@ -244,11 +262,13 @@ impl Event {
             | Detail::Connection { change: Change::Failed(_), .. }
             | Detail::Flow(_) => Severity::Warn,
             Detail::OomKill => Severity::Error,
+            Detail::Throttle(throttle) if throttle.step != "full" => Severity::Warn,
             // A name that does not exist is an answer, too.
             Detail::DnsResponse(response) if !matches!(response.code, "NOERROR" | "NXDOMAIN") => Severity::Warn,
             Detail::Exec { .. }
             | Detail::Exit(Ending::Code(_))
             | Detail::Connection { .. }
+            | Detail::Throttle(_)
             | Detail::DnsResponse(_) => Severity::Info,
         }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use crate::governor::Step;
 use crate::setup::Setup;
 
 /// A noun that is watched. Made means attached, dropped means detached.
@@ -107,6 +108,8 @@ pub struct Descriptor {
     pub metrics: &'static [&'static Metric],
     /// What it needs from the kernel.
     pub needs: &'static [Need],
+    /// How it goes down when it costs more than it may (`budget`), step by step; empty for what nobody can do without.
+    pub ladder: &'static [Step],
     /// Its configuration section.
     pub section: Section,
     /// Says what it will cost with a section, on a host with so many possible CPUs.

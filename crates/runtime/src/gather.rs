@@ -1,6 +1,7 @@
 //! The gather thread: one round of all collectors at a time, merged into series, published as a snapshot.
 
 mod change;
+mod govern;
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -23,6 +24,7 @@ use crate::worker::{News, Post, Report, Worker};
 pub use change::Change;
 pub(crate) use change::Starter;
 use change::{Changing, Wish};
+use govern::{Costs, Governance};
 
 /// How long start-up waits for a collector to attach before it goes on without it.
 const ATTACH: Duration = Duration::from_secs(30);
@@ -76,6 +78,8 @@ pub(crate) struct Slot {
     /// Its last incarnation is over: what its cells saw last means nothing to the next one.
     ended: bool,
     degraded: Option<String>,
+    /// What it costs, where it is to keep within a budget.
+    costs: Option<Costs>,
     spare: Scrape,
 }
 
@@ -91,6 +95,7 @@ impl Slot {
             incarnation: 0,
             ended: false,
             degraded: None,
+            costs: None,
             spare: Scrape::default(),
         }
     }
@@ -99,6 +104,7 @@ impl Slot {
     pub fn start(&mut self, at: usize, starter: &Starter) -> std::io::Result<()> {
         self.number += 1;
         (self.incarnation, self.asked, self.degraded) = (0, None, None);
+        self.begin_costs(starter.platform.budget.governs(self.name));
         self.worker = Some(starter.start(Post { slot: at, worker: self.number }, &self.selection)?);
         self.phase = Phase::New;
         Ok(())
@@ -130,6 +136,7 @@ pub(crate) struct Engine {
     changing: Option<Changing>,
     rounds: Vec<Round>,
     timeline: Timeline,
+    governance: Governance,
     number: u64,
     before: u64,
     /// Whether a jump of the clock has been logged, by its direction.
@@ -165,6 +172,7 @@ impl Engine {
             changing: None,
             rounds,
             timeline,
+            governance: Governance::new(),
             number: 0,
             before: 0,
             jumped: [false; 2],
@@ -227,6 +235,7 @@ impl Engine {
             self.merge(round, superseded, moment);
         }
         self.settle(begun, moment);
+        self.record_events(moment);
         let mut families = self.store.finish(moment, self.shared.acknowledged());
         self.record(readings);
         families.extend(self.own.collect(moment));
@@ -234,6 +243,7 @@ impl Engine {
         let snapshot = Arc::new(Snapshot { number, time, resource, families });
         *self.shared.latest.write().unwrap_or_else(PoisonError::into_inner) = Some((begun, snapshot));
         self.before = moment.now;
+        self.govern(inbox);
     }
 
     /// Gives the time in Unix and in steady nanoseconds, and counts how often the former was set.
@@ -270,12 +280,14 @@ impl Engine {
             (slot.incarnation, slot.ended) = (incarnation, false);
         }
         let origin = Origin { collector: at as u16, attached, superseded };
+        let before = bpf::clock::of_thread();
         let merged = self.store.merge(origin, &scrape, moment, &*self.resolver);
+        self.add_cost(at, bpf::clock::of_thread().saturating_sub(before));
+        let Some(slot) = self.slots.get_mut(at) else { return };
         if slot.phase == Phase::Attached {
-            let state = match (result.and(merged), &scrape.degraded) {
-                (Err(why), _) => State::Degraded(why),
-                (Ok(()), Some(why)) => State::Degraded(why.clone()),
-                (Ok(()), None) => slot.state(),
+            let state = match result.and(merged) {
+                Err(why) => State::Degraded(why),
+                Ok(()) => slot.state(scrape.degraded.as_deref()),
             };
             self.shared.health.set(slot.name, state);
         }
@@ -320,14 +332,18 @@ impl Engine {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let (name, health, i) = (slot.name, &self.shared.health, &self.instruments);
         match news {
-            News::Made { watches, degraded, took } => {
+            News::Made { watches, reins, degraded, took } => {
                 (slot.phase, slot.asked) = (Phase::Attached, None);
                 slot.degraded = degraded;
-                health.set(name, slot.state());
+                slot.take_reins(reins);
+                health.set(name, slot.state(None));
                 i.load_attempts.add(1, &[collector(name)]);
                 i.load_status.record(1, &[collector(name)]);
                 i.load_duration.record(took.as_secs_f64(), &[collector(name)]);
                 self.set_watches(name, watches);
+                if !self.slots.iter().any(|slot| slot.phase == Phase::New) {
+                    self.starter.platform.forget_types();
+                }
             }
             News::NotMade { state: state @ State::Idle(_), .. } => {
                 slot.phase = Phase::Away;
@@ -344,11 +360,12 @@ impl Engine {
             }
             News::Round { incarnation, attached, scrape, result, took } => {
                 slot.asked = None;
-                i.collection_duration.record(took.as_secs_f64(), &[collector(name)]);
+                i.collection_duration.record(took.0.as_secs_f64(), &[collector(name)]);
                 if result.is_err() {
                     i.collector_errors.add(1, &[collector(name), KeyValue::new("error.type", "collect")]);
                 }
                 self.rounds.push(Round { slot: at, incarnation, attached, scrape, result });
+                self.add_cost(at, took.1);
             }
             News::Dropped { why, panicked } => {
                 (slot.phase, slot.asked, slot.ended) = (Phase::Away, None, true);
@@ -406,7 +423,9 @@ impl Engine {
 }
 
 impl Slot {
-    fn state(&self) -> State {
-        self.degraded.clone().map_or(State::Running, State::Degraded)
+    /// Gives the state of what is attached; `more` is what the last round said of it.
+    fn state(&self, more: Option<&str>) -> State {
+        let all: Vec<&str> = [self.throttled(), more.or(self.degraded.as_deref())].into_iter().flatten().collect();
+        if all.is_empty() { State::Running } else { State::Degraded(all.join("; ")) }
     }
 }

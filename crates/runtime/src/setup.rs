@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::bus::Bus;
 use crate::collector::MakeError;
+use crate::governor::Budget;
 
 /// How events leave the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub struct Platform {
     pub excluded_process: Option<u32>,
     /// Of operations that are timed and of events one in so many is taken.
     pub sample_every: u32,
+    /// What collectors may cost.
+    pub budget: Budget,
     /// Who holds elections; nothing where the agent is alone.
     pub elections: Option<Arc<dyn Elections>>,
     /// Who keeps what collectors come to know of addresses; nothing where nobody asks for that.
@@ -105,6 +108,7 @@ impl Platform {
             executables: self.executables.clone(),
             excluded_process: self.excluded_process,
             sample_every: self.sample_every,
+            budget: self.budget.clone(),
             elections: self.elections.clone(),
             learner: self.learner.clone(),
             peers: Arc::clone(&self.peers),
@@ -138,6 +142,7 @@ pub struct Setup {
     platform: Arc<Platform>,
     runtime: tokio::runtime::Handle,
     pub(crate) watches: Vec<bpf::Watch>,
+    pub(crate) reins: Vec<bpf::Reins>,
     pub(crate) degraded: Option<String>,
 }
 
@@ -149,7 +154,7 @@ impl Setup {
         platform: Arc<Platform>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
-        Self { name, section, platform, runtime, watches: Vec::new(), degraded: None }
+        Self { name, section, platform, runtime, watches: Vec::new(), reins: Vec::new(), degraded: None }
     }
 
     /// Gives the collector's configuration section.
@@ -190,6 +195,11 @@ impl Setup {
     /// Lets self-telemetry follow the maps and programs of an object.
     pub fn watch(&mut self, watch: bpf::Watch) {
         self.watches.push(watch);
+    }
+
+    /// Gives the reins of an object's programs, where there is a budget: the governor leads them.
+    pub fn lead(&mut self, reins: Option<bpf::Reins>) {
+        self.reins.extend(reins);
     }
 
     /// Says that the collector works, but gives less than it could.

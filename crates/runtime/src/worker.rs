@@ -34,11 +34,12 @@ pub(crate) struct Report {
 
 pub(crate) enum News {
     /// Attached, in `took`.
-    Made { watches: Vec<bpf::Watch>, degraded: Option<String>, took: Duration },
+    Made { watches: Vec<bpf::Watch>, reins: Vec<bpf::Reins>, degraded: Option<String>, took: Duration },
     /// Not attached; it stays so unless the state is Failed.
     NotMade { state: State, took: Duration },
-    /// Answered. `incarnation` counts how often it was made, `attached` is when, in Unix nanoseconds.
-    Round { incarnation: u32, attached: u64, scrape: Scrape, result: Result<(), String>, took: Duration },
+    /// Answered. `incarnation` counts how often it was made, `attached` is when, in Unix nanoseconds; `took` is how
+    /// long it was at it, and how long on a CPU.
+    Round { incarnation: u32, attached: u64, scrape: Scrape, result: Result<(), String>, took: (Duration, Duration) },
     /// Detached after a panic or too many failed rounds.
     Dropped { why: String, panicked: bool },
     /// Ended because it was told to.
@@ -128,7 +129,8 @@ impl<R: Fn(News) -> bool> Life<'_, R> {
                 Ok(collector) => {
                     self.incarnation += 1;
                     let attached = self.clock.read().unix;
-                    (self.report)(News::Made { watches: setup.watches, degraded: setup.degraded, took });
+                    let Setup { watches, reins, degraded, .. } = setup;
+                    (self.report)(News::Made { watches, reins, degraded, took });
                     let next = self.serve(collector, attached);
                     if begun.elapsed() > LAST_PAUSE {
                         pause = FIRST_PAUSE;
@@ -169,7 +171,7 @@ impl<R: Fn(News) -> bool> Life<'_, R> {
                 return Next::Stop;
             };
             scrape.clear();
-            let begun = Instant::now();
+            let (begun, before) = (Instant::now(), bpf::clock::of_thread());
             let round = AssertUnwindSafe(|| self.runtime.block_on(collector.collect(&mut scrape)));
             let (result, panicked) = match catch_unwind(round) {
                 Ok(Ok(())) => (scrape.fault.take().map_or(Ok(()), Err), false),
@@ -180,7 +182,8 @@ impl<R: Fn(News) -> bool> Life<'_, R> {
             let why = result.as_ref().err().cloned();
             // What a panic left behind may be half of a reading.
             if !panicked {
-                let (incarnation, took) = (self.incarnation, begun.elapsed());
+                let took = (begun.elapsed(), bpf::clock::of_thread().saturating_sub(before));
+                let incarnation = self.incarnation;
                 (self.report)(News::Round { incarnation, attached, scrape, result, took });
             }
             if let Some(why) = why.filter(|_| panicked || failed >= ROUNDS) {

@@ -7,7 +7,7 @@ use bpf::probe::Facts;
 use config::{Config, Enabled, Loaded};
 use enrich::{Learned, Peers, Workloads};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use runtime::{Buffer, Bus, CgroupRules, Descriptor, Elections, Executables, Platform, Selection};
+use runtime::{Budget, Buffer, Bus, CgroupRules, Descriptor, Elections, Executables, Platform, Selection};
 
 use super::{filters_pods, given, own_number};
 
@@ -43,6 +43,7 @@ pub fn platform(
     let mut platform = Platform {
         cgroup_rules: cgroup_rules(loaded, workloads).map(Arc::new),
         executables,
+        budget: Budget::default(),
         excluded_process: None,
         sample_every: 1,
         facts,
@@ -84,8 +85,19 @@ pub fn tune(platform: &mut Platform, loaded: &Loaded, selections: &[Selection]) 
         config::sections::integrations::Buffer::Ring => Buffer::Ring,
         config::sections::integrations::Buffer::Perf => Buffer::Perf,
     };
+    platform.budget = budget(&loaded.config);
     platform.process_filter.clone_from(&ebpf.process_filter);
     platform.exclude_processes.clone_from(&ebpf.exclude_processes);
+}
+
+/// Gives what collectors may cost.
+fn budget(config: &Config) -> Budget {
+    let section = &config.budget;
+    Budget {
+        whole: Some(section.cpu_percent).filter(|percent| *percent > 0.0),
+        each: section.collectors.clone().into_iter().collect(),
+        window: section.window,
+    }
 }
 
 /// Gives to what share of their sizes the maps of all collectors are cut to keep within the limit, if all are made now.

@@ -91,6 +91,7 @@ impl World {
             process_filter: Vec::new(),
             exclude_processes: Vec::new(),
             cgroup_rules: None,
+            budget: runtime::Budget::default(),
             excluded_process: None,
             sample_every: 1,
             meters: own.provider(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,29 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { series_per_metric: 20_000, series_total: 100_000, samples_per_workload: 130, map_memory: 32 << 20 }
+    }
+}
+
+/// What collectors may cost, as CPU time of their programs in the kernel and of their rounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Budget {
+    /// Percent of one CPU for all collectors together; 0 for no such budget.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub cpu_percent: f64,
+    /// Percent of one CPU for a collector, by its name. The programs of network and connection count as network's, as
+    /// long as that runs.
+    pub collectors: BTreeMap<String, f64>,
+    /// Over how long the cost is measured. Two windows above a budget lead a step down, three and more with room to spare
+    /// a step up.
+    #[serde(with = "crate::duration")]
+    #[schemars(schema_with = "crate::duration::positive")]
+    pub window: Duration,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { cpu_percent: 0.0, collectors: BTreeMap::new(), window: Duration::from_secs(10) }
     }
 }
 

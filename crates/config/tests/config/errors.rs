@@ -7,7 +7,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("log: {levle: info}\n", "f.yaml:1:7: log.levle is not a known key; did you mean level?"),
     (
         "colour: red\n",
-        "f.yaml:1:1: colour is not a known key; the keys here are agent, host, integrations, exporters, enrich, series_ttl, limits, health, admin, log, shutdown_timeout",
+        "f.yaml:1:1: colour is not a known key; the keys here are agent, host, integrations, exporters, enrich, series_ttl, limits, budget, health, admin, log, shutdown_timeout",
     ),
     (
         "series_ttl: 15\n",

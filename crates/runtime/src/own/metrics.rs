@@ -35,6 +35,10 @@ metrics! {
     COLLECTOR_ERRORS = counter("telesonde_collector_errors", "{error}", "Rounds that the collector failed.", ["collector", "error.type"]);
     /// The state of a collector.
     COLLECTOR_STATE = gauge("telesonde_collector_state", "{collector}", "1 for the state that the collector is in.", ["collector", "state"]);
+    /// CPU time of a collector.
+    COLLECTOR_CPU = counter("telesonde_collector_cpu_seconds", "s", "CPU time of the collector, where a budget is set: of its programs in the kernel, by one run in 1,024, and of its rounds.", ["collector", "part"]);
+    /// How far a collector goes.
+    COLLECTOR_STEP = gauge("telesonde_collector_step", "{collector}", "1 for the step on which the collector is to keep within its budget, where one is set: full, sampling, counting or paused.", ["collector", "step"]);
     /// Series by metric.
     SERIES = gauge("telesonde_series", "{series}", "Series of the metric, the overflow series aside.", ["metric"]);
     /// Folded entries.
@@ -71,6 +75,10 @@ metrics! {
 
 pub(super) fn counter(meter: &Meter, metric: &'static Metric) -> Counter<u64> {
     meter.u64_counter(&*metric.name).with_unit(&*metric.unit).with_description(&*metric.help).build()
+}
+
+pub(super) fn spent(meter: &Meter, metric: &'static Metric) -> Counter<f64> {
+    meter.f64_counter(&*metric.name).with_unit(&*metric.unit).with_description(&*metric.help).build()
 }
 
 pub(super) fn gauge(meter: &Meter, metric: &'static Metric) -> Gauge<u64> {

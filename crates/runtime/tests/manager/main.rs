@@ -76,6 +76,7 @@ fn platform(own: &Own) -> Platform {
         exclude_processes: Vec::new(),
         cgroup_rules: None,
         executables: None,
+        budget: telesonde_runtime::Budget::default(),
         excluded_process: None,
         sample_every: 1,
         meters: own.provider(),

@@ -44,6 +44,7 @@ const fn describe(
         limits: &[],
         metrics,
         needs: &[],
+        ladder: &[],
         section: Section::of::<Script>(),
         plan: |_, _| Plan::default(),
         make,

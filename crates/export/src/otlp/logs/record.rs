@@ -86,6 +86,11 @@ fn detail(log: &mut SdkLogRecord, detail: &Detail) {
                 }
             }
         }
+        Detail::Throttle(throttle) => {
+            add("collector", throttle.collector.into());
+            add("step", throttle.step.into());
+            add("reason", throttle.reason.to_string().into());
+        }
         Detail::DnsResponse(response) => {
             if let Some(name) = &response.name {
                 add("dns.question.name", name.to_string().into());
