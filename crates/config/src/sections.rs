@@ -38,7 +38,7 @@ pub struct Config {
     /// Budgets: past them series fold into an overflow series, and what was folded is counted.
     pub limits: Limits,
     /// What collectors may cost. Where it is more, they do less until it fits: at first they time less, then nothing, then
-    /// they pause; their state, telesonde_collector_step and the event collector.step tell.
+    /// they pause; their state, `telesonde_collector_step` and the event collector.step tell.
     pub budget: Budget,
     /// /healthz and /readyz: plain, harmless, may face the kubelet.
     pub health: Health,

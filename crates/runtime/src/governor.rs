@@ -162,7 +162,7 @@ impl Governed {
     /// Gives the seconds that a window like the last would cost a step further up; nothing where that cannot be known.
     fn higher(&self) -> Option<f64> {
         let run = self.run[self.depth.checked_sub(1)?].or(self.run[self.depth]).unwrap_or_default();
-        (self.step() != Step::Paused).then(|| run * self.last.runs + self.last.rounds)
+        (self.step() != Step::Paused).then_some(run * self.last.runs + self.last.rounds)
     }
 
     fn can_go_down(&self) -> bool {

@@ -95,7 +95,7 @@ fn all_together_the_costliest_goes_first_and_who_cannot_is_left_alone() {
     let runs = [(1e3, 100.0), (8e5, 1000.0), (9e5, 1000.0)];
     assert_eq!(scene.next(&runs), (0, vec![]));
     let runs = [(1e3, 100.0), (1e5, 1000.0), (1e5, 1000.0)];
-    let mut risen = vec![scene.next(&runs).1, scene.next(&runs).1].concat();
+    let mut risen = [scene.next(&runs).1, scene.next(&runs).1].concat();
     risen.sort_by_key(|(name, _)| *name);
     assert_eq!(risen, [("large", Step::Full), ("small", Step::Full)]);
 }
