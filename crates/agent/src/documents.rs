@@ -1,14 +1,16 @@
-//! Everything that is derived from the descriptors: `list`, `metrics`, and the generated documents.
+//! Everything that is derived from the descriptors and the command line: `list`, `metrics`, and the generated documents.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Context;
+use clap::CommandFactory;
+use clap_complete::Shell;
 use model::{Kind, Metric, name};
 use runtime::{Descriptor, Need};
 use serde_json::{Value, json};
 
-use crate::cli::Format;
+use crate::cli::{Cli, Format};
 use crate::table::Table;
 use crate::wiring::sections;
 
@@ -86,7 +88,39 @@ pub fn generate(registry: &[&'static Descriptor], out: &Path) -> anyhow::Result<
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
+    command_line(out)
+}
+
+/// Writes the manual, a page for each command, and what completes the command line in shells.
+fn command_line(out: &Path) -> anyhow::Result<()> {
+    let (manual, completions) = (out.join("packaging/man"), out.join("packaging/completions"));
+    for directory in [&manual, &completions] {
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    pages(&command, &manual).with_context(|| format!("cannot write into {}", manual.display()))?;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut Cli::command(), "telesonde", &completions)
+            .with_context(|| format!("cannot write into {}", completions.display()))?;
+    }
     Ok(())
+}
+
+/// Writes the manual's page of a command, and those of the commands below it.
+fn pages(command: &clap::Command, manual: &Path) -> std::io::Result<()> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        pages(below, manual)?;
+    }
+    let source = format!("telesonde {}", env!("CARGO_PKG_VERSION"));
+    let page = clap_mangen::Man::new(command.clone()).source(source).manual("Telesonde");
+    let file = page.get_filename();
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    if file == "telesonde.1" {
+        text.extend_from_slice(include_bytes!("manual.roff"));
+    }
+    std::fs::write(manual.join(file), text)
 }
 
 fn collectors_page(registry: &[&Descriptor]) -> String {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::generate::difference;
 use crate::tools::{self, Tool};
-use crate::{process, setup};
+use crate::{process, run};
 
 /// The release that is rendered: its name, its namespace, and the version of Kubernetes that it is for.
 const RELEASE: [&str; 5] = ["telesonde", "--namespace", "telesonde", "--kube-version", "1.36.0"];
@@ -33,11 +33,10 @@ struct Chart {
 ///
 /// # Errors
 /// Fails when Helm or the agent cannot be had.
-pub fn run(write: bool) -> Result<ExitCode> {
-    setup::build()?;
-    process::must(process::cargo()?.args(["build", "--package", "telesonde", "--bin", "telesonde"]))?;
-    let (helm, target, root) = (tools::install(Tool::Helm)?, process::target(), process::root());
-    let chart = Chart { helm, agent: target.join("debug/telesonde"), root, work: target.join("chart"), write };
+pub fn run(write: bool, no_build: bool) -> Result<ExitCode> {
+    let agent = run::agent(no_build)?;
+    let (helm, work, root) = (tools::install(Tool::Helm)?, process::target().join("chart"), process::root());
+    let chart = Chart { helm, agent, root, work, write };
     fs::create_dir_all(&chart.work).with_context(|| format!("cannot make {}", chart.work.display()))?;
     let (mut passed, mut failed) = (0, 0);
     let mut check = |what: &str, name: &str, result: Result<String>| match result {

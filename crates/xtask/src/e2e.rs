@@ -1,7 +1,7 @@
 //! `cargo xtask e2e`: the agent on the live kernel against a real OpenTelemetry Collector and a real Prometheus, all on
 //! the loopback interface; with `kubernetes`, beside a real API server too; with `runtimes`, beside real container runtimes;
 //! with `hubble`, on Cilium's own servers; with `dashboards`, every query that users look at; with `docs`, every
-//! command that they read.
+//! command that they read; with `package`, the packages.
 
 mod certificates;
 mod child;
@@ -14,6 +14,7 @@ mod hubble;
 mod kubernetes;
 pub mod load;
 mod outage;
+mod package;
 mod peers;
 mod prometheus;
 mod received;
@@ -98,6 +99,7 @@ pub fn run(options: &crate::Proof) -> Result<ExitCode> {
         Against::Hubble => return hubble::run(options),
         Against::Dashboards => return dashboards::run(options),
         Against::Docs => return docs::run(options),
+        Against::Package => return package::run(options),
     }
     if !options.no_build {
         run::build()?;

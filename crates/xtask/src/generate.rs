@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::chart::files;
 use crate::kernel::verifier;
-use crate::{process, setup};
+use crate::{process, run};
 
 /// The generated files, relative to the root of the workspace and to the agent's output directory.
 const FILES: [&str; 6] = [
@@ -19,6 +19,9 @@ const FILES: [&str; 6] = [
     "docs/metrics.md",
     "docs/otel-variables.md",
 ];
+
+/// Folders of generated files, with nothing else in them.
+const FOLDERS: [&str; 2] = ["packaging/completions", "packaging/man"];
 
 /// What the chart carries a copy of, since Helm takes nothing from outside of a chart: the folder, the ending, the copies' folder.
 const COPIES: [(&str, &str, &str); 2] = [
@@ -34,19 +37,34 @@ const CONFIG: &str = "\"telesonde config schema\"";
 ///
 /// # Errors
 /// Fails when the agent cannot be built or, with `check`, when a file differs.
-pub fn run(check: bool) -> Result<()> {
-    setup::build()?;
-    process::must(process::cargo()?.args(["build", "--package", "telesonde", "--bin", "telesonde"]))?;
+pub fn run(check: bool, no_build: bool) -> Result<()> {
+    let agent = run::agent(no_build)?;
     let fresh = process::target().join("gen");
     let _ = fs::remove_dir_all(&fresh);
     fs::create_dir_all(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
-    let agent = process::target().join("debug/telesonde");
     process::must(Command::new(&agent).args(["gen", "--out"]).arg(&fresh))?;
     values_schema(&agent, &fresh.join("charts/telesonde/values.schema.json"))?;
     let (mut stale, mut news) = (Vec::new(), Vec::new());
     for file in FILES {
         let new = fs::read_to_string(fresh.join(file)).with_context(|| format!("the agent did not generate {file}"))?;
         news.push((file.to_owned(), new));
+    }
+    for folder in FOLDERS {
+        for name in names(&fresh.join(folder))? {
+            let file = format!("{folder}/{name}");
+            let new = fs::read_to_string(fresh.join(&file)).with_context(|| format!("cannot read the new {file}"))?;
+            news.push((file, new));
+        }
+        let committed = process::root().join(folder);
+        let left = if committed.exists() { names(&committed)? } else { Vec::new() };
+        for name in left.into_iter().filter(|name| !fresh.join(folder).join(name).exists()) {
+            if check {
+                stale.push(format!("{folder}/{name}: is generated no longer"));
+            } else {
+                fs::remove_file(committed.join(&name))?;
+                eprintln!("removed {folder}/{name}");
+            }
+        }
     }
     for (folder, ending, copies) in COPIES {
         for path in files(&process::root().join(folder), ending)? {
@@ -80,6 +98,15 @@ fn values_schema(agent: &Path, file: &Path) -> Result<()> {
     let config = process::output(Command::new(agent).args(["config", "schema"])).context("the agent has no schema")?;
     let (before, after) = chart.split_once(CONFIG).with_context(|| format!("{SCHEMA} does not say {CONFIG}"))?;
     write(file, &format!("{before}{}{after}", config.replace('\n', "\n    ")))
+}
+
+/// Gives the names of a folder's files, sorted.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -19,6 +19,18 @@ const CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_net_admin=p";
 /// Where authorities that sign servers' certificates are kept, here and there.
 const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
 
+/// How a container of the image starts, as the Dockerfile says it, too.
+const USER: &str = "65532:65532";
+const PORTS: [u16; 2] = [9464, 9465];
+const ENTRYPOINT: &str = r#"["/usr/bin/telesonde"]"#;
+const COMMAND: &str = r#"["run"]"#;
+const LABELS: [(&str, &str); 4] = [
+    ("title", "telesonde"),
+    ("description", "Turns what the Linux kernel knows into telemetry"),
+    ("licenses", "Apache-2.0"),
+    ("version", env!("CARGO_PKG_VERSION")),
+];
+
 /// What to make.
 #[derive(clap::Args)]
 pub struct Options {
@@ -35,7 +47,7 @@ pub struct Options {
 /// # Errors
 /// Fails when something is missing, the agent does not run in it, or it is too large.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let binary = if options.no_build { process::target().join("release/telesonde") } else { run::build()? };
+    let binary = run::binary(options.no_build)?;
     let place = process::target().join("image");
     let root = options.root.clone().unwrap_or_else(|| place.join("root"));
     if root.exists() {
@@ -109,12 +121,7 @@ fn layout(oci: &Path, root: &Path) -> Result<()> {
         other => other,
     };
     let version = env!("CARGO_PKG_VERSION");
-    let labels = format!(
-        r#"{{"org.opencontainers.image.title":"telesonde","org.opencontainers.image.description":"Turns what the Linux kernel knows into telemetry","org.opencontainers.image.licenses":"Apache-2.0","org.opencontainers.image.version":"{version}"}}"#
-    );
-    let settings = format!(
-        r#"{{"User":"65532:65532","ExposedPorts":{{"9464/tcp":{{}},"9465/tcp":{{}}}},"Entrypoint":["/usr/bin/telesonde"],"Cmd":["run"],"Env":["PATH=/usr/bin"],"Labels":{labels}}}"#
-    );
+    let settings = settings();
     let config = format!(
         r#"{{"architecture":"{architecture}","os":"linux","config":{settings},"rootfs":{{"type":"layers","diff_ids":["sha256:{unpacked}"]}}}}"#
     );
@@ -148,6 +155,15 @@ fn layout(oci: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Gives how a container starts, and what is told of the image.
+fn settings() -> String {
+    let labels = LABELS.map(|(key, value)| format!(r#""org.opencontainers.image.{key}":"{value}""#)).join(",");
+    let ports = PORTS.map(|port| format!(r#""{port}/tcp":{{}}"#)).join(",");
+    format!(
+        r#"{{"User":"{USER}","ExposedPorts":{{{ports}}},"Entrypoint":{ENTRYPOINT},"Cmd":{COMMAND},"Env":["PATH=/usr/bin"],"Labels":{{{labels}}}}}"#
+    )
+}
+
 fn digest(file: &Path) -> Result<String> {
     let said = process::output(Command::new("sha256sum").arg(file)).context("sha256sum fails")?;
     match said.split_whitespace().next() {
@@ -167,4 +183,54 @@ fn text(blobs: &Path, json: &str) -> Result<(String, u64)> {
     let file = blobs.join("new");
     fs::write(&file, json)?;
     blob(blobs, &file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives the instructions of the last stage, each on one line, with the version put in.
+    fn last_stage(dockerfile: &str) -> Vec<String> {
+        let joined = dockerfile.replace("\\\n", " ");
+        let instructions = joined.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+        let all: Vec<String> = instructions.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let from = all.iter().rposition(|line| line.starts_with("FROM ")).unwrap();
+        let version = all[from..].iter().find_map(|line| line.strip_prefix("ARG VERSION=")).unwrap();
+        all[from..].iter().map(|line| line.replace("${VERSION}", version)).collect()
+    }
+
+    #[test]
+    fn the_dockerfile_makes_the_same_image() {
+        let dockerfile = fs::read_to_string(process::root().join("Dockerfile")).unwrap();
+        let labels = LABELS.map(|(key, value)| format!(r#"org.opencontainers.image.{key}="{value}""#)).join(" ");
+        let ports = PORTS.map(|port| port.to_string()).join(" ");
+        let expected = [
+            "FROM scratch".to_owned(),
+            format!("ARG VERSION={}", env!("CARGO_PKG_VERSION")),
+            format!("LABEL {labels}"),
+            "COPY --from=build /root-of-image /".to_owned(),
+            format!("USER {USER}"),
+            format!("EXPOSE {ports}"),
+            format!("ENTRYPOINT {ENTRYPOINT}"),
+            format!("CMD {COMMAND}"),
+        ];
+        assert_eq!(last_stage(&dockerfile), expected);
+        // Its root file system is what this command makes, by the same function.
+        assert!(dockerfile.contains("RUN cargo xtask image --root /root-of-image\n"), "{dockerfile}");
+        // Every platform of a build is built as itself.
+        for fixed in ["amd64", "x86_64", "aarch64", "--target"] {
+            let instructions = dockerfile.lines().filter(|line| !line.starts_with('#'));
+            assert_eq!(instructions.filter(|line| line.contains(fixed)).count(), 0, "{fixed} in the Dockerfile");
+        }
+    }
+
+    #[test]
+    fn settings_are_json_of_one_object() {
+        let settings = settings();
+        assert_eq!(settings.matches('{').count(), settings.matches('}').count(), "{settings}");
+        assert!(
+            settings.contains(r#""User":"65532:65532","ExposedPorts":{"9464/tcp":{},"9465/tcp":{}}"#),
+            "{settings}"
+        );
+    }
 }

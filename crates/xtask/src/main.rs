@@ -13,7 +13,9 @@ mod kernel;
 mod links;
 mod lint;
 mod markdown;
+mod package;
 mod process;
+mod release;
 mod run;
 #[cfg(feature = "e2e")]
 mod sbom;
@@ -52,7 +54,7 @@ pub struct Proof {
     /// Run only the checks of these groups: compare, prometheus, names, lint, outage, shutdown; with kubernetes: manifests, pods, restart, expiry, denial,
     /// token, requests, series, account; with runtimes: docker, containerd, podman, rootless, check; with
     /// hubble: node, relay; with dashboards: dashboards, alerts, allowed; with docs: readme,
-    /// quickstart, notes, compose.
+    /// quickstart, notes, compose; with package: deb, rpm.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Skip what needs an API server, or Cilium's servers, where none have been built yet.
@@ -78,6 +80,8 @@ pub enum Against {
     Dashboards,
     /// Every command of the README, the quick start and the chart's notes; what the compose file starts.
     Docs,
+    /// The packages: installed, started as the unit says, asked, and purged.
+    Package,
 }
 
 #[derive(Subcommand)]
@@ -106,12 +110,18 @@ enum Command {
         /// Only compare; fail where a committed file is out of date.
         #[arg(long)]
         check: bool,
+        /// Ask the release binary that is there.
+        #[arg(long)]
+        no_build: bool,
     },
     /// Check the Helm chart: lint, golden output of every value set, what it must refuse, and the agent's configuration in it.
     Chart {
         /// Write the golden output instead of comparing with it.
         #[arg(long)]
         write: bool,
+        /// Ask the release binary that is there.
+        #[arg(long)]
+        no_build: bool,
     },
     /// Check formatting, lints, links, licences and dependencies.
     Lint,
@@ -134,6 +144,16 @@ enum Command {
     Image {
         #[command(flatten)]
         options: image::Options,
+    },
+    /// Make a .deb and an .rpm with the binary, its unit, configuration, manual and completions.
+    Package {
+        #[command(flatten)]
+        options: package::Options,
+    },
+    /// Make a release: the version everywhere, all that users fetch with checksums in target/release-VERSION, a commit and a tag.
+    Release {
+        #[command(flatten)]
+        options: release::Options,
     },
     /// Run the live-kernel suite on other kernels, booted in QEMU.
     Kernel {
@@ -183,8 +203,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }),
         Command::Run { args } => run::run(&args),
         Command::Test { tracer, args } => test::run(tracer, &args),
-        Command::Gen { check } => generate::run(check).map(|()| ExitCode::SUCCESS),
-        Command::Chart { write } => chart::run(write),
+        Command::Gen { check, no_build } => generate::run(check, no_build).map(|()| ExitCode::SUCCESS),
+        Command::Chart { write, no_build } => chart::run(write, no_build),
         Command::Lint => lint::run(),
         Command::Bench { name } => bench::run(name).map(|()| ExitCode::SUCCESS),
         Command::Soak { options } => soak::run(&options).map(|()| ExitCode::SUCCESS),
@@ -193,6 +213,8 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         #[cfg(not(feature = "e2e"))]
         Command::E2e { .. } => process::with_e2e(),
         Command::Image { options } => image::run(&options),
+        Command::Package { options } => package::run(&options),
+        Command::Release { options } => release::run(&options),
         Command::Kernel { options } => kernel::run(&options),
         #[cfg(feature = "e2e")]
         Command::Sbom { out } => sbom::run(out.as_deref()).map(|()| ExitCode::SUCCESS),

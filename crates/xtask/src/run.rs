@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::process::{self, ByHand, Raise};
 use crate::setup;
@@ -17,6 +17,32 @@ pub fn build() -> Result<PathBuf> {
     setup::build()?;
     process::must(process::cargo()?.args(["build", "--release", "--package", "telesonde", "--bin", "telesonde"]))?;
     Ok(process::target().join("release/telesonde"))
+}
+
+/// Returns the path of the release binary, built now or as it is there.
+///
+/// # Errors
+/// Fails when it cannot be built, or is not there.
+pub fn binary(no_build: bool) -> Result<PathBuf> {
+    if !no_build {
+        return build();
+    }
+    let binary = process::target().join("release/telesonde");
+    ensure!(binary.is_file(), "{} is not there: leave out --no-build, which builds it", binary.display());
+    Ok(binary)
+}
+
+/// Returns the path of an agent that tells of itself: the debug build, or the release binary that is there.
+///
+/// # Errors
+/// Fails when it cannot be built, or is not there.
+pub fn agent(no_build: bool) -> Result<PathBuf> {
+    if no_build {
+        return binary(true);
+    }
+    setup::build()?;
+    process::must(process::cargo()?.args(["build", "--package", "telesonde", "--bin", "telesonde"]))?;
+    Ok(process::target().join("debug/telesonde"))
 }
 
 /// Builds the agent and becomes it.

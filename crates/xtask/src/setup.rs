@@ -126,6 +126,17 @@ const SERVERS: Need = Need {
         &["nginx", "wrk", "iperf3"],
     ],
 };
+const PACKAGER: Need = Need {
+    name: "dpkg-shlibdeps, which tells what a package for Debian depends on",
+    present: || process::find("dpkg-shlibdeps").is_some(),
+    packages: [&["dpkg-dev"], &["dpkg-dev"], &["dpkg"], &["dpkg"], &["dpkg-dev"]],
+};
+#[cfg(feature = "e2e")]
+const RPM: Need = Need {
+    name: "rpm, which looks into packages for it",
+    present: || process::find("rpm").is_some(),
+    packages: [&["rpm"], &["rpm"], &["rpm"], &["rpm-tools"], &["rpm"]],
+};
 const CLANG_FORMAT: Need = Need {
     name: "clang-format",
     present: || process::find("clang-format").is_some(),
@@ -162,6 +173,25 @@ pub fn build() -> Result<()> {
 pub fn test() -> Result<()> {
     build()?;
     ensure(&[IPROUTE, DISKS, RESOLVERS, TRANSLATORS])
+}
+
+/// Installs what making packages needs beyond a build.
+///
+/// # Errors
+/// Fails with the exact command where it cannot install.
+pub fn package() -> Result<()> {
+    build()?;
+    ensure(&[PACKAGER])
+}
+
+/// Installs what the proof of packages needs beyond making them.
+///
+/// # Errors
+/// Fails with the exact command where it cannot install.
+#[cfg(feature = "e2e")]
+pub fn packages() -> Result<()> {
+    package()?;
+    ensure(&[RPM])
 }
 
 /// Installs what the proof with real container runtimes needs.
@@ -306,7 +336,9 @@ mod tests {
     fn every_need_names_a_package_for_every_manager() {
         let build = [COMPILER, CLANG, HEADERS];
         let test = [IPROUTE, DISKS, RESOLVERS, TRANSLATORS];
-        for need in build.into_iter().chain(test).chain([SERVERS, EMULATOR, CLANG_FORMAT, RUSTFMT, CLIPPY, GO]) {
+        for need in
+            build.into_iter().chain(test).chain([SERVERS, EMULATOR, PACKAGER, CLANG_FORMAT, RUSTFMT, CLIPPY, GO])
+        {
             for (packages, manager) in need.packages.iter().zip(&MANAGERS) {
                 assert!(!packages.is_empty(), "{} has no package for {}", need.name, manager.program);
             }

@@ -23,6 +23,10 @@ pub enum Tool {
     Helm,
     /// The checker of licences, sources and advisories.
     CargoDeny,
+    /// What makes a package for Debian.
+    CargoDeb,
+    /// What makes a package for RPM.
+    CargoGenerateRpm,
     /// The definitions of what the chart makes for other projects' operators: Prometheus Operator, `OpenShift`, Argo CD.
     CustomResources,
     /// The API server of Kubernetes, and etcd beside it; not among the default ones, for it takes long to build.
@@ -34,11 +38,21 @@ pub enum Tool {
 }
 
 /// What a name stands for when none is given.
-const DEFAULT: [Tool; 5] = [Tool::Otelcol, Tool::Prometheus, Tool::Helm, Tool::CustomResources, Tool::CargoDeny];
+const DEFAULT: [Tool; 7] = [
+    Tool::Otelcol,
+    Tool::Prometheus,
+    Tool::Helm,
+    Tool::CustomResources,
+    Tool::CargoDeny,
+    Tool::CargoDeb,
+    Tool::CargoGenerateRpm,
+];
 
 const PROMETHEUS: &str = "v0.315.0";
 const HELM: &str = "v3.22.0";
 const CARGO_DENY: &str = "0.20.2";
+const CARGO_DEB: &str = "3.8.0";
+const CARGO_GENERATE_RPM: &str = "0.21.1";
 /// Raised when a definition below is.
 const CUSTOM_RESOURCES: &str = "1";
 /// A module, its version, and the files with definitions in it.
@@ -106,7 +120,7 @@ pub fn install(tool: Tool) -> Result<PathBuf> {
         Tool::Prometheus => programs(&dir, "github.com/prometheus/prometheus", version, &["promtool", "prometheus"])?,
         Tool::Helm => programs(&dir, "helm.sh/helm/v3", version, &["helm"])?,
         Tool::CustomResources => definitions(&dir, &program)?,
-        Tool::CargoDeny => {
+        Tool::CargoDeny | Tool::CargoDeb | Tool::CargoGenerateRpm => {
             let mut command = process::cargo()?;
             command.args(["install", "--quiet", "--locked", "--version", version, "--root"]).arg(&dir).arg(name);
             process::must(&mut command)?;
@@ -128,6 +142,8 @@ fn named(tool: Tool) -> (&'static str, &'static str) {
         Tool::Helm => ("helm", HELM),
         Tool::CustomResources => ("custom-resources", CUSTOM_RESOURCES),
         Tool::CargoDeny => ("cargo-deny", CARGO_DENY),
+        Tool::CargoDeb => ("cargo-deb", CARGO_DEB),
+        Tool::CargoGenerateRpm => ("cargo-generate-rpm", CARGO_GENERATE_RPM),
         Tool::KubeApiserver => ("kube-apiserver", KUBERNETES),
         Tool::CiliumHubble => ("cilium-hubble", CILIUM),
         Tool::CiliumHubbleOld => ("cilium-hubble", CILIUM_OLD),
