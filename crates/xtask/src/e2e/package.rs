@@ -145,8 +145,7 @@ fn asked() -> Result<String> {
 fn understood(deb: &Path) -> Result<String> {
     let listed = told(Command::new("dpkg-deb").arg("--contents").arg(deb))?;
     let pages: Vec<&str> = listed.lines().filter_map(|line| line.split(" .").last()).collect();
-    let pages: Vec<&str> =
-        pages.into_iter().filter(|path| path.starts_with("/usr/share/man/man1/") && path.ends_with(".gz")).collect();
+    let pages: Vec<&str> = pages.into_iter().filter(|path| path.starts_with("/usr/share/man/man1/telesonde")).collect();
     ensure!(pages.contains(&"/usr/share/man/man1/telesonde.1.gz"), "no manual among {pages:?}");
     if process::find("man").is_some() {
         for page in pages.iter().filter(|page| Path::new(page).exists()) {

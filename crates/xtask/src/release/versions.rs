@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 /// The files with the version in them, and folders of which every file has it.
-const PLACES: [&str; 7] = [
+const PLACES: [&str; 8] = [
     "Cargo.toml",
     "Dockerfile",
     "README.md",
     "charts/telesonde/Chart.yaml",
+    "docs/quickstart.md",
     "examples/kubernetes",
     "packaging/man",
     "tests/chart/golden",
 ];
 
 /// What is before the version wherever it is this project's.
-const BEFORE: [&str; 11] = [
+const BEFORE: [&str; 12] = [
     "telesonde ",
     "telesonde-",
     "telesonde:",
@@ -27,6 +28,7 @@ const BEFORE: [&str; 11] = [
     "targetRevision: v",
     "tag: v",
     "newTag: ",
+    "image.tag=",
     "\nversion = \"",
     "\nv",
 ];
@@ -126,7 +128,7 @@ fn replace(text: &str, old: &str, new: &str) -> (String, usize) {
 
 /// Tells whether a full stop ends a sentence or a file's stem, rather than going on with a version.
 fn is_end(rest: &str) -> bool {
-    !rest.bytes().nth(1).is_some_and(|byte| byte.is_ascii_digit())
+    !rest.as_bytes().get(1).is_some_and(u8::is_ascii_digit)
 }
 
 /// Gives the workspace's own packages in a lock file the version.
