@@ -79,6 +79,9 @@ _telesonde() {
             telesonde__subcmd__debug,profile)
                 cmd="telesonde__subcmd__debug__subcmd__profile"
                 ;;
+            telesonde__subcmd__debug,programs)
+                cmd="telesonde__subcmd__debug__subcmd__programs"
+                ;;
             telesonde__subcmd__debug__subcmd__help,help)
                 cmd="telesonde__subcmd__debug__subcmd__help__subcmd__help"
                 ;;
@@ -87,6 +90,9 @@ _telesonde() {
                 ;;
             telesonde__subcmd__debug__subcmd__help,profile)
                 cmd="telesonde__subcmd__debug__subcmd__help__subcmd__profile"
+                ;;
+            telesonde__subcmd__debug__subcmd__help,programs)
+                cmd="telesonde__subcmd__debug__subcmd__help__subcmd__programs"
                 ;;
             telesonde__subcmd__help,check)
                 cmd="telesonde__subcmd__help__subcmd__check"
@@ -132,6 +138,9 @@ _telesonde() {
                 ;;
             telesonde__subcmd__help__subcmd__debug,profile)
                 cmd="telesonde__subcmd__help__subcmd__debug__subcmd__profile"
+                ;;
+            telesonde__subcmd__help__subcmd__debug,programs)
+                cmd="telesonde__subcmd__help__subcmd__debug__subcmd__programs"
                 ;;
             *)
                 ;;
@@ -368,7 +377,7 @@ _telesonde() {
             return 0
             ;;
         telesonde__subcmd__debug)
-            opts="-h -V --config --set --help --version maps profile help"
+            opts="-h -V --config --set --help --version maps programs profile help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -390,7 +399,7 @@ _telesonde() {
             return 0
             ;;
         telesonde__subcmd__debug__subcmd__help)
-            opts="maps profile help"
+            opts="maps programs profile help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -445,6 +454,20 @@ _telesonde() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        telesonde__subcmd__debug__subcmd__help__subcmd__programs)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         telesonde__subcmd__debug__subcmd__maps)
             opts="-h -V --config --set --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -486,6 +509,28 @@ _telesonde() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        telesonde__subcmd__debug__subcmd__programs)
+            opts="-h -V --config --set --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -626,7 +671,7 @@ _telesonde() {
             return 0
             ;;
         telesonde__subcmd__help__subcmd__debug)
-            opts="maps profile"
+            opts="maps programs profile"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -654,6 +699,20 @@ _telesonde() {
             return 0
             ;;
         telesonde__subcmd__help__subcmd__debug__subcmd__profile)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        telesonde__subcmd__help__subcmd__debug__subcmd__programs)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -68,17 +68,22 @@ complete -c telesonde -n "__fish_telesonde_using_subcommand metrics" -l set -d '
 complete -c telesonde -n "__fish_telesonde_using_subcommand metrics" -l cardinality -d 'Ask the running agent which metrics and labels have the most series'
 complete -c telesonde -n "__fish_telesonde_using_subcommand metrics" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c telesonde -n "__fish_telesonde_using_subcommand metrics" -s V -l version -d 'Print version'
-complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps profile help" -l config -d 'Read this configuration file instead of /etc/telesonde/telesonde.yaml; may be given several times' -r -F
-complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps profile help" -l set -d 'Set one key, such as `exporters.prometheus.listen=0.0.0.0:9464`; may be given several times' -r
-complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps profile help" -s h -l help -d 'Print help'
-complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps profile help" -s V -l version -d 'Print version'
-complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps profile help" -f -a "maps" -d 'List the maps in the kernel, or print the entries of one'
-complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps profile help" -f -a "profile" -d 'Write a CPU profile of the agent itself, as pprof reads it'
-complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps profile help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps programs profile help" -l config -d 'Read this configuration file instead of /etc/telesonde/telesonde.yaml; may be given several times' -r -F
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps programs profile help" -l set -d 'Set one key, such as `exporters.prometheus.listen=0.0.0.0:9464`; may be given several times' -r
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps programs profile help" -s h -l help -d 'Print help'
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps programs profile help" -s V -l version -d 'Print version'
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps programs profile help" -f -a "maps" -d 'List the maps in the kernel, or print the entries of one'
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps programs profile help" -f -a "programs" -d 'List the programs in the kernel: their hashes, how many instructions the verifier walked through, and the runs that the kernel skipped'
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps programs profile help" -f -a "profile" -d 'Write a CPU profile of the agent itself, as pprof reads it'
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and not __fish_seen_subcommand_from maps programs profile help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from maps" -l config -d 'Read this configuration file instead of /etc/telesonde/telesonde.yaml; may be given several times' -r -F
 complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from maps" -l set -d 'Set one key, such as `exporters.prometheus.listen=0.0.0.0:9464`; may be given several times' -r
 complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from maps" -s h -l help -d 'Print help'
 complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from maps" -s V -l version -d 'Print version'
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from programs" -l config -d 'Read this configuration file instead of /etc/telesonde/telesonde.yaml; may be given several times' -r -F
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from programs" -l set -d 'Set one key, such as `exporters.prometheus.listen=0.0.0.0:9464`; may be given several times' -r
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from programs" -s h -l help -d 'Print help'
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from programs" -s V -l version -d 'Print version'
 complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from profile" -l seconds -d 'For how long, up to 60' -r
 complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from profile" -s o -l output -d 'The file to write' -r -F
 complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from profile" -l config -d 'Read this configuration file instead of /etc/telesonde/telesonde.yaml; may be given several times' -r -F
@@ -86,6 +91,7 @@ complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_se
 complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from profile" -s h -l help -d 'Print help'
 complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from profile" -s V -l version -d 'Print version'
 complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from help" -f -a "maps" -d 'List the maps in the kernel, or print the entries of one'
+complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from help" -f -a "programs" -d 'List the programs in the kernel: their hashes, how many instructions the verifier walked through, and the runs that the kernel skipped'
 complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from help" -f -a "profile" -d 'Write a CPU profile of the agent itself, as pprof reads it'
 complete -c telesonde -n "__fish_telesonde_using_subcommand debug; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c telesonde -n "__fish_telesonde_using_subcommand config; and not __fish_seen_subcommand_from print validate schema help" -l config -d 'Read this configuration file instead of /etc/telesonde/telesonde.yaml; may be given several times' -r -F
@@ -132,6 +138,7 @@ complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish
 complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check list metrics debug config completions gen help" -f -a "gen" -d 'Write the generated documents and the reference configuration'
 complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check list metrics debug config completions gen help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c telesonde -n "__fish_telesonde_using_subcommand help; and __fish_seen_subcommand_from debug" -f -a "maps" -d 'List the maps in the kernel, or print the entries of one'
+complete -c telesonde -n "__fish_telesonde_using_subcommand help; and __fish_seen_subcommand_from debug" -f -a "programs" -d 'List the programs in the kernel: their hashes, how many instructions the verifier walked through, and the runs that the kernel skipped'
 complete -c telesonde -n "__fish_telesonde_using_subcommand help; and __fish_seen_subcommand_from debug" -f -a "profile" -d 'Write a CPU profile of the agent itself, as pprof reads it'
 complete -c telesonde -n "__fish_telesonde_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "print" -d 'Print the effective configuration with the origin of every value'
 complete -c telesonde -n "__fish_telesonde_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "validate" -d 'Say whether the configuration is valid'
