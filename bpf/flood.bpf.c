@@ -12,7 +12,7 @@
 
 const volatile u32 flooder = 0; /* the process */
 const volatile u32 trigger = 0; /* the number of getppid */
-const volatile u64 cgroup = 0; /* whose events they are said to be */
+const volatile u64 cgroup = 0;  /* whose events they are said to be */
 
 EVENTS(floods, 256 * 1024);
 
