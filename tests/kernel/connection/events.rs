@@ -202,19 +202,20 @@ fn each_end_is_told_sampled_out_or_beyond_the_limit() {
         client.ask(&format!("cycle 10.99.0.2 {port} {CALLS}"));
         server.answer();
         drop((server, client));
-        // Both ends of each. Where the kernel hid an end from us, it is still open.
+        // Both ends of each. Where the kernel hid an end from us, it is still open; a SYN that is sent once more and
+        // comes after the reset is half a connection of its own.
         let ends = f64::from(2 * CALLS);
         let mut steady = (0, ends);
         let (now, open) = agent.until("all connections have ended", |scrape| {
             let (now, open) = (ledger(scrape), scrape.sum(ACTIVE, &[("network_transport", "tcp")]));
             let ended: f64 = now.iter().zip(before).map(|(now, before)| now - before).sum();
-            assert!(ended <= ends, "{now:?}, {before:?}");
+            assert!(ended <= ends + 2.0, "{now:?}, {before:?}");
             steady = (if open == steady.1 { steady.0 + 1 } else { 0 }, open);
-            (ended + open == ends && (open == 0.0 || steady.0 > 40)).then_some((now, open))
+            (ended + open >= ends && (open == 0.0 || steady.0 > 40)).then_some((now, open))
         });
         println!("{ends} ends of connections: {now:?} after {before:?}, {open} hidden");
         eventually("what was told arrives", || (delivered() == now[0]).then_some(()));
-        if open == 0.0 {
+        if open == 0.0 && now.iter().sum::<f64>() == before.iter().sum::<f64>() + ends {
             assert!(now.iter().zip(before).all(|(now, before)| *now > before), "{now:?}, {before:?}");
             break;
         }
