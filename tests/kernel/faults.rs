@@ -125,7 +125,9 @@ fn a_process_id_that_is_used_again_belongs_to_its_present_owner() {
 fn collectors_for_which_there_are_descriptors_go_on() {
     let _kernel = live!();
     let place = directory("few");
-    let program = wrapped(&place, "[ $1 = run ] && ulimit -n 120");
+    // Kernels before 5.12 take more of them for a collector.
+    let few = if bpf::probe::Facts::gather().is_legacy() { 200 } else { 120 };
+    let program = wrapped(&place, &format!("[ $1 = run ] && ulimit -n {few}"));
     // Which collector comes first is not said.
     let env = [("TELESONDE_INTEGRATIONS__EBPF__COLLECTORS__SYSCALLS__ENABLED", "true")];
     let agent = Agent::start(Wish { program: Some(&program), all: true, env: &env, ..Wish::default() });
@@ -141,7 +143,7 @@ fn collectors_for_which_there_are_descriptors_go_on() {
     println!("{running:?} run");
     assert!(of("unsupported").unwrap().is_empty(), "what lacks is the process' own");
     for (name, why) in &failed {
-        assert!(why.contains("may have 120 files open") && why.contains("LimitNOFILE"), "{name}: {why}");
+        assert!(why.contains(&format!("may have {few} files open")) && why.contains("LimitNOFILE"), "{name}: {why}");
         let name = format!("\"collector\":{name}");
         let said = agent.log().lines().filter(|line| line.contains(&name) && line.contains("files open")).count();
         assert!(said <= 1, "{name} said it {said} times: {}", agent.log());
@@ -149,7 +151,7 @@ fn collectors_for_which_there_are_descriptors_go_on() {
     // Whoever asks is answered, again and again.
     for _ in 0..20 {
         let scrape = agent.scrape();
-        assert!(scrape.value("process_open_fds", &[]).unwrap() <= 120.0);
+        assert!(scrape.value("process_open_fds", &[]).unwrap() <= f64::from(few));
     }
     agent.stop();
     fs::remove_dir_all(place).unwrap();
