@@ -110,6 +110,12 @@ const CONTAINERS: Need = Need {
         &["docker", "containerd-ctr", "podman", "runc", "shadow-uidmap"],
     ],
 };
+#[cfg(feature = "e2e")]
+const COMPOSE: Need = Need {
+    name: "docker-compose, which reads the example's file",
+    present: || process::find("docker-compose").is_some(),
+    packages: [&["docker-compose"], &["docker-compose"], &["docker-compose"], &["docker-compose"], &["docker-compose"]],
+};
 const TRANSLATORS: Need = Need {
     name: "iptables and ip6tables, with which tests translate addresses",
     present: || ["iptables", "ip6tables"].iter().all(|program| process::find(program).is_some()),
@@ -201,6 +207,15 @@ pub fn packages() -> Result<()> {
 #[cfg(feature = "e2e")]
 pub fn runtimes() -> Result<()> {
     ensure(&[COMPILER, CONTAINERS])
+}
+
+/// Installs what reads the example's compose file.
+///
+/// # Errors
+/// Fails with the exact command where it cannot install.
+#[cfg(feature = "e2e")]
+pub fn compose() -> Result<()> {
+    ensure(&[COMPOSE])
 }
 
 /// Installs what the bench of overheads needs beyond a build.

@@ -12,7 +12,7 @@ use super::reader::Reader;
 use crate::chart::files;
 use crate::e2e::child::Program;
 use crate::e2e::{END, dashboards, http, prometheus};
-use crate::process;
+use crate::{process, setup};
 
 const FOLDER: &str = "examples/grafana";
 
@@ -21,16 +21,14 @@ fn read(file: &str) -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Docker Compose, where there is one, reads the file.
+/// Docker Compose reads the file.
 ///
 /// # Errors
-/// Fails when it does not like it.
+/// Fails when it does not like it, and when there is none.
 pub fn valid(dir: &Path) -> Result<String> {
-    let Some(program) = process::find("docker-compose") else {
-        return Ok("not tried, as docker-compose is not installed".to_owned());
-    };
+    setup::compose()?;
     let file = process::root().join(FOLDER).join("compose.yaml");
-    let output = Command::new(program).arg("--file").arg(file).arg("config").current_dir(dir).output()?;
+    let output = Command::new("docker-compose").arg("--file").arg(file).arg("config").current_dir(dir).output()?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr));
     }
