@@ -232,6 +232,22 @@ impl Agent {
         eventually(what, || look(&self.scrape()))
     }
 
+    /// Scrapes until something is as it should be, or else rests for some seconds; gives it.
+    pub fn at_rest<T: PartialEq>(
+        &self,
+        what: &str,
+        read: impl Fn(&Scrape) -> T,
+        as_it_should_be: impl Fn(&T) -> bool,
+    ) -> T {
+        let (mut last, mut unchanged) = (None, 0);
+        self.until(what, |scrape| {
+            let found = Some(read(scrape));
+            unchanged = if found == last { unchanged + 1 } else { 0 };
+            last = found;
+            last.take_if(|found| as_it_should_be(found) || unchanged == 60)
+        })
+    }
+
     /// Scrapes until bytes and packets, or any other two amounts, are so many; never more.
     pub fn until_exactly(&self, what: &str, expected: (f64, f64), read: impl Fn(&Scrape) -> (f64, f64)) {
         let mut last = (-1.0, -1.0);

@@ -328,19 +328,18 @@ fn short_connections(agent: &Agent, round: u32) -> bool {
     for (client, server, clients, servers, _) in &mut ends {
         client.answer();
         server.answer();
-        let (mut last, mut unchanged) = ([0.0; 4], 0);
-        let (scrape, missed, found) = agent.until("the counts of connections rest", |scrape| {
-            let (client, server) = (counts(scrape, clients, "ipv4"), counts(scrape, servers, "ipv4"));
-            assert!(client[1] <= 0.0 && server[0] <= 0.0);
-            let found = [client[0], client[2], server[1], server[2]];
-            assert!(found.iter().all(|&count| count <= all), "more than there were: {found:?}");
-            unchanged = if found == last { unchanged + 1 } else { 0 };
-            last = found;
-            // The kernel skips a program that would run within itself on one CPU, and says how often it did.
-            let missed = scrape.sum("telesonde_bpf_misses_total", &[("program", "inet_sock_set_state")]);
-            let whole = found.iter().all(|&count| count >= all - missed);
-            (whole || unchanged == 40).then(|| (scrape.clone(), missed, found))
-        });
+        let (found, missed) = agent.at_rest(
+            "the counts of connections rest",
+            |scrape| {
+                let (client, server) = (counts(scrape, clients, "ipv4"), counts(scrape, servers, "ipv4"));
+                assert!(client[1] <= 0.0 && server[0] <= 0.0);
+                let found = [client[0], client[2], server[1], server[2]];
+                assert!(found.iter().all(|&count| count <= all), "more than there were: {found:?}");
+                // The kernel skips a program that would run within itself on one CPU, and says how often it did.
+                (found, scrape.sum("telesonde_bpf_misses_total", &[("program", "inet_sock_set_state")]))
+            },
+            |(found, missed)| found.iter().all(|&count| count >= all - missed),
+        );
         let lowest = all - missed;
         assert!(found.iter().all(|&count| count >= lowest - HIDDEN), "{found:?} of {all}, {missed} skipped");
         if found.iter().any(|&count| count < lowest) {
@@ -348,7 +347,7 @@ fn short_connections(agent: &Agent, round: u32) -> bool {
             exact = false;
             continue;
         }
-        let resets = counts(&scrape, clients, "ipv4")[3];
+        let resets = counts(&agent.scrape(), clients, "ipv4")[3];
         assert!(resets >= f64::from(EACH / 2) - missed, "{resets} resets");
         // A last change that the kernel skipped leaves its connection in the state before.
         let idle = |cgroup: &Cgroup| states(&agent.scrape(), cgroup);
