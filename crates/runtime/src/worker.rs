@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use crate::clock::Clock;
 use crate::collector::{Collector, Descriptor, MakeError, Scrape};
-use crate::descriptors;
+use crate::descriptors::Room;
 use crate::health::State;
 use crate::setup::{Platform, Setup};
 
@@ -71,19 +71,17 @@ impl Worker {
         // Linux shows 15 bytes of a thread's name.
         let thread = std::thread::Builder::new().name(format!("c/{}", descriptor.name));
         thread.spawn(move || {
-            let tried = std::cell::Cell::new(false);
+            let (tried, room) = (std::cell::Cell::new(false), Room::new(platform.facts.open_files));
             let make = || {
                 let mut setup = Setup::new(descriptor.name, section.clone(), Arc::clone(&platform), runtime.clone());
-                let limit = platform.facts.open_files;
-                let turn = descriptors::turn(limit);
-                let made = catch_unwind(AssertUnwindSafe(|| (descriptor.make)(&mut setup)));
-                // The first time the manager does it, when all collectors have been made.
-                if tried.replace(true) {
-                    platform.forget_types();
-                }
-                let made = made.unwrap_or_else(|panic| Err(MakeError::Failed(panic_message(&*panic))));
-                let made = descriptors::judge(limit, made);
-                drop(turn);
+                let made = room.make(|| {
+                    let made = catch_unwind(AssertUnwindSafe(|| (descriptor.make)(&mut setup)));
+                    // The first time the manager does it, when all collectors have been made.
+                    if tried.replace(true) {
+                        platform.forget_types();
+                    }
+                    made.unwrap_or_else(|panic| Err(MakeError::Failed(panic_message(&*panic))))
+                });
                 (made, setup)
             };
             Life { inbox, runtime: &runtime, clock: &clock, report: &report, incarnation: 0 }.live(make);
