@@ -218,17 +218,22 @@ static __always_inline void note_backend(struct __sk_buff *skb, struct connectio
 	connection->backend_port = sent.remote_port;
 }
 
+/* Gives back a slot that nobody has counted in. */
+static __always_inline void give_back(struct connection *connection, u32 slot)
+{
+	set_generation(connection, connection->generation + 1);
+	bpf_map_push_elem(&slots, &slot, 0);
+}
+
 /* Makes a connection known to all sockets. Else another CPU was faster, or there is no room. */
 static __always_inline struct connection *enter(const struct tuple *tuple, struct connection *connection, u64 *place,
 						bool stale)
 {
-	u32 slot = *place;
 	u64 *known;
 
 	if (!bpf_map_update_elem(&tuples, tuple, place, stale ? BPF_ANY : BPF_NOEXIST))
 		return connection;
-	set_generation(connection, connection->generation + 1);
-	bpf_map_push_elem(&slots, &slot, 0);
+	give_back(connection, *place);
 	known = bpf_map_lookup_elem(&tuples, tuple);
 	*place = known ? *known : 0;
 	return at(*place);
@@ -245,21 +250,72 @@ static __always_inline u8 role_of(const struct owner *owner, const struct tuple 
 	return state == TCP_SYN_SENT ? ROLE_CLIENT : owner->role;
 }
 
-/* Ends a socket's connection: what comes after is another one's. */
-static __always_inline void close_connection(struct owner *owner)
+/* What comes after is another connection's. */
+static __always_inline void end_connection(u64 place)
 {
-	struct connection *connection = at(owner->place);
+	struct connection *connection = at(place);
 
 	if (connection)
 		connection->closed = bpf_ktime_get_ns();
+}
+
+/* Ends a socket's connection. */
+static __always_inline void close_connection(struct owner *owner)
+{
+	end_connection(owner->place);
 	owner->place = 0;
 }
 
-/* Finds or makes the slot of a packet that its socket does not remember. */
-static __always_inline struct connection *find(struct __sk_buff *skb, struct owner *owner, const struct tuple *tuple,
-					       bool connected, u32 state, u8 direction)
+/* Lets a socket remember a place, unless another CPU was faster; gives what it remembers then, else what it did. */
+static __always_inline u64 remember(struct owner *owner, u64 before, u64 place)
 {
-	bool tcp = tuple->transport == IPPROTO_TCP, listens = tcp && state == TCP_LISTEN;
+#ifdef LEGACY
+	owner->place = place;
+	return before;
+#else
+	return __sync_val_compare_and_swap(&owner->place, before, place);
+#endif
+}
+
+/* Finds or makes the slot of a packet of a connected TCP socket: none but its own has the packets of its connection. */
+static __always_inline struct connection *find_stream(struct __sk_buff *skb, struct owner *owner,
+						      const struct tuple *tuple, u32 state, u8 direction)
+{
+	u64 *known = bpf_map_lookup_elem(&tuples, tuple), place = known ? *known : 0, before = owner->place, now;
+	struct connection *connection = at(place), *fresh = NULL;
+	u8 role = role_of(owner, tuple, state, direction);
+
+	if (connection) {
+		/* It comes from its listener. */
+		bpf_map_delete_elem(&tuples, tuple);
+	} else {
+		connection = fresh = take_slot(tuple, role, 0, &place);
+		if (!connection)
+			return NULL;
+		if (direction == DIRECTION_TRANSMIT)
+			note_backend(skb, connection, tuple);
+	}
+	now = remember(owner, before, place);
+	if (now != before) {
+		/* What its listener had stays half open, and ends as such. */
+		if (fresh)
+			give_back(fresh, place);
+		return at(now);
+	}
+	connection->flags = 0;
+	owner->role = role;
+	/* A socket that connects once more has ended what it had. */
+	if (before != place)
+		end_connection(before);
+	return connection;
+}
+
+/* Finds or makes the slot of a packet that others than its socket have a part in. */
+static __always_inline struct connection *find_shared(struct __sk_buff *skb, struct owner *owner,
+						      const struct tuple *tuple, bool connected, u32 state,
+						      u8 direction)
+{
+	bool listens = tuple->transport == IPPROTO_TCP && state == TCP_LISTEN;
 	u64 *known = bpf_map_lookup_elem(&tuples, tuple), place = known ? *known : 0;
 	struct connection *connection = at(place);
 	u8 role = role_of(owner, tuple, state, direction);
@@ -270,22 +326,15 @@ static __always_inline struct connection *find(struct __sk_buff *skb, struct own
 			return NULL;
 		if (connected && direction == DIRECTION_TRANSMIT)
 			note_backend(skb, connection, tuple);
-		/* A connected TCP socket alone has the packets of its connection. */
-		if (!connected || !tcp)
-			connection = enter(tuple, connection, &place, known);
-	} else if (connected && tcp) {
-		/* It comes from its listener. */
-		connection->flags = 0;
-		bpf_map_delete_elem(&tuples, tuple);
+		connection = enter(tuple, connection, &place, known);
 	}
 	if (!owner)
 		return connection;
-	if (tcp)
+	if (tuple->transport == IPPROTO_TCP)
 		owner->role = role;
 	if (listens)
 		return connection;
-	/* A socket that connects once more has ended what it had. */
-	if (tcp && owner->place != place)
+	if (tuple->transport == IPPROTO_TCP && owner->place != place)
 		close_connection(owner);
 	owner->place = place;
 	return connection;
@@ -321,7 +370,10 @@ static __always_inline struct connection *search(struct __sk_buff *skb, struct o
 	}
 	if (connection && is_same(&connection->tuple, &tuple))
 		return connection;
-	connection = find(skb, owner, &tuple, connected, state, flow->direction);
+	if (connected && flow->transport == IPPROTO_TCP)
+		connection = find_stream(skb, owner, &tuple, state, flow->direction);
+	else
+		connection = find_shared(skb, owner, &tuple, connected, state, flow->direction);
 	if (!connection)
 		lose(&tuple, owner, state, flow->direction, bytes, packets);
 	return connection;
