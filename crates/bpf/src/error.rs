@@ -132,7 +132,8 @@ impl Error {
     }
 }
 
-const REFUSED: &str = "; run as root or with CAP_BPF and CAP_PERFMON, and see /sys/kernel/security/lockdown";
+const REFUSED: &str = "; run as root or with CAP_BPF and CAP_PERFMON, under a seccomp profile that lets them use bpf (older \
+                       container runtimes' do not), and see /sys/kernel/security/lockdown";
 const LOCKED: &str = "; the kernel is locked down (confidentiality) and bars programs from reading its memory";
 const MEMORY: &str = "; raise RLIMIT_MEMLOCK or the memory limit of the agent's cgroup";
 

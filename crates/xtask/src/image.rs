@@ -20,9 +20,9 @@ const CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_net_admin=p";
 const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
 
 /// How a container of the image starts, as the Dockerfile says it, too.
-const USER: &str = "65532:65532";
+pub const USER: &str = "65532:65532";
 const PORTS: [u16; 2] = [9464, 9465];
-const ENTRYPOINT: &str = r#"["/usr/bin/telesonde"]"#;
+pub const ENTRYPOINT: &str = r#"["/usr/bin/telesonde"]"#;
 const COMMAND: &str = r#"["run"]"#;
 const LABELS: [(&str, &str); 4] = [
     ("title", "telesonde"),
@@ -65,7 +65,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn fill(root: &Path, binary: &Path) -> Result<()> {
+/// Makes the root file system of the image.
+///
+/// # Errors
+/// Fails when something is missing.
+pub fn fill(root: &Path, binary: &Path) -> Result<()> {
     // Older distributions look for the loader in /lib64, which is a part of /usr.
     for dir in ["usr/bin", "usr/lib", "usr/lib64", "etc/telesonde", "run/telesonde", "tmp"] {
         fs::create_dir_all(root.join(dir))?;
@@ -78,12 +82,7 @@ fn fill(root: &Path, binary: &Path) -> Result<()> {
     }
     let agent = root.join("usr/bin/telesonde");
     process::must(Command::new("strip").args(["--strip-all", "-o"]).arg(&agent).arg(binary))?;
-    let needed = process::output(Command::new("ldd").arg(&agent)).context("ldd does not tell the libraries")?;
-    for library in needed.split_whitespace().filter(|word| word.starts_with('/')) {
-        let to = root.join(library.trim_start_matches('/'));
-        fs::create_dir_all(to.parent().unwrap_or(root))?;
-        fs::copy(library, &to).with_context(|| format!("cannot copy {library}"))?;
-    }
+    add_libraries(root, &agent)?;
     let authorities = Path::new("/").join(AUTHORITIES);
     if authorities.exists() {
         fs::create_dir_all(root.join("etc/ssl/certs"))?;
@@ -93,6 +92,20 @@ fn fill(root: &Path, binary: &Path) -> Result<()> {
         return process::must(Command::new(setcap).arg(CAPABILITIES).arg(&agent));
     }
     println!("without {CAPABILITIES} on its file, which takes root and setcap: it runs as root alone");
+    Ok(())
+}
+
+/// Puts what a program is linked with beside it.
+///
+/// # Errors
+/// Fails when a library cannot be found or copied.
+pub fn add_libraries(root: &Path, program: &Path) -> Result<()> {
+    let needed = process::output(Command::new("ldd").arg(program)).context("ldd does not tell the libraries")?;
+    for library in needed.split_whitespace().filter(|word| word.starts_with('/')) {
+        let to = root.join(library.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap_or(root))?;
+        fs::copy(library, &to).with_context(|| format!("cannot copy {library}"))?;
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //!
 //! All happens in a network and a mount namespace of its own, where the default ports and /run are free.
 
-mod compose;
+pub mod compose;
 mod reader;
 
 use std::fs;

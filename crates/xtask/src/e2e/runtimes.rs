@@ -1,8 +1,9 @@
 //! `cargo xtask e2e runtimes`: the agent beside real container runtimes, in whose containers a known number of calls is made.
 //!
 //! Docker, containerd and Podman come from the machine's distribution, keep everything in the run's directory and pull nothing:
-//! their only image is a program compiled here. The agent finds them through `host.root`, as it does in a container.
+//! their only image is a program compiled here, and for the example's compose file the agent and a Prometheus. The agent finds them through `host.root`, as it does in a container.
 
+mod compose;
 mod runtime;
 
 use std::fs;
@@ -81,7 +82,9 @@ fn prove(host: &Host, report: &mut Report) -> Result<()> {
     for docker in runtimes.iter().filter(|runtime| runtime.kind == Kind::Docker) {
         report.check("docker", "the agent itself in a container", || inside(host, docker));
     }
-    runtimes.into_iter().try_for_each(Runtime::stop)
+    runtimes.into_iter().try_for_each(Runtime::stop)?;
+    report.check("compose", "the example's agent and Prometheus in containers", || compose::started(&host.dir));
+    Ok(())
 }
 
 fn older(host: &Host, runtime: &Runtime) -> Result<String> {
@@ -220,8 +223,8 @@ impl Host {
 }
 
 /// Starts a daemon of a runtime and waits until its socket is there.
-fn daemon(name: &str, host: &Host, command: &mut Command, socket: &Path) -> Result<Program> {
-    let mut program = Program::start(name, &host.dir, command)?;
+fn daemon(name: &str, dir: &Path, command: &mut Command, socket: &Path) -> Result<Program> {
+    let mut program = Program::start(name, dir, command)?;
     program.until("listening", std::time::Duration::from_mins(1), || socket.exists())?;
     Ok(program)
 }

@@ -14,7 +14,8 @@ use crate::e2e::child::Program;
 use crate::e2e::{END, dashboards, http, prometheus};
 use crate::{process, setup};
 
-const FOLDER: &str = "examples/grafana";
+/// Where the compose file is.
+pub const FOLDER: &str = "examples/grafana";
 
 fn read(file: &str) -> Result<String> {
     let path = process::root().join(FOLDER).join(file);
@@ -100,15 +101,22 @@ pub fn started(reader: &Reader) -> Result<String> {
     }
     command = format!("{command} --storage.tsdb.path={}", reader.dir().join("tsdb").display());
     let server = Program::start("compose-prometheus", reader.dir(), &mut reader.bash(&command))?;
-    let look = || prometheus::eventually(|| seen(super::reader::PROMETHEUS));
-    // Four of the example's scrapes.
-    let said = look().or_else(|_| look());
+    let said = seen();
     server.stop(END)?;
     agent.stop(END)?;
     said
 }
 
-fn seen(port: u16) -> Result<String> {
+/// Prometheus has scraped the agent, has the alerts, and most queries of a dashboard have data.
+///
+/// # Errors
+/// Fails when that is not so within four of the example's scrapes.
+pub fn seen() -> Result<String> {
+    let look = || prometheus::eventually(|| look(super::reader::PROMETHEUS));
+    look().or_else(|_| look())
+}
+
+fn look(port: u16) -> Result<String> {
     ensure!(!prometheus::ask(port, "up{job=\"telesonde\"} == 1", None)?.is_empty(), "the agent is not scraped");
     let rules: Value = serde_json::from_str(&http::get(port, "/api/v1/rules", "*/*")?.body)?;
     let groups = rules["data"]["groups"].as_array().map_or(0, Vec::len);

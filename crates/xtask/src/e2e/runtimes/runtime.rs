@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -53,6 +53,28 @@ impl Kind {
     }
 }
 
+fn program(name: &str) -> Result<String> {
+    Ok(process::find(name).with_context(|| format!("{name} is not installed"))?.display().to_string())
+}
+
+fn stateless_podman() -> Result<Vec<String>> {
+    let options = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=file"];
+    // Beside version 1 of cgroups, crun wants no controller in version 2.
+    let runtime = format!("--runtime={}", program("runc")?);
+    Ok([vec![program("podman")?], options.map(str::to_owned).to_vec(), vec![runtime]].concat())
+}
+
+/// Gives the command line of a Podman of root that keeps everything below a directory.
+///
+/// # Errors
+/// Fails when it or its runtime is not installed.
+pub fn podman(dir: &Path) -> Result<Vec<String>> {
+    let places =
+        [("root", "var/lib/containers/storage"), ("runroot", "run/containers/storage"), ("tmpdir", "run/libpod")];
+    let places = places.map(|(option, place)| format!("--{option}={}", dir.join(place).display()));
+    Ok([stateless_podman()?, places.to_vec()].concat())
+}
+
 /// A runtime that has the image.
 pub struct Runtime {
     /// Which it is.
@@ -71,15 +93,6 @@ impl Runtime {
         let at = |path: &str| host.dir.join(path).display().to_string();
         let socket = host.dir.join(format!("run/{}.sock", kind.name()));
         let address = socket.display().to_string();
-        let program = |name: &str| -> Result<String> {
-            Ok(process::find(name).with_context(|| format!("{name} is not installed"))?.display().to_string())
-        };
-        let podman = || -> Result<Vec<String>> {
-            let options = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=file"];
-            // Beside version 1 of cgroups, crun wants no controller in version 2.
-            let runtime = format!("--runtime={}", program("runc")?);
-            Ok([vec![program("podman")?], options.map(str::to_owned).to_vec(), vec![runtime]].concat())
-        };
         let (prefix, daemon) = match kind {
             Kind::Docker => {
                 let mut command = Command::new(program("dockerd")?);
@@ -88,25 +101,18 @@ impl Runtime {
                 command.args(["--data-root", &at("var/lib/docker"), "--exec-root", &at("run/docker")]);
                 command.args(["--pidfile", &at("run/docker.pid")]);
                 let prefix = vec![program("docker")?, format!("--host=unix://{address}")];
-                (prefix, Some(daemon("dockerd", host, &mut command, &socket)?))
+                (prefix, Some(daemon("dockerd", &host.dir, &mut command, &socket)?))
             }
             Kind::Containerd => {
                 let mut command = Command::new(program("containerd")?);
                 command.args(["--root", &at("var/lib/containerd"), "--state", &at("run/containerd")]);
                 command.args(["--address", &address]);
                 let prefix = vec![program("ctr")?, format!("--address={address}")];
-                (prefix, Some(daemon("containerd", host, &mut command, &socket)?))
+                (prefix, Some(daemon("containerd", &host.dir, &mut command, &socket)?))
             }
-            Kind::Podman => {
-                let places = [
-                    format!("--root={}", at("var/lib/containers/storage")),
-                    format!("--runroot={}", at("run/containers/storage")),
-                    format!("--tmpdir={}", at("run/libpod")),
-                ];
-                ([podman()?, places.to_vec()].concat(), None)
-            }
+            Kind::Podman => (podman(&host.dir)?, None),
             Kind::Rootless => {
-                ([vec!["unshare".to_owned(), "--mount".to_owned(), at("as-user")], podman()?].concat(), None)
+                ([vec!["unshare".to_owned(), "--mount".to_owned(), at("as-user")], stateless_podman()?].concat(), None)
             }
         };
         let runtime = Self { kind, prefix, image: host.image.clone(), daemon };

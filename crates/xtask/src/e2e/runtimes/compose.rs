@@ -1,0 +1,108 @@
+//! examples/grafana/compose.yaml as it stands, started by Docker Compose: the agent and Prometheus, each in its container.
+//!
+//! Podman answers instead of Docker, which may be older than the agent's capabilities. Nothing is pulled: both images are made
+//! here, of the release binary and of the proof's Prometheus. Of Grafana there is none.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::daemon;
+use super::runtime;
+use crate::e2e::docs::compose;
+use crate::e2e::{END, peers};
+use crate::tools::{self, Tool};
+use crate::{image, process, setup};
+
+/// The profile of system calls that comes with Podman.
+const PROFILE: &str = "/usr/share/containers/seccomp.json";
+const STOP: Duration = Duration::from_secs(30);
+
+/// Starts both, looks at Prometheus as the example's reader would, and takes them down.
+///
+/// # Errors
+/// Fails when an image cannot be made, a container does not start, or Prometheus lacks what it should have.
+pub fn started(host: &Path) -> Result<String> {
+    setup::compose()?;
+    let dir = host.join("compose");
+    fs::create_dir_all(&dir)?;
+    let settings = dir.join("containers.conf");
+    // Such limits as a machine grants where root may not raise any.
+    let text = format!(
+        "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\nseccomp_profile = \"{}\"\n",
+        profile(&dir)?.display()
+    );
+    fs::write(&settings, text)?;
+    let podman = |words: &[&str]| -> Result<Command> {
+        let all = runtime::podman(host)?;
+        let mut command = Command::new(&all[0]);
+        command.args(&all[1..]).args(words).env("CONTAINERS_CONF", &settings);
+        Ok(command)
+    };
+    for (name, root, entry) in [
+        ("docker.io/library/telesonde:latest", agent(&dir)?, image::ENTRYPOINT),
+        ("docker.io/prom/prometheus:v3.15.0", server(&dir)?, r#"["/usr/bin/prometheus"]"#),
+    ] {
+        let archive = root.with_extension("tar");
+        process::must(Command::new("tar").arg("-C").arg(&root).arg("--xattrs").arg("-cf").arg(&archive).arg("."))?;
+        let entry = format!("ENTRYPOINT {entry}");
+        let archive = archive.display().to_string();
+        process::must(&mut podman(&["import", "--change", &entry, "--change", "WORKDIR /data", &archive, name])?)?;
+    }
+    let socket = dir.join("podman.sock");
+    let address = format!("unix://{}", socket.display());
+    let service = daemon("podman", &dir, &mut podman(&["system", "service", "--time=0", &address])?, &socket)?;
+    let file = process::root().join(compose::FOLDER).join("compose.yaml");
+    let compose = |words: &[&str]| {
+        let mut command = Command::new("docker-compose");
+        command.args(["--project-name", "telesonde-e2e", "--file"]).arg(&file).args(words);
+        process::must(command.env("DOCKER_HOST", &address).current_dir(&dir))
+    };
+    let up = compose(&["up", "--detach", "--no-build", "telesonde", "prometheus"]);
+    let said = up.and_then(|()| compose::seen());
+    let down = compose(&["down", "--timeout", &END.as_secs().to_string()]);
+    service.stop(STOP)?;
+    down.and(said)
+}
+
+/// The root file system of the image that `cargo xtask image` makes.
+fn agent(dir: &Path) -> Result<PathBuf> {
+    let root = dir.join("agent");
+    image::fill(&root, &peers::agent())?;
+    fs::create_dir_all(root.join("data"))?;
+    Ok(root)
+}
+
+fn server(dir: &Path) -> Result<PathBuf> {
+    let root = dir.join("prometheus");
+    for made in ["usr/bin", "data", "tmp", "etc"] {
+        fs::create_dir_all(root.join(made))?;
+    }
+    let program = tools::install(Tool::Prometheus)?;
+    fs::copy(&program, root.join("usr/bin/prometheus"))?;
+    image::add_libraries(&root, &program)?;
+    Ok(root)
+}
+
+/// The profile of a Podman that knows what `CAP_BPF` and `CAP_PERFMON` are for.
+fn profile(dir: &Path) -> Result<PathBuf> {
+    let text = fs::read_to_string(PROFILE).with_context(|| format!("cannot read {PROFILE}"))?;
+    let mut profile: Value = serde_json::from_str(&text).with_context(|| PROFILE.to_owned())?;
+    let rules = profile["syscalls"].as_array_mut().with_context(|| format!("{PROFILE} has no system calls"))?;
+    let granted = [("bpf", "CAP_BPF"), ("perf_event_open", "CAP_PERFMON")];
+    for rule in rules.iter_mut().filter(|rule| rule["action"] != "SCMP_ACT_ALLOW") {
+        if let Some(names) = rule["names"].as_array_mut() {
+            names.retain(|name| granted.iter().all(|(call, _)| name != call));
+        }
+    }
+    rules.extend(granted.map(|(call, capability)| {
+        json!({"names": [call], "action": "SCMP_ACT_ALLOW", "args": [], "includes": {"caps": [capability]}, "excludes": {}})
+    }));
+    let path = dir.join("seccomp.json");
+    fs::write(&path, profile.to_string())?;
+    Ok(path)
+}
