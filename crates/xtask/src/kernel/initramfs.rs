@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::packages::Kernel;
+use super::programs::{self, Programs};
 use super::{Cgroups, Options};
 use crate::process;
 
@@ -52,6 +53,8 @@ const MODULES: [&str; 17] = [
 ];
 /// The size of the disk on which tests make their files: a tmpfs takes no `O_DIRECT` before Linux 6.6.
 const DISK: &str = "1G";
+/// The file with the names of tests that need not run.
+const DONE: &str = "done";
 /// The longest that a test may run, in the guest's seconds.
 const LONGEST: u32 = 600;
 
@@ -89,15 +92,30 @@ poweroff -f
 pub struct Image {
     /// The first file system, in memory.
     pub archive: PathBuf,
-    /// The disk, mounted where tests make their files; what they compiled is on it.
+    /// The disk, mounted where tests make their files.
     pub disk: PathBuf,
+    /// What is on a new disk: what tests compiled, and which tests need not run.
+    files: PathBuf,
+}
+
+impl Image {
+    /// Makes the disk anew, for a boot that leaves out tests that have a result.
+    ///
+    /// # Errors
+    /// Fails when it cannot be written.
+    pub fn renew<'n>(&self, done: impl Iterator<Item = &'n str>) -> Result<()> {
+        fs::write(self.files.join(DONE), done.map(|name| name.to_owned() + "\n").collect::<String>())?;
+        let _ = fs::remove_file(&self.disk);
+        let mut command = Command::new(process::find("mkfs.ext4").context("mkfs.ext4 is missing")?);
+        process::must(command.args(["-q", "-d"]).arg(&self.files).arg(&self.disk).arg(DISK))
+    }
 }
 
 /// Packs the guest's file systems.
 ///
 /// # Errors
 /// Fails when something cannot be copied or packed.
-pub fn pack(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<Image> {
+pub fn pack(kernel: &Kernel, programs: &Programs, options: &Options) -> Result<Image> {
     let dir = process::target().join("kernel");
     let root = dir.join("root");
     let _ = fs::remove_dir_all(&root);
@@ -111,18 +129,27 @@ pub fn pack(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<
     }
     busybox(&root)?;
     let found = PROGRAMS.iter().filter_map(|name| process::find(name));
-    let own = ["telesonde", "examples/custom_collector"].map(|name| process::target().join("release").join(name));
     let mut files: BTreeSet<PathBuf> = BTreeSet::new();
     let compiled = compiled()?;
     for program in &compiled {
         files.extend(libraries(program));
     }
-    for program in found.chain(programs.iter().cloned()).chain(own).chain(extensions()) {
+    for program in found.chain(extensions()) {
         files.extend(libraries(&program));
         files.insert(program);
     }
+    let tests = programs.tests.iter().map(|path| (path, path));
+    let own: Vec<_> = programs.released.iter().map(|(from, to)| (from, to)).chain(tests).collect();
+    for (program, _) in &own {
+        files.extend(libraries(program));
+    }
     for file in &files {
-        copy(file, &root)?;
+        copy(file, file, &root)?;
+    }
+    for (from, to) in own {
+        copy(from, to, &root)?;
+        // A test's symbols are most of its size.
+        process::must(Command::new("strip").arg(within(&root, to)))?;
     }
     let modules = modules(kernel, &root)?;
     fs::write(root.join("modules"), modules.join("\n"))?;
@@ -138,23 +165,32 @@ pub fn pack(kernel: &Kernel, programs: &[PathBuf], options: &Options) -> Result<
     fs::write(root.join("disk"), process::target().join("tmp").display().to_string())?;
     fs::write(root.join("suite"), suite(programs, options))?;
     executable(&root.join("init"), INIT)?;
-    let image = Image { archive: dir.join(format!("{}.cpio", kernel.version)), disk: dir.join("disk") };
+    let disk = dir.join(format!("{}.disk", kernel.version));
+    let image = Image { archive: disk.with_extension("cpio"), files: disk.with_extension("files"), disk };
     archive(&root, &image.archive)?;
-    disk(&compiled, &dir.join("compiled"), &image.disk)?;
+    let _ = fs::remove_dir_all(&image.files);
+    fs::create_dir_all(&image.files)?;
+    for file in &compiled {
+        let name = file.file_name().context("a file without a name")?;
+        fs::copy(file, image.files.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
     Ok(image)
 }
 
 /// Gives the script that runs the tests, each as a process of its own: where the kernel falls, all before it is known.
-fn suite(programs: &[PathBuf], options: &Options) -> String {
+fn suite(programs: &Programs, options: &Options) -> String {
     let quoted: Vec<String> = options.selection().iter().map(|arg| format!("'{}'", arg.replace('\'', ""))).collect();
-    let lines = programs.iter().map(|program| {
+    let disk = process::target().join("tmp");
+    let lines = programs.tests.iter().map(|program| {
         let directory = program.parent().unwrap_or(Path::new("/")).display();
-        let is_suite = program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("tests-"));
+        let is_suite = programs::is_named(program, "tests");
         // Its other tests read the sources, which the guest does not have.
         let args = if quoted.is_empty() && is_suite { "kernel::".to_owned() } else { quoted.join(" ") };
-        let program = program.display();
+        let (program, done) = (program.display(), disk.join(DONE).display().to_string());
         format!(
             "cd {directory}\nfor test in $({program} --list --format terse {args} | sed -n 's/: test$//p'); do\n\
+             grep -qxF $test {done} && continue\n\
+             echo \"guest: begin $test\"\n\
              TELESONDE_REQUIRE_BPF=1 TELESONDE_TEST_ALONE=1 timeout {LONGEST} {program} --exact $test --show-output || \
              echo \"guest: $test ended with $?\"\ndone\n"
         )
@@ -199,9 +235,14 @@ fn extensions() -> Vec<PathBuf> {
     entries("/usr/lib".into()).flat_map(|architecture| entries(architecture.join(EXTENSIONS))).collect()
 }
 
-/// Copies a file to the same path below the root, following links.
-fn copy(file: &Path, root: &Path) -> Result<()> {
-    let to = root.join(file.strip_prefix("/").unwrap_or(file));
+/// Gives a path of the guest on this machine.
+fn within(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Copies a file to a path of the guest, following links.
+fn copy(file: &Path, to: &Path, root: &Path) -> Result<()> {
+    let to = within(root, to);
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -250,19 +291,6 @@ fn executable(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
     Ok(())
-}
-
-/// Makes a disk that holds these files.
-fn disk(files: &[PathBuf], directory: &Path, image: &Path) -> Result<()> {
-    let _ = fs::remove_dir_all(directory);
-    fs::create_dir_all(directory)?;
-    for file in files {
-        let name = file.file_name().context("a file without a name")?;
-        fs::copy(file, directory.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
-    }
-    let _ = fs::remove_file(image);
-    let mut command = Command::new(process::find("mkfs.ext4").context("mkfs.ext4 is missing")?);
-    process::must(command.args(["-q", "-d"]).arg(directory).arg(image).arg(DISK))
 }
 
 fn archive(root: &Path, image: &Path) -> Result<()> {

@@ -36,12 +36,14 @@ pub struct Column {
     tests: BTreeMap<String, Outcome>,
     /// How long each test took on this machine.
     seconds: BTreeMap<String, f64>,
+    /// How many guests it took.
+    pub boots: usize,
 }
 
 impl Column {
     /// Reads the console of one guest, or of several of the same kind, one after another: a later result counts.
     pub fn read(title: &str, output: &str) -> Self {
-        let mut column = Self { title: title.to_owned(), tests: BTreeMap::new(), seconds: BTreeMap::new() };
+        let mut column = Self { title: title.to_owned(), tests: BTreeMap::new(), seconds: BTreeMap::new(), boots: 0 };
         for line in output.lines() {
             if let Some(reason) = line.trim_start().strip_prefix("SKIPPED ") {
                 // A test says so before its end; the harness shows it behind its result.
@@ -50,15 +52,32 @@ impl Column {
             } else if let Some((name, result)) = line.strip_prefix("test ").and_then(|test| test.split_once(" ... ")) {
                 let outcome = if result.trim() == "ok" { Outcome::Passed } else { Outcome::Failed };
                 column.tests.insert(name.to_owned(), outcome);
-            } else if let Some((name, _)) =
-                line.strip_prefix("guest: ").and_then(|line| line.split_once(" ended with "))
-            {
-                column.tests.insert(name.to_owned(), Outcome::Failed);
+            } else if let Some(line) = line.strip_prefix("guest: ") {
+                column.note(line);
+            } else if line == "host: boot" {
+                column.boots += 1;
             } else if let Some((name, seconds)) = line.strip_prefix("host: ").and_then(|line| line.split_once(' ')) {
                 column.seconds.insert(name.to_owned(), seconds.parse().unwrap_or_default());
             }
         }
         column
+    }
+
+    /// Reads what a guest says of its tests, and what was said of its fall.
+    fn note(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("begin ") {
+            // Until its result comes.
+            self.tests.insert(name.to_owned(), Outcome::Failed);
+        } else if let Some((name, _)) = line.split_once(" met the emulator's fault ") {
+            self.tests.remove(name);
+        } else if let Some((name, _)) = line.split_once(" ended with ") {
+            self.tests.insert(name.to_owned(), Outcome::Failed);
+        }
+    }
+
+    /// Gives the tests that have a result.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tests.keys().map(String::as_str)
     }
 
     /// Gives the tests that failed; a guest without any test counts as one.
@@ -151,6 +170,19 @@ pub fn render(columns: &[Column]) -> String {
     text
 }
 
+/// Writes the closing line of a run.
+pub fn totals(columns: &[Column]) -> String {
+    let count = |kind: fn(&Outcome) -> bool| -> usize {
+        columns.iter().map(|column| column.tests.values().filter(|outcome| kind(outcome)).count()).sum()
+    };
+    format!(
+        "{} passed, {} failed, {} skipped",
+        count(|outcome| *outcome == Outcome::Passed),
+        count(|outcome| *outcome == Outcome::Failed),
+        count(|outcome| matches!(outcome, Outcome::Skipped(_))),
+    )
+}
+
 /// Writes the same as a document.
 pub fn document(columns: &[Column]) -> String {
     let mut text = String::from("| tests |");
@@ -167,12 +199,13 @@ pub fn document(columns: &[Column]) -> String {
         }
         text.push('\n');
     }
-    for (name, which) in [("tests run", 0), ("minutes", 1)] {
+    for (name, which) in [("tests run", 0), ("minutes", 1), ("boots", 2)] {
         let _ = write!(text, "| {name} |");
         for column in columns {
             let (tests, seconds) = column.totals();
             let _ = match which {
                 0 => write!(text, " {tests} |"),
+                2 => write!(text, " {} |", column.boots),
                 _ if seconds > 0.0 => write!(text, " {:.0} |", seconds / 60.0),
                 _ => write!(text, " unknown |"),
             };
@@ -196,6 +229,14 @@ mod tests {
         assert_eq!(column.failed(), ["kernel::counts::d", "kernel::dns::c"]);
         assert_eq!(column.skipped().collect::<Vec<_>>(), [("kernel::tcp::b", "no TUN")]);
         assert!(render(&[column]).contains("1/1/0"));
+        let fallen = "host: boot\nguest: begin a\ntest a ... ok\nguest: begin b\nguest: b met the emulator's fault x\n";
+        let again = format!("{fallen}host: boot\nguest: begin b\n");
+        let (fallen, again) = (Column::read("6.1", fallen), Column::read("6.1", &again));
+        assert_eq!((fallen.names().collect::<Vec<_>>(), fallen.boots), (vec!["a"], 1));
+        assert_eq!(
+            (again.failed(), again.boots, totals(&[again])),
+            (vec!["b"], 2, "1 passed, 1 failed, 0 skipped".into())
+        );
         column = Column::read("6.1", &format!("{output}test kernel::tcp::b ... ok\n"));
         assert_eq!((column.count("tcp"), column.count("syscalls")), ((2, 0, 0), (0, 0, 1)));
         assert_eq!((group("kernel::reload::a"), group("kernel::dns::named::b")), (Some("agent"), Some("dns")));
