@@ -83,6 +83,17 @@ const EMULATOR: Need = Need {
         &["qemu-system-x86_64", "busybox-static", "cpio", "kmod", "xz"],
     ],
 };
+const CROSS: Need = Need {
+    name: "QEMU and a C compiler for aarch64",
+    present: || ["qemu-system-aarch64", "aarch64-linux-gnu-gcc"].iter().all(|name| process::find(name).is_some()),
+    packages: [
+        &["qemu-system-arm", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
+        &["qemu-system-aarch64-core", "gcc-aarch64-linux-gnu"],
+        &["qemu-arm", "cross-aarch64-gcc14"],
+        &["qemu-system-aarch64", "aarch64-linux-gnu-gcc"],
+        &["qemu-system-aarch64"],
+    ],
+};
 const RESOLVERS: Need = Need {
     name: "dnsmasq and dig, a server and a client of DNS for tests",
     present: || ["dnsmasq", "dig"].iter().all(|program| process::find(program).is_some()),
@@ -227,13 +238,13 @@ pub fn overhead() -> Result<()> {
     ensure(&[SERVERS])
 }
 
-/// Installs what the suite on other kernels needs beyond the tests.
+/// Installs what the suite on other kernels needs beyond the tests, or on those of aarch64.
 ///
 /// # Errors
 /// Fails with the exact command where it cannot install.
-pub fn kernel() -> Result<()> {
+pub fn kernel(is_aarch64: bool) -> Result<()> {
     test()?;
-    ensure(&[EMULATOR])
+    ensure(if is_aarch64 { &[EMULATOR, CROSS] } else { &[EMULATOR] })
 }
 
 /// Installs what `lint` needs beyond a build.
@@ -352,7 +363,7 @@ mod tests {
         let build = [COMPILER, CLANG, HEADERS];
         let test = [IPROUTE, DISKS, RESOLVERS, TRANSLATORS];
         for need in
-            build.into_iter().chain(test).chain([SERVERS, EMULATOR, PACKAGER, CLANG_FORMAT, RUSTFMT, CLIPPY, GO])
+            build.into_iter().chain(test).chain([SERVERS, EMULATOR, CROSS, PACKAGER, CLANG_FORMAT, RUSTFMT, CLIPPY, GO])
         {
             for (packages, manager) in need.packages.iter().zip(&MANAGERS) {
                 assert!(!packages.is_empty(), "{} has no package for {}", need.name, manager.program);

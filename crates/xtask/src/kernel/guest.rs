@@ -24,10 +24,6 @@ const BOOTS: usize = 4;
 /// instruction where the kernel patches its own code, which ended kernels from 6.12 on.
 const EMULATION: &str = "tcg,thread=single";
 
-/// All that QEMU can emulate but for `cmpxchg16b`: up to 7.2 it takes the flags of that instruction from a register that
-/// may be out of date, and an interrupt right behind it, in the kernel's allocator, then returns with random flags.
-const PROCESSOR: &str = "max,-cx16";
-
 /// What a kernel says when its processor has done what no kernel asks for: the emulator's fault, not that of a test.
 const FAULTS: [&str; 3] = ["double fault", "invalid opcode", "iret exception"];
 
@@ -69,13 +65,14 @@ fn under_way(console: &str) -> Option<&str> {
 }
 
 fn boot(kernel: &Kernel, image: &Image, options: &Options) -> Result<String> {
-    let mut append = "console=ttyS0 quiet panic=-1 loglevel=3".to_owned();
+    let arch = options.arch;
+    let mut append = format!("console={} quiet panic=-1 loglevel=3", arch.console());
     if options.lockdown {
         append += " lockdown=confidentiality";
     }
-    let qemu = process::find("qemu-system-x86_64").context("qemu-system-x86_64 is missing")?;
+    let qemu = process::find(arch.qemu()).with_context(|| format!("{} is missing", arch.qemu()))?;
     let mut command = Command::new("timeout");
-    command.arg(LIMIT).arg(qemu).args(["-accel", EMULATION, "-cpu", PROCESSOR, "-m", "3072", "-nographic"]);
+    command.arg(LIMIT).arg(qemu).args(["-accel", EMULATION, "-m", "3072", "-nographic"]).args(arch.machine());
     command.args(["-no-reboot", "-nic", "none", "-smp", &options.cpus.to_string()]);
     if options.cpus == 1 {
         command.args(CLOCK);

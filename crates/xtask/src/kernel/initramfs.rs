@@ -7,10 +7,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::packages::Kernel;
+use super::arch::Arch;
+use super::packages::{self, Kernel};
 use super::programs::{self, Programs};
 use super::{Cgroups, Options};
-use crate::process;
+use crate::{process, tools};
 
 /// What tests start, as far as it is there; a test without its program reports itself skipped.
 const PROGRAMS: [&str; 14] = [
@@ -59,6 +60,7 @@ const DONE: &str = "done";
 const LONGEST: u32 = 600;
 
 const INIT: &str = r#"#!/bin/sh
+/bin/busybox --install -s /bin 2>/dev/null
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -127,29 +129,16 @@ pub fn pack(kernel: &Kernel, programs: &Programs, options: &Options) -> Result<I
     for directory in ["proc", "sys", "dev", "tmp", "run", "root", "etc", "var/tmp", "modules.d"] {
         fs::create_dir_all(root.join(directory))?;
     }
-    busybox(&root)?;
-    let found = PROGRAMS.iter().filter_map(|name| process::find(name));
-    let mut files: BTreeSet<PathBuf> = BTreeSet::new();
-    let compiled = compiled()?;
-    for program in &compiled {
-        files.extend(libraries(program));
-    }
-    for program in found.chain(extensions()) {
-        files.extend(libraries(&program));
-        files.insert(program);
+    let compiled = compiled(options.arch)?;
+    match options.arch {
+        Arch::X86_64 => of_this_machine(programs, &compiled, &root)?,
+        Arch::Aarch64 => of_packages(&packages::programs(options.arch, &tools::home())?, &root)?,
     }
     let tests = programs.tests.iter().map(|path| (path, path));
-    let own: Vec<_> = programs.released.iter().map(|(from, to)| (from, to)).chain(tests).collect();
-    for (program, _) in &own {
-        files.extend(libraries(program));
-    }
-    for file in &files {
-        copy(file, file, &root)?;
-    }
-    for (from, to) in own {
+    for (from, to) in programs.released.iter().map(|(from, to)| (from, to)).chain(tests) {
         copy(from, to, &root)?;
         // A test's symbols are most of its size.
-        process::must(Command::new("strip").arg(within(&root, to)))?;
+        process::must(Command::new(options.arch.strip()).arg(within(&root, to)))?;
     }
     let modules = modules(kernel, &root)?;
     fs::write(root.join("modules"), modules.join("\n"))?;
@@ -162,7 +151,7 @@ pub fn pack(kernel: &Kernel, programs: &Programs, options: &Options) -> Result<I
         Cgroups::V1 => "v1",
     };
     fs::write(root.join("cgroups"), cgroups)?;
-    fs::write(root.join("disk"), process::target().join("tmp").display().to_string())?;
+    fs::write(root.join("disk"), options.arch.directory().join("tmp").display().to_string())?;
     fs::write(root.join("suite"), suite(programs, options))?;
     executable(&root.join("init"), INIT)?;
     let disk = dir.join(format!("{}.disk", kernel.version));
@@ -180,7 +169,7 @@ pub fn pack(kernel: &Kernel, programs: &Programs, options: &Options) -> Result<I
 /// Gives the script that runs the tests, each as a process of its own: where the kernel falls, all before it is known.
 fn suite(programs: &Programs, options: &Options) -> String {
     let quoted: Vec<String> = options.selection().iter().map(|arg| format!("'{}'", arg.replace('\'', ""))).collect();
-    let disk = process::target().join("tmp");
+    let disk = options.arch.directory().join("tmp");
     let lines = programs.tests.iter().map(|program| {
         let directory = program.parent().unwrap_or(Path::new("/")).display();
         let is_suite = programs::is_named(program, "tests");
@@ -198,24 +187,38 @@ fn suite(programs: &Programs, options: &Options) -> String {
     lines.collect()
 }
 
-/// Installs busybox under the name of each of its programs that the guest does not have as a program of its own.
-fn busybox(root: &Path) -> Result<()> {
+/// Copies what tests start as it is on this machine, busybox for the rest, and the libraries of all.
+fn of_this_machine(programs: &Programs, compiled: &[PathBuf], root: &Path) -> Result<()> {
     let busybox = process::find("busybox").context("busybox is missing")?;
     fs::copy(&busybox, root.join("bin/busybox"))?;
-    let names = process::output(Command::new(&busybox).arg("--list")).context("busybox names no programs")?;
-    for name in names.lines().filter(|name| *name != "busybox" && !PROGRAMS.contains(name)) {
-        std::os::unix::fs::symlink("busybox", root.join("bin").join(name))?;
+    std::os::unix::fs::symlink("busybox", root.join("bin/sh"))?;
+    let mut files: BTreeSet<PathBuf> = BTreeSet::new();
+    for program in PROGRAMS.iter().filter_map(|name| process::find(name)).chain(extensions()) {
+        files.extend(libraries(&program));
+        files.insert(program);
     }
-    // Those of PROGRAMS that this machine lacks.
-    for name in PROGRAMS.iter().filter(|name| process::find(name).is_none() && names.lines().any(|n| n == **name)) {
-        std::os::unix::fs::symlink("busybox", root.join("bin").join(name))?;
+    for program in compiled.iter().chain(&programs.tests).chain(programs.released.iter().map(|(from, _)| from)) {
+        files.extend(libraries(program));
+    }
+    files.iter().try_for_each(|file| copy(file, file, root))
+}
+
+/// Copies programs and libraries of another processor.
+fn of_packages(from: &Path, root: &Path) -> Result<()> {
+    for directory in ["usr/bin", "usr/sbin", "usr/lib", "etc"] {
+        process::must(Command::new("cp").arg("-a").arg(from.join(directory).join(".")).arg(root.join(directory)))?;
+    }
+    std::os::unix::fs::symlink("busybox", root.join("bin/sh"))?;
+    // What the package's script would link.
+    for name in ["iptables", "ip6tables"] {
+        std::os::unix::fs::symlink("xtables-nft-multi", root.join("sbin").join(name))?;
     }
     Ok(())
 }
 
 /// Gives what the tests compiled.
-fn compiled() -> Result<Vec<PathBuf>> {
-    let directory = process::target().join("tmp");
+fn compiled(arch: Arch) -> Result<Vec<PathBuf>> {
+    let directory = arch.directory().join("tmp");
     let entries = fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let is_whole = |path: &PathBuf| path.is_file() && !path.to_string_lossy().contains("/stimulus-");
     Ok(entries.flatten().map(|entry| entry.path()).filter(is_whole).collect())

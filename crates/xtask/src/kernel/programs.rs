@@ -1,11 +1,13 @@
 //! What runs in the guests: the suite and the agent.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use super::Options;
+use super::arch::Arch;
 use crate::process;
 
 /// What was built, and where the guest has it.
@@ -23,17 +25,24 @@ impl Programs {
     /// # Errors
     /// Fails when something does not build.
     pub fn build(options: &Options) -> Result<Self> {
-        let mut own = vec!["telesonde"];
+        let (arch, mut own) = (options.arch, vec!["telesonde"]);
+        arch.library()?;
         let mut build = process::cargo()?;
+        arch.build(&mut build);
         build.args(["build", "--release", "--package", "telesonde", "--bin", "telesonde"]);
         if !options.quick {
             build.args(["--example", "custom_collector"]);
             own.push("examples/custom_collector");
         }
         process::must(&mut build)?;
-        // All that the tests of the workspace have, so that what they built is not built again.
         let mut command = process::cargo()?;
-        command.args(["test", "--workspace", "--features", "telesonde-xtask/e2e", "--no-run"]);
+        command.args(["test", "--no-run"]);
+        arch.build(&mut command);
+        command.args(match arch {
+            // All that the tests of the workspace have, so that what they built is not built again.
+            Arch::X86_64 => ["--workspace", "--features=telesonde-xtask/e2e"],
+            Arch::Aarch64 => ["--package=telesonde", "--package=telesonde-bpf"],
+        });
         command.args(["--message-format=json", "--test", "kernel", "--test", "tests"]);
         eprintln!("$ {}", process::line(&command));
         let output = command.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
@@ -47,10 +56,15 @@ impl Programs {
             found.cloned().with_context(|| format!("cargo names no program for the test {name}"))
         };
         let tests = vec![named("kernel")?, named("tests")?];
-        let target = process::target();
+        let target = arch.directory();
         let place = |name: &str| (target.join("release").join(name), target.join("debug").join(name));
         let programs = Self { tests, released: own.into_iter().map(place).collect() };
-        process::must(Command::new(programs.suite()?).args(["--exact", "harness::stimulus::all_compile"]))?;
+        match arch {
+            Arch::X86_64 => {
+                process::must(Command::new(programs.suite()?).args(["--exact", "harness::stimulus::all_compile"]))?;
+            }
+            Arch::Aarch64 => stimuli(arch)?,
+        }
         Ok(programs)
     }
 
@@ -61,6 +75,24 @@ impl Programs {
     pub fn suite(&self) -> Result<&Path> {
         self.tests.iter().find(|path| is_named(path, "tests")).map(PathBuf::as_path).context("there is no suite")
     }
+}
+
+/// Compiles what the tests compile for another processor, but for programs of 32 bits.
+fn stimuli(arch: Arch) -> Result<()> {
+    let to = arch.directory().join("tmp");
+    fs::create_dir_all(&to)?;
+    for entry in fs::read_dir(process::root().join("tests/stimulus"))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(stem) = name.strip_suffix(".c").filter(|stem| !stem.starts_with("compat")) else { continue };
+        let mut command = Command::new(if name.ends_with(".bpf.c") { "clang" } else { arch.cc() });
+        command.args(if name.ends_with(".bpf.c") {
+            ["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-c"].as_slice()
+        } else {
+            &["-O1", "-Wall", "-Werror", "-pthread"]
+        });
+        process::must(command.arg(entry.path()).arg("-o").arg(to.join(stem)))?;
+    }
+    Ok(())
 }
 
 /// Tells whether a path is `NAME-0123456789abcdef`.

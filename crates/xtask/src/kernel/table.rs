@@ -233,10 +233,8 @@ mod tests {
         let again = format!("{fallen}host: boot\nguest: begin b\n");
         let (fallen, again) = (Column::read("6.1", fallen), Column::read("6.1", &again));
         assert_eq!((fallen.names().collect::<Vec<_>>(), fallen.boots), (vec!["a"], 1));
-        assert_eq!(
-            (again.failed(), again.boots, totals(&[again])),
-            (vec!["b"], 2, "1 passed, 1 failed, 0 skipped".into())
-        );
+        assert_eq!((again.failed(), again.boots), (vec!["b"], 2));
+        assert_eq!(totals(&[again]), "1 passed, 1 failed, 0 skipped");
         column = Column::read("6.1", &format!("{output}test kernel::tcp::b ... ok\n"));
         assert_eq!((column.count("tcp"), column.count("syscalls")), ((2, 0, 0), (0, 0, 1)));
         assert_eq!((group("kernel::reload::a"), group("kernel::dns::named::b")), (Some("agent"), Some("dns")));
