@@ -86,6 +86,15 @@ impl Arch {
         }
     }
 
+    /// Gives the directory and the option of the agent's build: the released one, or where nothing else needs that for the
+    /// processor the one that cargo makes with the tests.
+    pub fn profile(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Self::X86_64 => ("release", &["--release"]),
+            Self::Aarch64 => ("debug", &[]),
+        }
+    }
+
     /// Lets cargo build for the processor.
     pub fn build(self, command: &mut Command) {
         if let Some(target) = self.target() {

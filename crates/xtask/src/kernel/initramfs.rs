@@ -135,7 +135,7 @@ pub fn pack(kernel: &Kernel, programs: &Programs, options: &Options) -> Result<I
         Arch::Aarch64 => of_packages(&packages::programs(options.arch, &tools::home())?, &root)?,
     }
     let tests = programs.tests.iter().map(|path| (path, path));
-    for (from, to) in programs.released.iter().map(|(from, to)| (from, to)).chain(tests) {
+    for (from, to) in programs.agent.iter().map(|(from, to)| (from, to)).chain(tests) {
         copy(from, to, &root)?;
         // A test's symbols are most of its size.
         process::must(Command::new(options.arch.strip()).arg(within(&root, to)))?;
@@ -197,7 +197,7 @@ fn of_this_machine(programs: &Programs, compiled: &[PathBuf], root: &Path) -> Re
         files.extend(libraries(&program));
         files.insert(program);
     }
-    for program in compiled.iter().chain(&programs.tests).chain(programs.released.iter().map(|(from, _)| from)) {
+    for program in compiled.iter().chain(&programs.tests).chain(programs.agent.iter().map(|(from, _)| from)) {
         files.extend(libraries(program));
     }
     files.iter().try_for_each(|file| copy(file, file, root))

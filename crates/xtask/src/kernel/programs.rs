@@ -14,13 +14,13 @@ use crate::process;
 pub struct Programs {
     /// The test programs, at the same paths in the guest.
     pub tests: Vec<PathBuf>,
-    /// What is released, with the places at which the tests look for it.
-    pub released: Vec<(PathBuf, PathBuf)>,
+    /// The agent and what belongs to it, with the places at which the tests look for it.
+    pub agent: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Programs {
-    /// Builds what a release has of the agent, and the tests as `cargo xtask test` does; leaves the programs that tests
-    /// compile where [`super::initramfs`] finds them, as the guest has no compiler.
+    /// Builds the agent, and the tests as `cargo xtask test` does; leaves the programs that tests compile where
+    /// [`super::initramfs`] finds them, as the guest has no compiler.
     ///
     /// # Errors
     /// Fails when something does not build.
@@ -28,13 +28,16 @@ impl Programs {
         let (arch, mut own) = (options.arch, vec!["telesonde"]);
         arch.library()?;
         let mut build = process::cargo()?;
+        build.args(["build", "--package", "telesonde", "--bin", "telesonde"]).args(arch.profile().1);
         arch.build(&mut build);
-        build.args(["build", "--release", "--package", "telesonde", "--bin", "telesonde"]);
         if !options.quick {
             build.args(["--example", "custom_collector"]);
             own.push("examples/custom_collector");
         }
-        process::must(&mut build)?;
+        // Cargo makes an agent with the tests, which does where nothing else is wanted.
+        if arch == Arch::X86_64 || !options.quick {
+            process::must(&mut build)?;
+        }
         let mut command = process::cargo()?;
         command.args(["test", "--no-run"]);
         arch.build(&mut command);
@@ -57,8 +60,8 @@ impl Programs {
         };
         let tests = vec![named("kernel")?, named("tests")?];
         let target = arch.directory();
-        let place = |name: &str| (target.join("release").join(name), target.join("debug").join(name));
-        let programs = Self { tests, released: own.into_iter().map(place).collect() };
+        let place = |name: &str| (target.join(arch.profile().0).join(name), target.join("debug").join(name));
+        let programs = Self { tests, agent: own.into_iter().map(place).collect() };
         match arch {
             Arch::X86_64 => {
                 process::must(Command::new(programs.suite()?).args(["--exact", "harness::stimulus::all_compile"]))?;

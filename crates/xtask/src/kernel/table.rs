@@ -205,8 +205,8 @@ pub fn document(columns: &[Column]) -> String {
             let (tests, seconds) = column.totals();
             let _ = match which {
                 0 => write!(text, " {tests} |"),
-                2 => write!(text, " {} |", column.boots),
-                _ if seconds > 0.0 => write!(text, " {:.0} |", seconds / 60.0),
+                2 if column.boots > 0 => write!(text, " {} |", column.boots),
+                1 if seconds > 0.0 => write!(text, " {:.0} |", seconds / 60.0),
                 _ => write!(text, " unknown |"),
             };
         }
