@@ -85,7 +85,7 @@ impl Workshop {
                 let mut object = Loader::new("floor").load(&self.types)?;
                 for program in programs {
                     if program.starts_with("floor_") {
-                        object.attach_cgroup(program, &self.platform.facts.cgroups.open_root()?)?;
+                        object.attach_cgroup(program, &self.platform.facts.cgroups.open_root()?, &self.types)?;
                     } else {
                         object.attach(program, &self.types)?;
                     }
@@ -156,6 +156,7 @@ impl Workshop {
 
 fn platform(types: &Types) -> Platform {
     Platform {
+        pins: None,
         facts: bpf::probe::Facts::gather(),
         census: Arc::new(Nobody),
         peers: Arc::new(Nobody),

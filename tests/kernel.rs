@@ -26,6 +26,7 @@ mod process;
 mod profile;
 mod quantiles;
 mod reload;
+mod restart;
 mod samples;
 mod scheduler;
 mod scrapes;

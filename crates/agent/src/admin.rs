@@ -190,6 +190,7 @@ impl Admin {
                     "required": status.required,
                     "since": seconds(status.since),
                     "readings": status.readings,
+                    "pins": status.kept,
                     "programs": programs.into_iter().flatten().map(program).collect::<Vec<_>>(),
                     "maps": maps.into_iter().flatten().map(map).collect::<Vec<_>>(),
                 })

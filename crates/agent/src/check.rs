@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bpf::probe::{CgroupMode, Facts, Hierarchy, Memlock};
-use config::{Enabled, Loaded};
+use config::sections::integrations::Granularity;
+use config::{Config, Enabled, Loaded};
 use enrich::kubernetes::Known;
 use runtime::{Descriptor, MakeError, Platform, Setup};
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use crate::cli::Format;
 use crate::exit::{Exit, Failure};
 use crate::table::Table;
+use crate::wiring;
 
 /// How good a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +73,7 @@ pub fn check(
     let mut findings = findings(facts, platform.btf_path.as_deref());
     let cgroups = workloads(facts);
     let workloads = cgroups.len();
+    findings.extend(pins(&loaded.config));
     findings.extend(names::sources(names));
     findings.extend(names::node(known));
     let enrichment = names::Enrichment::examine(names, &cgroups, &loaded.config.admin.socket);
@@ -224,6 +227,31 @@ fn findings(facts: &Facts, btf_path: Option<&Path>) -> Vec<Finding> {
     });
     all.push(good("possible CPUs", facts.possible_cpus.to_string()));
     all
+}
+
+/// Says what outlives the agent, where something is to.
+fn pins(config: &Config) -> Option<Finding> {
+    let path = wiring::given(&config.integrations.ebpf.pin_path)?;
+    let what = "pins";
+    Some(match bpf::Pins::examine(&path) {
+        Ok(()) if config.integrations.ebpf.granularity == Granularity::Process => Finding {
+            what,
+            found: format!("{}: nothing is kept over restarts with granularity: process", path.display()),
+            grade: Grade::Less,
+            fix: "leave integrations.ebpf.pin_path empty, or choose another granularity".to_owned(),
+        },
+        Ok(()) => {
+            let kept = collectors::LASTING.join(", ");
+            let found = format!("{}; kept over restarts: {kept}; what others count begins afresh", path.display());
+            Finding { what, found, grade: Grade::Good, fix: String::new() }
+        }
+        Err(error) => Finding {
+            what,
+            found: error.to_string(),
+            grade: Grade::Bad,
+            fix: "the agent does not start: see integrations.ebpf.pin_path".to_owned(),
+        },
+    })
 }
 
 fn capabilities(facts: &Facts) -> Finding {

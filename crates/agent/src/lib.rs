@@ -151,9 +151,9 @@ fn platform(
     let resolver = Arc::clone(&workloads) as Arc<dyn model::Resolver>;
     let bus = Arc::new(Bus::new(resolver, events::count(&loaded.config), loaded.config.exporters.events.queue));
     let meters = Own::new().provider();
-    // Whoever only tries is not elected.
+    // Whoever only tries is not elected, and takes nothing over.
     let elections = wiring::elections(&loaded.config, None)?;
     let parties = (&workloads, &peers, learned, elections);
-    let platform = wiring::platform(loaded, registry, facts, parties, executables, meters, bus);
+    let platform = wiring::platform(loaded, registry, facts, parties, (executables, None), meters, bus);
     Ok((platform, workloads))
 }

@@ -46,6 +46,7 @@ pub async fn run(
         tracing::warn!("{warning}");
     }
 
+    let pins = wiring::pins(config)?;
     let executables = wiring::executables(&loaded)?;
     let workloads = wiring::workloads(config, &facts, executables.as_ref())?;
     let own = Own::new();
@@ -68,7 +69,7 @@ pub async fn run(
     let handle = Handle::current();
     let elections = wiring::elections(config, Some(handle.clone()))?;
     let parties = (&workloads, &peers, Arc::clone(&learned), elections);
-    let platform = wiring::platform(&loaded, registry, facts, parties, executables, meters, bus);
+    let platform = wiring::platform(&loaded, registry, facts, parties, (executables, pins), meters, bus);
     let started =
         tokio::task::block_in_place(|| Manager::start(options, selections, &platform, resolver, own, &handle));
     let manager = Arc::new(started.map_err(|error| Failure::new(Exit::Required, error.to_string()))?);

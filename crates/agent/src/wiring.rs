@@ -101,6 +101,18 @@ pub fn executables(loaded: &Loaded) -> Result<Option<Arc<Executables>>, Failure>
     Ok(Some(Arc::new(made)))
 }
 
+/// Takes the directory where maps and programs are pinned that outlive the agent, where there is to be one.
+///
+/// # Errors
+/// Fails when nothing can be pinned there.
+pub fn pins(config: &Config) -> Result<Option<bpf::Pins>, Failure> {
+    let path = given(&config.integrations.ebpf.pin_path);
+    let open = |path: PathBuf| bpf::Pins::open(&path);
+    path.map(open).transpose().map_err(|error| {
+        Failure::new(Exit::Configuration, format!("integrations.ebpf.pin_path: {error}; or leave it empty"))
+    })
+}
+
 /// Gives a number of the section of the collector that looks after cgroups, whether it runs or not.
 fn own_number(loaded: &Loaded, key: &str) -> Option<u32> {
     let cgroup = loaded.collectors.iter().find(|selection| selection.name == "cgroup")?;

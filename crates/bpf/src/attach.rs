@@ -2,16 +2,19 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use aya::programs::links::CgroupAttachMode;
-use aya::programs::{BtfTracePoint, CgroupSkbAttachType, Iter, Program, ProgramError, ProgramFd};
+use aya::programs::links::{CgroupAttachMode, FdLink};
+use aya::programs::{CgroupSkbAttachType, Iter, Program, ProgramError, ProgramFd};
 
 use crate::error::{Error, chain, hint, os_error, refusal_hint};
 use crate::gate::{Gates, NEXT};
 use crate::object::Object;
+use crate::pins::Place;
 use crate::types::Types;
 
+/// A link attaches beside others whatever the mode says; the kernel refuses the flag of the other modes.
+const MODE: CgroupAttachMode = CgroupAttachMode::Single;
 /// How much of the verifier's log an error shows.
 const LOG_LINES: usize = 6;
 
@@ -21,12 +24,12 @@ impl Object {
     /// # Errors
     /// Fails when there is no such program or tracepoint, and when the kernel refuses it.
     pub fn attach(&mut self, program: &str, types: &Types) -> Result<(), Error> {
-        let hook = program.split("__").next().unwrap_or(program);
+        let fd = self.load(program, Place::Tracepoint(hook(program)), types)?;
+        if self.install(program, &fd, Place::Tracepoint(hook(program)), types)? {
+            return Ok(());
+        }
         let Program::BtfTracePoint(tracepoint) = self.program(program)? else { return Err(self.no_such(program)) };
-        let tracepoint: &mut BtfTracePoint = tracepoint;
-        tracepoint.load(hook, types.btf()).map_err(|error| refusal(program, hook, &error))?;
-        tracepoint.attach().map_err(|error| failed(program, hook, &error))?;
-        let fd = duplicate(tracepoint.fd(), program, hook)?;
+        tracepoint.attach().map_err(|error| failed(program, hook(program), &error))?;
         self.tally.add_program(program, fd);
         Ok(())
     }
@@ -37,15 +40,7 @@ impl Object {
     /// # Errors
     /// Fails when there is no such program or tracepoint, and when the kernel refuses it.
     pub fn attach_behind(&mut self, gates: &Gates, program: &str, types: &Types) -> Result<(), Error> {
-        let hook = program.split("__").next().unwrap_or(program);
-        let Program::BtfTracePoint(tracepoint) = self.program(program)? else { return Err(self.no_such(program)) };
-        let tracepoint: &mut BtfTracePoint = tracepoint;
-        tracepoint.load(hook, types.btf()).map_err(|error| refusal(program, hook, &error))?;
-        let fd = duplicate(tracepoint.fd(), program, hook)?;
-        let (passage, gate) = gates.enter(hook, &fd, self.raw(&format!("{NEXT}{hook}"))?, None, types)?;
-        self.passages.push(passage);
-        self.tally.add_guest(program, fd, gate);
-        Ok(())
+        self.enter(gates, program, Place::Tracepoint(hook(program)), types)
     }
 
     /// Lets a program of `cgroup_skb` share its way of the packets, in or out, with programs of other objects: it ends with
@@ -60,48 +55,114 @@ impl Object {
         cgroup: &File,
         types: &Types,
     ) -> Result<(), Error> {
-        let Program::CgroupSkb(skb) = self.program(program)? else { return Err(self.no_such(program)) };
-        let hook = match skb.expected_attach_type() {
-            Some(CgroupSkbAttachType::Ingress) => "ingress",
-            Some(CgroupSkbAttachType::Egress) | None => "egress",
+        let place = Place::Cgroup(self.cgroup_hook(program)?, cgroup);
+        self.enter(gates, program, place, types)
+    }
+
+    /// Attaches a program of a cgroup hook (`cgroup_skb/…`, `cgroup/sock_create`) to a directory of the version 2
+    /// hierarchy and all below it. Programs of others on the same hook keep running.
+    ///
+    /// # Errors
+    /// Fails when there is no such program and when the kernel refuses it.
+    pub fn attach_cgroup(&mut self, program: &str, cgroup: &File, types: &Types) -> Result<(), Error> {
+        let hook = self.cgroup_hook(program)?;
+        let fd = self.load(program, Place::Cgroup(hook, cgroup), types)?;
+        if self.install(program, &fd, Place::Cgroup(hook, cgroup), types)? {
+            return Ok(());
+        }
+        match self.program(program)? {
+            Program::CgroupSkb(skb) => {
+                let way = skb.expected_attach_type().unwrap_or(CgroupSkbAttachType::Egress);
+                skb.attach(cgroup, way, MODE).map_err(|error| failed(program, hook, &error))?;
+            }
+            Program::CgroupSock(sock) => {
+                sock.attach(cgroup, MODE).map_err(|error| failed(program, hook, &error))?;
+            }
+            _ => return Err(self.no_such(program)),
+        }
+        self.tally.add_program(program, fd);
+        Ok(())
+    }
+
+    /// Loads and attaches the dispatcher's program for a hook; gives the program and its link.
+    pub(crate) fn fasten(&mut self, place: Place<'_>, types: &Types) -> Result<(OwnedFd, FdLink), Error> {
+        let program = match place {
+            Place::Tracepoint(_) => "tracepoint",
+            Place::Cgroup(program, _) => program,
         };
-        skb.load().map_err(|error| refusal(program, "cgroup_skb", &error))?;
-        let fd = duplicate(skb.fd(), program, hook)?;
-        let (passage, gate) = gates.enter(hook, &fd, self.raw(&format!("{NEXT}{hook}"))?, Some(cgroup), types)?;
+        let fd = self.load(program, place, types)?;
+        let link = match (self.program(program)?, place) {
+            (Program::BtfTracePoint(tracepoint), _) => {
+                tracepoint.attach().and_then(|link| tracepoint.take_link(link)).map(FdLink::from).map_err(boxed)
+            }
+            (Program::CgroupSkb(skb), Place::Cgroup(_, cgroup)) => {
+                let way = skb.expected_attach_type().unwrap_or(CgroupSkbAttachType::Egress);
+                let link = skb.attach(cgroup, way, MODE).and_then(|link| skb.take_link(link));
+                link.map_err(boxed).and_then(|link| FdLink::try_from(link).map_err(boxed))
+            }
+            (Program::CgroupSock(sock), Place::Cgroup(_, cgroup)) => {
+                let link = sock.attach(cgroup, MODE).and_then(|link| sock.take_link(link));
+                link.map_err(boxed).and_then(|link| FdLink::try_from(link).map_err(boxed))
+            }
+            _ => return Err(self.no_such(program)),
+        };
+        Ok((fd, link.map_err(|error| failed(program, program, &*error))?))
+    }
+
+    /// Loads a program for its hook.
+    fn load(&mut self, program: &str, place: Place<'_>, types: &Types) -> Result<OwnedFd, Error> {
+        match (self.program(program)?, place) {
+            (Program::BtfTracePoint(tracepoint), Place::Tracepoint(hook)) => {
+                tracepoint.load(hook, types.btf()).map_err(|error| refusal(program, hook, &error))?;
+                duplicate(tracepoint.fd(), program, hook)
+            }
+            (Program::CgroupSkb(skb), Place::Cgroup(hook, _)) => {
+                skb.load().map_err(|error| refusal(program, "cgroup_skb", &error))?;
+                duplicate(skb.fd(), program, hook)
+            }
+            (Program::CgroupSock(sock), Place::Cgroup(hook, _)) => {
+                sock.load().map_err(|error| refusal(program, "cgroup/sock", &error))?;
+                duplicate(sock.fd(), program, hook)
+            }
+            _ => Err(self.no_such(program)),
+        }
+    }
+
+    /// Puts a loaded program behind what is pinned on its hook; says whether anything is to be pinned.
+    fn install(&mut self, program: &str, fd: &OwnedFd, place: Place<'_>, types: &Types) -> Result<bool, Error> {
+        let Some(pinned) = &self.pinned else { return Ok(false) };
+        let dispatcher = pinned.install(program, fd, place, types)?;
+        let fd = fd.try_clone().map_err(|error| failed(program, hook(program), &error))?;
+        self.tally.add_guest(program, fd, dispatcher);
+        Ok(true)
+    }
+
+    /// Loads a program and puts it behind the gate of its hook; where it is pinned, behind a dispatcher of its own.
+    fn enter(&mut self, gates: &Gates, program: &str, place: Place<'_>, types: &Types) -> Result<(), Error> {
+        let fd = self.load(program, place, types)?;
+        if self.install(program, &fd, place, types)? {
+            return Ok(());
+        }
+        let (hook, cgroup) = match place {
+            Place::Tracepoint(hook) => (hook, None),
+            Place::Cgroup(hook, cgroup) => (hook, Some(cgroup)),
+        };
+        let (passage, gate) = gates.enter(hook, &fd, self.raw(&format!("{NEXT}{hook}"))?, cgroup, types)?;
         self.passages.push(passage);
         self.tally.add_guest(program, fd, gate);
         Ok(())
     }
 
-    /// Attaches a program of a cgroup hook (`cgroup_skb/…`, `cgroup/sock_create`, `sockops`) to a directory of the
-    /// version 2 hierarchy and all below it. Programs of others on the same hook keep running.
-    ///
-    /// # Errors
-    /// Fails when there is no such program and when the kernel refuses it.
-    pub fn attach_cgroup(&mut self, program: &str, cgroup: &File) -> Result<(), Error> {
-        // A link attaches beside others whatever the mode says; the kernel refuses the flag of the other modes.
-        const MODE: CgroupAttachMode = CgroupAttachMode::Single;
-        let fd = match self.program(program)? {
-            Program::CgroupSkb(skb) => {
-                let hook = skb.expected_attach_type().unwrap_or(CgroupSkbAttachType::Egress);
-                skb.load().map_err(|error| refusal(program, "cgroup_skb", &error))?;
-                skb.attach(cgroup, hook, MODE).map_err(|error| failed(program, "cgroup_skb", &error))?;
-                duplicate(skb.fd(), program, "cgroup_skb")
-            }
-            Program::CgroupSock(sock) => {
-                sock.load().map_err(|error| refusal(program, "cgroup/sock", &error))?;
-                sock.attach(cgroup, MODE).map_err(|error| failed(program, "cgroup/sock", &error))?;
-                duplicate(sock.fd(), program, "cgroup/sock")
-            }
-            Program::SockOps(ops) => {
-                ops.load().map_err(|error| refusal(program, "sockops", &error))?;
-                ops.attach(cgroup, MODE).map_err(|error| failed(program, "sockops", &error))?;
-                duplicate(ops.fd(), program, "sockops")
-            }
-            _ => return Err(self.no_such(program)),
-        }?;
-        self.tally.add_program(program, fd);
-        Ok(())
+    /// Gives the name of a cgroup's hook.
+    fn cgroup_hook(&mut self, program: &str) -> Result<&'static str, Error> {
+        match self.program(program)? {
+            Program::CgroupSkb(skb) => Ok(match skb.expected_attach_type() {
+                Some(CgroupSkbAttachType::Ingress) => "ingress",
+                Some(CgroupSkbAttachType::Egress) | None => "egress",
+            }),
+            Program::CgroupSock(_) => Ok("sock_create"),
+            _ => Err(self.no_such(program)),
+        }
     }
 
     /// Loads an iterator over a kind of kernel object, such as `task`; [`walk`](Self::walk) runs it.
@@ -137,7 +198,7 @@ impl Object {
     }
 
     /// Gives a descriptor of a loaded program.
-    pub(crate) fn program_of(&mut self, program: &str) -> Result<std::os::fd::OwnedFd, Error> {
+    pub(crate) fn program_of(&mut self, program: &str) -> Result<OwnedFd, Error> {
         let fd = match self.program(program)? {
             Program::BtfTracePoint(tracepoint) => tracepoint.fd(),
             Program::CgroupSkb(skb) => skb.fd(),
@@ -157,7 +218,16 @@ impl Object {
     }
 }
 
-fn duplicate(fd: Result<&ProgramFd, ProgramError>, program: &str, hook: &str) -> Result<std::os::fd::OwnedFd, Error> {
+/// Gives the tracepoint that a program is named after.
+fn hook(program: &str) -> &str {
+    program.split("__").next().unwrap_or(program)
+}
+
+fn boxed<E: std::error::Error + 'static>(error: E) -> Box<dyn std::error::Error> {
+    Box::new(error)
+}
+
+fn duplicate(fd: Result<&ProgramFd, ProgramError>, program: &str, hook: &str) -> Result<OwnedFd, Error> {
     let fd = fd.map_err(|error| failed(program, hook, &error))?;
     fd.as_fd().try_clone_to_owned().map_err(|error| failed(program, hook, &error))
 }

@@ -107,6 +107,14 @@ pub enum Error {
         /// The kind asked for.
         expected: &'static str,
     },
+    /// Nothing can be pinned there.
+    #[error("{path}: {reason}")]
+    Pins {
+        /// The directory, or what is in it.
+        path: String,
+        /// What is wrong with it, and the fix.
+        reason: String,
+    },
     /// The kernel refused an operation on a map.
     #[error("cannot {action} the map {map}: {source}")]
     Map {

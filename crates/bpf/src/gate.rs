@@ -86,7 +86,7 @@ impl Gate {
         let mut object = Loader::new("gate").load(types)?;
         let next = object.raw(&format!("{NEXT}{hook}"))?;
         match cgroup {
-            Some(cgroup) => object.attach_cgroup(hook, cgroup)?,
+            Some(cgroup) => object.attach_cgroup(hook, cgroup, types)?,
             None => object.attach(hook, types)?,
         }
         Ok(Self { object, next, guests: Vec::new(), number: 0 })

@@ -1,6 +1,6 @@
 //! Embedded objects: tuned before loading, attached program by program, detached by dropping.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use aya::Ebpf;
@@ -8,18 +8,20 @@ use aya::maps::{Map, MapData};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::abi::histogram::HistShape;
+use crate::btf::Declaration;
 use crate::cost::{Tally, Watch};
 use crate::error::{Error, chain, hint, os_error};
 use crate::events::Events;
 use crate::gate::{NEXT, Passage};
-use crate::image::{Image, map_sizes};
+use crate::image::{Image, map_sizes, types};
 use crate::mapped::Mapped;
 use crate::perf::Perf;
+use crate::pins::{Identity, Pinned, Pins, digest};
 use crate::probe;
 use crate::reins::Reins;
 use crate::ring::Ring;
 use crate::stack::Stack;
-use crate::sys::{RawMap, put_in_place};
+use crate::sys::{MapInfo, RawMap, map_info, put_in_place};
 use crate::table::{Cells, PerCpuCells, PerCpuTable, Plain, Table};
 use crate::types::Types;
 
@@ -43,6 +45,12 @@ pub struct Loader {
     shared: Vec<(&'static str, Result<OwnedFd, Error>)>,
     sample_every: u32,
     governed: bool,
+    /// Where its maps and hooks are pinned, and under which name.
+    pins: Option<(Pins, &'static str)>,
+    /// Constants that are other ones in each process.
+    passing: Vec<&'static str>,
+    /// Maps that each process fills anew.
+    filled: &'static [&'static str],
 }
 
 impl Loader {
@@ -56,6 +64,9 @@ impl Loader {
             shared: Vec::new(),
             sample_every: 1,
             governed: false,
+            pins: None,
+            passing: Vec::new(),
+            filled: &[],
         }
     }
 
@@ -98,6 +109,23 @@ impl Loader {
         self
     }
 
+    /// Pins the object's maps and hooks under a name, and takes over what is pinned there already; all but those maps
+    /// that each process fills anew.
+    #[must_use]
+    pub fn pinned(mut self, pins: Option<&Pins>, name: &'static str, filled: &'static [&'static str]) -> Self {
+        self.pins = pins.map(|pins| (pins.clone(), name));
+        self.filled = filled;
+        self
+    }
+
+    /// Sets a `const volatile` global of the programs that says something of this process: what is pinned is taken over
+    /// whatever it was before.
+    #[must_use]
+    pub fn passing<T: IntoBytes + Immutable>(mut self, name: &'static str, value: &T) -> Self {
+        self.passing.push(name);
+        self.constant(name, value)
+    }
+
     /// Lets the object use a map that others use, too, in place of its own of that name.
     #[must_use]
     pub fn shared<K: Plain, V: Plain>(mut self, map: &'static str, table: &Table<K, V>) -> Self {
@@ -116,7 +144,7 @@ impl Loader {
     ///
     /// # Errors
     /// Fails when there is no such object, when a map cannot be made, or when a constant does not exist.
-    pub fn load(self, types: &Types) -> Result<Object, Error> {
+    pub fn load(self, kernel: &Types) -> Result<Object, Error> {
         let Some((_, file)) = objects().find(|(name, _)| *name == self.object) else {
             let known = objects().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownObject { name: self.object.to_owned(), known });
@@ -138,7 +166,16 @@ impl Loader {
         for (map, entries) in &mut sizes {
             *entries = self.entries.iter().rfind(|(name, _)| name == map).map_or(*entries, |(_, given)| *given);
         }
-        let ebpf = types.prepare(image.bytes(), &sizes).map_err(|error| fail(chain(&error), hint(os_error(&error))))?;
+        let ebpf =
+            kernel.prepare(image.bytes(), &sizes).map_err(|error| fail(chain(&error), hint(os_error(&error))))?;
+        let mut pinned = None;
+        if let Some((pins, name)) = &self.pins {
+            let constants = self.constants.iter().filter(|(name, _)| !self.passing.contains(&name.as_str()));
+            let constants = constants.flat_map(|(name, value)| [name.as_bytes(), value.as_slice()]);
+            let maps = self.lasting(&ebpf);
+            let layout = layout(self.object, &image, &maps).map_err(broken)?;
+            pinned = Some(pins.take(name, &Identity { layout, constants: digest(constants) }, &maps)?);
+        }
         for (name, shared) in self.shared {
             let shared = shared?;
             // Programs are loaded later, with the maps that their descriptors stand for by then.
@@ -156,13 +193,43 @@ impl Loader {
         }
         let (tally, passages) = (Arc::new(tally), Vec::new());
         let (sample_every, governed) = (self.sample_every, self.governed);
-        Ok(Object { name: self.object, passages, ebpf, tally, sample_every, governed })
+        Ok(Object { name: self.object, pinned, passages, ebpf, tally, sample_every, governed })
     }
+
+    /// Gives the maps that outlive the process, in the order of their names.
+    fn lasting<'e>(&self, ebpf: &'e Ebpf) -> Vec<(String, BorrowedFd<'e>)> {
+        let passes = |name: &str| {
+            let shared = self.shared.iter().any(|(map, _)| *map == name);
+            shared || name.starts_with('.') || name.starts_with(NEXT) || self.filled.contains(&name)
+        };
+        let lasting = ebpf.maps().filter(|(name, map)| {
+            !passes(name) && !matches!(map, Map::RingBuf(_) | Map::PerfEventArray(_) | Map::ProgramArray(_))
+        });
+        let lasting = lasting.filter_map(|(name, map)| Some((name.to_owned(), data(map)?.fd().as_fd())));
+        let mut maps: Vec<_> = lasting.collect();
+        maps.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        maps
+    }
+}
+
+/// Gives a number that differs where maps of an object are laid out otherwise.
+fn layout(object: &str, image: &Image, maps: &[(String, BorrowedFd<'_>)]) -> Result<u64, String> {
+    let types = types(image.bytes())?;
+    let describe = |(name, map): &(String, BorrowedFd<'_>)| {
+        let info = map.try_clone_to_owned().and_then(|map| map_info(&map)).map_err(|error| error.to_string())?;
+        let MapInfo { kind, key_size, value_size, max_entries, flags, .. } = info;
+        let fields = Declaration::find(types, name).map(|declared| declared.layout()).unwrap_or_default();
+        Ok(format!("{object} {name} {kind} {key_size} {value_size} {max_entries} {flags} {fields}"))
+    };
+    let all: Vec<String> = maps.iter().map(describe).collect::<Result<_, String>>()?;
+    Ok(digest(all.iter().map(String::as_bytes)))
 }
 
 /// A loaded object: its maps, and its programs as far as they are attached. Dropping it detaches everything.
 pub struct Object {
     pub(crate) name: &'static str,
+    /// What keeps it in the kernel beyond this process; detached first where it is not to.
+    pub(crate) pinned: Option<Pinned>,
     /// Given up before the programs are, so that nobody is handed over to them any more.
     pub(crate) passages: Vec<Passage>,
     pub(crate) ebpf: Ebpf,

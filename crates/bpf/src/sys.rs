@@ -1,8 +1,11 @@
 //! The `bpf` system call as far as aya does not offer it: sized map operations, batches and self-information.
 //! Nearly all unsafe code of the product is here.
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
@@ -12,6 +15,8 @@ const UPDATE_ELEM: libc::c_int = 2;
 const DELETE_ELEM: libc::c_int = 3;
 const GET_NEXT_KEY: libc::c_int = 4;
 const PROG_LOAD: libc::c_int = 5;
+const OBJ_PIN: libc::c_int = 6;
+const OBJ_GET: libc::c_int = 7;
 const PROG_TEST_RUN: libc::c_int = 10;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
@@ -190,7 +195,7 @@ struct TestRun {
 /// Takes over the descriptor that a command has given.
 #[expect(unsafe_code, reason = "a raw system call")]
 fn bpf_descriptor<T: IntoBytes>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedFd> {
-    // SAFETY: the attributes live as long as the call and their size is given; the callers' addresses are of constants.
+    // SAFETY: the attributes live as long as the call and their size is given; the callers' addresses outlive it.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
@@ -206,17 +211,46 @@ pub(crate) fn create_map(
     key_size: usize,
     value_size: usize,
     max_entries: u32,
+    flags: u32,
 ) -> io::Result<OwnedFd> {
     let (key_size, value_size) = (key_size as u32, value_size as u32);
-    let mut map = NewMap { kind, key_size, value_size, max_entries, flags: 0, inner_map: 0, node: 0, name: [0; 16] };
+    let mut map = NewMap { kind, key_size, value_size, max_entries, flags, inner_map: 0, node: 0, name: [0; 16] };
     for (to, from) in map.name.iter_mut().take(15).zip(name.bytes()) {
         *to = from;
     }
     bpf_descriptor(MAP_CREATE, &mut map)
 }
 
+/// The flag of an array that user space can map.
+pub(crate) const MAPPABLE: u32 = 1 << 10;
+
+#[repr(C)]
+#[derive(IntoBytes, FromBytes, Immutable)]
+struct Pin {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Pins a map, a program or a link on a BPF file system: it stays until the file is removed.
+pub(crate) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut pin = Pin { path: path.as_ptr() as u64, fd: fd.as_raw_fd() as u32, flags: 0 };
+    #[expect(unsafe_code, reason = "a raw system call")]
+    // SAFETY: the path is a string that ends with NUL and lives as long as the call.
+    unsafe {
+        bpf(OBJ_PIN, &mut pin)
+    }
+}
+
+/// Opens what is pinned.
+pub(crate) fn pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    bpf_descriptor(OBJ_GET, &mut Pin { path: path.as_ptr() as u64, fd: 0, flags: 0 })
+}
+
 /// Lets the descriptor `place` stand for what `what` stands for.
-pub(crate) fn put_in_place(what: &OwnedFd, place: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn put_in_place(what: &OwnedFd, place: BorrowedFd<'_>) -> io::Result<()> {
     #[expect(unsafe_code, reason = "a raw system call")]
     // SAFETY: both are open; whoever owns `place` goes on owning a map.
     let result = unsafe { libc::dup3(what.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) };

@@ -273,7 +273,7 @@ impl<K: Plain, V: Plain> Table<K, V> {
     pub fn create(name: &str, max_entries: u32) -> Result<Self, Error> {
         crate::probe::lift_memlock();
         let fail = |source| Error::Map { map: name.to_owned(), action: "make", source };
-        let fd = create_map(kind::HASH, name, size_of::<K>(), size_of::<V>(), max_entries).map_err(fail)?;
+        let fd = create_map(kind::HASH, name, size_of::<K>(), size_of::<V>(), max_entries, 0).map_err(fail)?;
         Self::new(RawMap::new(fd).map_err(fail)?, name)
     }
 
@@ -395,7 +395,7 @@ impl<V: Plain> Cells<V> {
     pub fn create(name: &str, max_entries: u32) -> Result<Self, Error> {
         crate::probe::lift_memlock();
         let fail = |source| Error::Map { map: name.to_owned(), action: "make", source };
-        let fd = create_map(kind::ARRAY, name, size_of::<u32>(), size_of::<V>(), max_entries).map_err(fail)?;
+        let fd = create_map(kind::ARRAY, name, size_of::<u32>(), size_of::<V>(), max_entries, 0).map_err(fail)?;
         Self::new(RawMap::new(fd).map_err(fail)?, name)
     }
 

@@ -217,7 +217,7 @@ fn attach(
     // The owners of servers' sockets first: of new ones, then of old ones.
     if config.servers {
         for program in ["dns_bind4", "dns_bind6"] {
-            object.attach_cgroup(program, &root).map_err(crate::refused)?;
+            object.attach_cgroup(program, &root, types).map_err(crate::refused)?;
         }
         if platform.facts.is_legacy() {
             lacking.push("servers that are older than the agent belong to the workload kernel until they answer");

@@ -23,7 +23,7 @@ pub fn tune(loader: Loader, platform: &Platform) -> Loader {
         .constant("comm_seed", &seed)
         .constant("comm_mask", &mask)
         .max_entries("comms", mask + 1);
-    let loader = loader.constant("own_tgid", &platform.excluded_process.unwrap_or_default());
+    let loader = loader.passing("own_tgid", &platform.excluded_process.unwrap_or_default());
     let loader = match &platform.executables {
         Some(executables) => executables.share(loader),
         None => loader.constant(

@@ -52,6 +52,9 @@ pub static ALL: &[&Descriptor] = &[
 /// Collectors that share programs: whenever one is made anew, so are the others.
 pub const TOGETHER: &[&[&str]] = &[&[network::DESCRIPTOR.name, connection::DESCRIPTOR.name]];
 
+/// Collectors whose maps and programs can outlive the agent (`pin_path`).
+pub const LASTING: &[&str] = &[syscalls::DESCRIPTOR.name];
+
 /// Collectors that attach more where somebody takes events.
 pub const REPORTERS: &[&str] =
     &[connection::DESCRIPTOR.name, dns::DESCRIPTOR.name, process::DESCRIPTOR.name, hubble::DESCRIPTOR.name];

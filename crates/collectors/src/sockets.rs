@@ -160,7 +160,7 @@ fn load(
         }
     }
     // Owners first: those of new sockets, then of old ones.
-    object.attach_cgroup("network_create", &root).map_err(crate::refused)?;
+    object.attach_cgroup("network_create", &root, types).map_err(crate::refused)?;
     for program in ["sock_send_length", "sock_recv_length"] {
         if legacy || !types.has_tracepoint(program) {
             lacking.push("a socket stays with its creator although another workload uses it");

@@ -130,6 +130,7 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
         .histogram("latency", config.latency_shape())
         .max_entries("latency", platform.scaled(config.max_latencies));
     let loader = loader.governed(platform.budget.governs(DESCRIPTOR.name));
+    let loader = loader.pinned(platform.lasting(), DESCRIPTOR.name, &["comms", "listed"]);
     let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
     list(config, &object)?;
     filter::fill(platform, &object)?;

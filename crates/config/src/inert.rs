@@ -19,10 +19,9 @@ enum When {
     Differs,
 }
 
-const KEYS: [(&str, When); 4] = [
+const KEYS: [(&str, When); 3] = [
     ("agent.privileges", When::Differs),
     ("integrations.ebpf.programs_path", When::Differs),
-    ("integrations.ebpf.pin_path", When::Differs),
     ("integrations.ebpf.max_stack_depth", When::Written),
 ];
 

@@ -2,6 +2,7 @@
 
 mod change;
 mod govern;
+mod keep;
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -25,6 +26,7 @@ pub use change::Change;
 pub(crate) use change::Starter;
 use change::{Changing, Wish};
 use govern::{Costs, Governance};
+use keep::Keeper;
 
 /// How long start-up waits for a collector to attach before it goes on without it.
 const ATTACH: Duration = Duration::from_secs(30);
@@ -137,6 +139,7 @@ pub(crate) struct Engine {
     rounds: Vec<Round>,
     timeline: Timeline,
     governance: Governance,
+    keeper: Option<Keeper>,
     number: u64,
     before: u64,
     /// Whether a jump of the clock has been logged, by its direction.
@@ -157,6 +160,7 @@ impl Engine {
         let meter = own.provider().meter(SCOPE);
         watch::observe(&meter, &shared.watches);
         let instruments = Instruments::new(&meter);
+        let keeper = starter.platform.pins.clone().map(Keeper::new);
         let (requests, rounds, timeline) = (Vec::new(), Vec::new(), Timeline::new(options.clock.clone()));
         Self {
             options,
@@ -173,6 +177,7 @@ impl Engine {
             rounds,
             timeline,
             governance: Governance::new(),
+            keeper,
             number: 0,
             before: 0,
             jumped: [false; 2],
@@ -188,6 +193,7 @@ impl Engine {
             let why = format!("has not attached within {} s", ATTACH.as_secs());
             self.shared.health.set(slot.name, State::Failed(why));
         }
+        self.sweep_pins();
     }
 
     /// Serves requests, and gathers on its own when none came for the housekeeping period.
@@ -243,6 +249,7 @@ impl Engine {
         let snapshot = Arc::new(Snapshot { number, time, resource, families });
         *self.shared.latest.write().unwrap_or_else(PoisonError::into_inner) = Some((begun, snapshot));
         self.before = moment.now;
+        self.write_checkpoint(moment);
         self.govern(inbox);
     }
 
@@ -266,8 +273,9 @@ impl Engine {
         (tick.time, tick.steady)
     }
 
-    /// Detaches every collector.
+    /// Detaches every collector, but leaves what outlives the agent.
     pub fn stop(&mut self, inbox: &Receiver<Message>) {
+        self.leave_pins();
         self.detach(&(0..self.slots.len()).collect::<Vec<_>>(), inbox);
         self.answer_all();
     }
@@ -280,9 +288,12 @@ impl Engine {
             (slot.incarnation, slot.ended) = (incarnation, false);
         }
         let origin = Origin { collector: at as u16, attached, superseded };
-        let before = bpf::clock::of_thread();
+        let (before, whole) = (bpf::clock::of_thread(), result.is_ok());
         let merged = self.store.merge(origin, &scrape, moment, &*self.resolver);
         self.add_cost(at, bpf::clock::of_thread().saturating_sub(before));
+        if whole {
+            self.store.end_resuming(at as u16);
+        }
         let Some(slot) = self.slots.get_mut(at) else { return };
         if slot.phase == Phase::Attached {
             let state = match result.and(merged) {
@@ -332,8 +343,12 @@ impl Engine {
         let Some(slot) = self.slots.get_mut(at) else { return };
         let (name, health, i) = (slot.name, &self.shared.health, &self.instruments);
         match news {
-            News::Made { watches, reins, degraded, took } => {
+            News::Made { incarnation, kept, watches, reins, degraded, took } => {
                 (slot.phase, slot.asked) = (Phase::Attached, None);
+                if kept.as_ref().is_some_and(|kept| kept.adopted) {
+                    // What it reads goes on from what the agent before has read.
+                    slot.incarnation = incarnation;
+                }
                 slot.degraded = degraded;
                 slot.take_reins(reins);
                 health.set(name, slot.state(None));
@@ -341,6 +356,7 @@ impl Engine {
                 i.load_status.record(1, &[collector(name)]);
                 i.load_duration.record(took.as_secs_f64(), &[collector(name)]);
                 self.set_watches(name, watches);
+                self.keep(at, kept);
                 if !self.slots.iter().any(|slot| slot.phase == Phase::New) {
                     self.starter.platform.forget_types();
                 }
@@ -375,6 +391,7 @@ impl Engine {
                 }
                 health.set(name, State::Failed(why));
                 self.set_watches(name, Vec::new());
+                self.unkeep(at);
             }
             News::Stopped => slot.phase = Phase::Stopped,
         }

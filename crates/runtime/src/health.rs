@@ -69,6 +69,8 @@ pub struct Status {
     pub since: SystemTime,
     /// How many readings its last round had.
     pub readings: usize,
+    /// What becomes of its maps and programs when the agent ends; nothing where none are pinned.
+    pub kept: Option<String>,
 }
 
 /// The states of all collectors.
@@ -77,7 +79,7 @@ pub struct Health(Mutex<Vec<Status>>);
 
 impl Health {
     pub(crate) fn add(&self, name: &'static str, required: bool, state: State) {
-        self.lock().push(Status { name, required, state, since: SystemTime::now(), readings: 0 });
+        self.lock().push(Status { name, required, state, since: SystemTime::now(), readings: 0, kept: None });
     }
 
     /// Lets a collector begin again, without a word in the log.
@@ -111,6 +113,12 @@ impl Health {
     pub(crate) fn set_readings(&self, name: &'static str, readings: usize) {
         if let Some(status) = self.lock().iter_mut().find(|status| status.name == name) {
             status.readings = readings;
+        }
+    }
+
+    pub(crate) fn set_kept(&self, name: &'static str, kept: String) {
+        if let Some(status) = self.lock().iter_mut().find(|status| status.name == name) {
+            status.kept = Some(kept);
         }
     }
 

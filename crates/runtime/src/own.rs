@@ -144,6 +144,7 @@ pub(crate) struct Instruments {
     pub series_folded: Counter<u64>,
     pub batch_size: Gauge<u64>,
     pub clock_jumps: Counter<u64>,
+    pub pin_takeovers: Counter<u64>,
 }
 
 impl Instruments {
@@ -162,6 +163,7 @@ impl Instruments {
             series_folded: metrics::counter(meter, &metrics::SERIES_FOLDED),
             batch_size: metrics::gauge(meter, &metrics::BATCH_SIZE),
             clock_jumps: metrics::counter(meter, &metrics::CLOCK_JUMPS),
+            pin_takeovers: metrics::counter(meter, &metrics::PIN_TAKEOVERS),
         }
     }
 }

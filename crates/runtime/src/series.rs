@@ -4,6 +4,7 @@
 //! added to the *series* of its workload. Many cells may share a series, a cell may change its series, and a cell
 //! that goes leaves what it added. So totals never fall and nothing is counted twice.
 
+mod checkpoint;
 mod family;
 mod places;
 mod shares;
@@ -19,6 +20,8 @@ use hashbrown::HashTable;
 use model::{Attributes, Family, Kind, Metric, MetricRef, Resolver, Scope, Subject, Text};
 
 use crate::collector::{Content, Reading, Scrape};
+use checkpoint::Resumed;
+pub(crate) use checkpoint::{Checkpoint, Saving};
 use family::Group;
 use shares::Shares;
 pub use shares::WORKLOADS;
@@ -138,6 +141,8 @@ pub struct Store {
     next_series: u64,
     total: usize,
     shares: Shares,
+    /// By collector, until all that its maps hold has been read.
+    resumed: HashMap<u16, Resumed>,
 }
 
 impl Store {
@@ -163,6 +168,7 @@ impl Store {
             next_series: 1,
             total: 0,
             shares: Shares::default(),
+            resumed: HashMap::new(),
         }
     }
 
@@ -314,6 +320,7 @@ impl Store {
         let group = *self.group_of.get(&(std::ptr::from_ref(reading.metric) as usize))?;
         let known = self.subjects.find(reading.subject, resolver);
         self.subjects.get_mut(known).cells += 1;
+        let last = self.last_of(collector, reading.metric, reading.subject, values);
         let cell = Cell {
             metric: reading.metric,
             subject: reading.subject,
@@ -323,7 +330,7 @@ impl Store {
             known,
             version: u32::MAX,
             place: Place::Nowhere,
-            last: Last::Nothing,
+            last,
             seen: 0,
             position: 0,
         };

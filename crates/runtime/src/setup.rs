@@ -43,6 +43,8 @@ pub struct Platform {
     pub types: Mutex<Option<bpf::Types>>,
     /// The hooks that several collectors share.
     pub gates: bpf::Gates,
+    /// Where maps and programs are pinned that outlive the agent; nothing where none do.
+    pub pins: Option<bpf::Pins>,
     /// What collectors multiply the entries of their maps with, at most 1, so that all maps together keep within
     /// `limits.map_memory`.
     pub map_scale: f64,
@@ -88,6 +90,12 @@ impl Platform {
         ((f64::from(entries) * self.map_scale) as u32).clamp(1, entries.max(1))
     }
 
+    /// Gives where a collector's maps and programs are pinned; nothing where executables are told apart: the table of
+    /// these is this process' own.
+    pub fn lasting(&self) -> Option<&bpf::Pins> {
+        self.pins.as_ref().filter(|_| self.executables.is_none())
+    }
+
     /// Gives a platform of the same host with the same parties, to be tuned otherwise.
     #[must_use]
     pub fn again(&self) -> Self {
@@ -97,6 +105,7 @@ impl Platform {
             btf_path: self.btf_path.clone(),
             types: Mutex::default(),
             gates: self.gates.clone(),
+            pins: self.pins.clone(),
             map_scale: self.map_scale,
             ring_bytes: self.ring_bytes,
             perf_bytes: self.perf_bytes,
@@ -200,6 +209,11 @@ impl Setup {
     /// Gives the reins of an object's programs, where there is a budget: the governor leads them.
     pub fn lead(&mut self, reins: Option<bpf::Reins>) {
         self.reins.extend(reins);
+    }
+
+    /// Says what became of the collector's pins; nothing where it has none.
+    pub(crate) fn kept(&self) -> Option<bpf::Kept> {
+        self.platform.lasting()?.kept(self.name)
     }
 
     /// Says that the collector works, but gives less than it could.

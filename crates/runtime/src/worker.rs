@@ -33,8 +33,15 @@ pub(crate) struct Report {
 }
 
 pub(crate) enum News {
-    /// Attached, in `took`.
-    Made { watches: Vec<bpf::Watch>, reins: Vec<bpf::Reins>, degraded: Option<String>, took: Duration },
+    /// Attached, in `took`; `kept` is what became of its pins.
+    Made {
+        incarnation: u32,
+        kept: Option<bpf::Kept>,
+        watches: Vec<bpf::Watch>,
+        reins: Vec<bpf::Reins>,
+        degraded: Option<String>,
+        took: Duration,
+    },
     /// Not attached; it stays so unless the state is Failed.
     NotMade { state: State, took: Duration },
     /// Answered. `incarnation` counts how often it was made, `attached` is when, in Unix nanoseconds; `took` is how
@@ -126,9 +133,12 @@ impl<R: Fn(News) -> bool> Life<'_, R> {
             let next = match result {
                 Ok(collector) => {
                     self.incarnation += 1;
-                    let attached = self.clock.read().unix;
+                    let kept = setup.kept();
+                    let since = kept.as_ref().filter(|kept| kept.adopted).map(|kept| kept.since);
+                    let attached = since.unwrap_or_else(|| self.clock.read().unix);
+                    let incarnation = self.incarnation;
                     let Setup { watches, reins, degraded, .. } = setup;
-                    (self.report)(News::Made { watches, reins, degraded, took });
+                    (self.report)(News::Made { incarnation, kept, watches, reins, degraded, took });
                     let next = self.serve(collector, attached);
                     if begun.elapsed() > LAST_PAUSE {
                         pause = FIRST_PAUSE;

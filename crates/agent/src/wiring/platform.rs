@@ -35,7 +35,7 @@ pub fn platform(
     registry: &[&'static Descriptor],
     facts: Facts,
     (workloads, peers, learned, elections): Parties<'_>,
-    executables: Option<Arc<Executables>>,
+    (executables, pins): (Option<Arc<Executables>>, Option<bpf::Pins>),
     meters: SdkMeterProvider,
     bus: Arc<Bus>,
 ) -> Arc<Platform> {
@@ -56,6 +56,7 @@ pub fn platform(
         btf_path: None,
         types: std::sync::Mutex::default(),
         gates: bpf::Gates::default(),
+        pins,
         map_scale: 1.0,
         ring_bytes: 0,
         perf_bytes: 0,

@@ -40,6 +40,34 @@ impl<'b> Declaration<'b> {
         self.text(self.value?, bytes)
     }
 
+    /// Describes how keys and values are laid out: every field with its place.
+    pub(crate) fn layout(&self) -> String {
+        let mut out = String::new();
+        for id in [self.key, self.value].into_iter().flatten() {
+            let _ = self.outline(id, DEPTH, &mut out);
+            out.push(';');
+        }
+        out
+    }
+
+    fn outline(&self, id: u32, depth: u32, out: &mut String) -> Option<()> {
+        let (at, depth) = (self.resolve(id)?, depth.checked_sub(1)?);
+        let kind = kind_of(self.btf, at)?;
+        let _ = write!(out, "{kind}:{}", self.size(at, depth)?);
+        match kind {
+            kind::STRUCT | kind::UNION => {
+                let count = (word(self.btf, at + 4)? & 0xffff) as usize;
+                for member in (0..count).map(|index| at + TYPE + 12 * index) {
+                    let _ = write!(out, ",{}@{}=", self.types.text(self.btf, member)?, word(self.btf, member + 8)?);
+                    self.outline(word(self.btf, member + 4)?, depth, out)?;
+                }
+                Some(())
+            }
+            kind::ARRAY => self.outline(word(self.btf, at + TYPE)?, depth, out),
+            _ => Some(()),
+        }
+    }
+
     fn text(&self, id: u32, bytes: &[u8]) -> Option<String> {
         let mut out = String::new();
         self.write(id, bytes, DEPTH, &mut out)?;
@@ -161,6 +189,13 @@ mod tests {
         assert_eq!(flows.value(&value).unwrap(), "{bytes: 100, packets: 2}");
         assert_eq!(flows.value(&value[..15]), None, "too short");
         assert_eq!(declaration("connection", "slots").key(&[]), None, "it has none");
+    }
+
+    #[test]
+    fn a_layout_names_every_field_and_its_place() {
+        let layout = declaration("network", "flows").layout();
+        assert!(layout.starts_with("4:16,cgroup@0=1:8,direction@64=1:1,"), "{layout}");
+        assert_ne!(layout, declaration("syscalls", "calls").layout());
     }
 
     #[test]

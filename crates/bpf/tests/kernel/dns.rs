@@ -39,7 +39,7 @@ fn queries_and_answers_are_counted_under_their_client() {
             .histogram("dns_latency", SHAPE);
         let mut object = loader.load(&types).expect("the object loads");
         for program in ["dns_bind4", "dns_bind6", "dns_ingress", "dns_egress"] {
-            object.attach_cgroup(program, &root).unwrap_or_else(|error| panic!("{name}: {error}"));
+            object.attach_cgroup(program, &root, &types).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         let server = UdpSocket::bind(SERVER).expect("bound");
         let client = UdpSocket::bind("127.0.0.1:0").expect("bound");

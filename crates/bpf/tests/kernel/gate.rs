@@ -89,7 +89,7 @@ fn a_packet_passes_all_who_look_at_it() {
             let loader = if name == dns { loader.histogram("dns_latency", SHAPE) } else { loader };
             let mut object = loader.load(&types).expect("the object loads");
             if name == network {
-                object.attach_cgroup("network_create", &root).expect("attaches");
+                object.attach_cgroup("network_create", &root, &types).expect("attaches");
             }
             for program in programs {
                 object.attach_cgroup_behind(&gates, program, &root, &types).unwrap_or_else(|why| panic!("{why}"));

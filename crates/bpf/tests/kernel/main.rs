@@ -5,6 +5,7 @@ mod bench;
 mod dns;
 mod gate;
 mod network;
+mod pins;
 mod scales;
 
 use bench::{Cgroup, Work, builds, facts, is_locked, ready};

@@ -35,7 +35,7 @@ fn datagrams_are_counted_under_their_owner() {
         let loader = Loader::new(name).constant("hierarchy", &(facts().cgroups.primary as u32));
         let mut object = loader.load(&types).expect("the object loads");
         for program in ["network_create", "network_egress", "network_ingress"] {
-            object.attach_cgroup(program, &root).unwrap_or_else(|error| panic!("{name}: {error}"));
+            object.attach_cgroup(program, &root, &types).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
         if name == "network" {
             for program in ["sock_send_length", "sock_recv_length"] {

@@ -97,6 +97,7 @@ impl World {
             meters: own.provider(),
             executables: None,
             gates: bpf::Gates::default(),
+            pins: None,
         };
         let options = Options {
             collect_timeout: Duration::from_secs(10),

@@ -24,7 +24,8 @@ pub struct Ebpf {
     /// A directory of programs that replace the built-in ones; empty for the built-in ones.
     #[schemars(extend("x-kind" = "file"))]
     pub programs_path: PathBuf,
-    /// Where maps and links are pinned, on a BPF file system.
+    /// A directory on a BPF file system where maps and programs stay over restarts: counting goes on while no agent runs,
+    /// and the next one continues the series; empty for none. What is left in it is removed with `rm -r`.
     #[schemars(extend("x-kind" = "file"))]
     pub pin_path: PathBuf,
     /// The OTLP interval where an endpoint gives none, and the period of the collectors' own housekeeping.
@@ -79,7 +80,7 @@ impl Default for Ebpf {
         Self {
             enabled: true,
             programs_path: PathBuf::new(),
-            pin_path: PathBuf::from("/sys/fs/bpf/telesonde"),
+            pin_path: PathBuf::new(),
             scrape_interval: Duration::from_secs(15),
             granularity: Granularity::default(),
             collectors: BTreeMap::new(),

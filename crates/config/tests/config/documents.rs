@@ -28,7 +28,6 @@ fn the_first_sample_loads_unchanged() {
         "collectors.file_io.enabled",
         "collectors.tcp.enabled",
         "programs_path",
-        "pin_path",
         "max_stack_depth",
     ]
     .iter()

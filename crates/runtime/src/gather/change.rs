@@ -149,6 +149,7 @@ impl Engine {
                 self.instruments.load_status.record(0, &[collector(slot.name)]);
                 let name = slot.name;
                 self.set_watches(name, Vec::new());
+                self.unkeep(at);
             }
         }
         self.rounds.retain(|round| !which.contains(&round.slot));

@@ -21,6 +21,8 @@ metrics! {
     LOAD_DURATION = gauge("telesonde_bpf_load_duration_seconds", "s", "How long the last attempt to attach took.", ["collector"]);
     /// Failures to attach.
     BPF_ERRORS = counter("telesonde_bpf_errors", "{error}", "Attempts to attach that failed.", ["collector", "error.type"]);
+    /// Pins that were taken over.
+    PIN_TAKEOVERS = counter("telesonde_bpf_pin_takeovers", "{takeover}", "Starts of the collector where pin_path is set, by what the agent before had left: adopted, refused (it did not fit, so all begins afresh) or absent.", ["collector", "outcome"]);
     /// Attached programs.
     PROGRAMS = gauge("telesonde_bpf_programs_attached", "{program}", "Kernel programs that the collector has attached.", ["collector", "program_type"]);
     /// Skipped runs.

@@ -29,6 +29,8 @@ pub(super) struct Subjects {
     index: HashMap<Subject, u32>,
     entities: HashSet<Arc<Attributes>>,
     generation: u64,
+    /// What the agent before knew.
+    remembered: HashMap<Subject, Arc<Attributes>>,
 }
 
 impl Subjects {
@@ -103,7 +105,17 @@ impl Subjects {
         if subject == Subject::Overflow {
             return Owner::Overflow;
         }
-        self.owner(resolver.resolve(subject))
+        match (resolver.resolve(subject), self.remembered.get(&subject)) {
+            // It may have ended before anybody here could ask.
+            (Answer::Unknown(..) | Answer::Pending, Some(known)) => Owner::Workload(Arc::clone(known)),
+            (answer, _) => self.owner(answer),
+        }
+    }
+
+    /// Says whose a subject was in the time of the agent before, where the resolver does not know.
+    pub fn remember(&mut self, subject: Subject, entity: Arc<Attributes>) {
+        let entity = self.intern(entity);
+        self.remembered.insert(subject, entity);
     }
 
     fn owner(&mut self, answer: Answer) -> Owner {
@@ -114,7 +126,8 @@ impl Subjects {
         }
     }
 
-    fn intern(&mut self, attributes: Arc<Attributes>) -> Arc<Attributes> {
+    /// Gives the one set that has these attributes.
+    pub fn intern(&mut self, attributes: Arc<Attributes>) -> Arc<Attributes> {
         if let Some(known) = self.entities.get(&attributes) {
             return Arc::clone(known);
         }

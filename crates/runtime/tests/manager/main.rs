@@ -67,6 +67,7 @@ fn platform(own: &Own) -> Platform {
         btf_path: None,
         types: Mutex::default(),
         gates: bpf::Gates::default(),
+        pins: None,
         map_scale: 1.0,
         ring_bytes: 4096,
         perf_bytes: 8192,
