@@ -45,7 +45,7 @@ fn a_program_file_has_a_collector() {
         let file = entry.unwrap().file_name().into_string().unwrap();
         let Some(stem) = file.strip_suffix(".bpf.c") else { continue };
         let name = stem.strip_suffix("_legacy").or(stem.strip_suffix("_perf")).unwrap_or(stem);
-        let known = ["classifier", "floor", "flood", "gate", "scales"].contains(&name)
+        let known = ["classifier", "dispatcher", "floor", "flood", "gate", "scales"].contains(&name)
             || collectors::ALL.iter().any(|descriptor| descriptor.name == name);
         assert!(known, "bpf/{file} belongs to no collector of crates/collectors/src/lib.rs");
     }
