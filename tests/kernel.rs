@@ -19,6 +19,7 @@ mod host;
 mod life;
 mod limits;
 mod memory;
+mod memory_limit;
 mod names;
 mod network;
 mod outage;

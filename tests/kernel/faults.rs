@@ -18,6 +18,7 @@
 //! | Relay gone | `hubble::follow::ends`, `collectors::hubble::ledger` |
 //! | a collector that panics or hangs | `manager` (`a_panic_*`, `a_late_round_*`, `a_stop_does_not_wait_*`) |
 //! | too few file descriptors | here |
+//! | memory limit close | `kernel::memory_limit`, `bus::queues_are_short_*` |
 //! | a crowd at the listener | `kernel::scrapes`, `prometheus::server` |
 
 use std::fs;

@@ -13,7 +13,7 @@ use enrich::kubernetes::Known;
 use export::http::{Handler, Method, Request, Response, StatusCode};
 use export::otlp;
 use model::{Attributes, Points, Series, Snapshot};
-use runtime::Manager;
+use runtime::{Headroom, Manager};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -36,6 +36,8 @@ pub struct Admin {
     pub manager: Arc<Manager>,
     /// Enrichment's counts.
     pub workloads: Arc<enrich::Workloads>,
+    /// How close the memory limit is.
+    pub headroom: Arc<Headroom>,
     /// The identity of the agent and its node.
     pub identity: Identity,
     /// Where wishes for a reload go.
@@ -215,6 +217,9 @@ impl Admin {
             "listeners": shown.listeners,
             "integrations": integrations,
             "last_gather": gather,
+            "memory": self.headroom.reading().map(|(used, limit)| {
+                json!({"used": used, "limit": limit, "limit_is_close": self.headroom.is_close()})
+            }),
             "otlp": endpoints,
             "enrichment": {
                 "hits": stats.hits,

@@ -14,6 +14,7 @@ mod files;
 mod identity;
 mod lock;
 mod logging;
+mod memory;
 mod outlets;
 mod privileges;
 pub mod profile;

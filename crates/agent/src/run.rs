@@ -21,7 +21,7 @@ use crate::lock::Lock;
 use crate::outlets::Outlets;
 use crate::reload::{Outcome, Parts, Reloader};
 use crate::shutdown::{Signals, stopped};
-use crate::{check, summary, wiring};
+use crate::{check, memory, summary, wiring};
 
 /// Runs the agent until a signal ends it.
 ///
@@ -65,6 +65,8 @@ pub async fn run(
     let resolver: Arc<dyn model::Resolver> = Arc::new(Pairs::new(Arc::clone(&workloads) as _, Arc::clone(&peers)));
     let bus = Arc::new(Bus::new(Arc::clone(&resolver), 0, 0));
     let (stop, stopping) = watch::channel(false);
+    memory::guard(&meter, &bus, &workloads, stopping.clone());
+    let headroom = Arc::clone(bus.headroom());
     let sinks = Sinks::start(config, &options, &bus, &meter, &stopping)?;
     let handle = Handle::current();
     let elections = wiring::elections(config, Some(handle.clone()))?;
@@ -77,7 +79,7 @@ pub async fn run(
     let identity = Identity { resource, known };
     let (reload, wishes) = mpsc::channel(1);
     let shown = Mutex::new(Shown { warnings, ..Shown::default() });
-    let admin = Arc::new(Admin { manager: Arc::clone(&manager), workloads, identity, reload, shown });
+    let admin = Arc::new(Admin { manager: Arc::clone(&manager), workloads, headroom, identity, reload, shown });
     let (source, ready) = (Arc::clone(&manager) as Arc<dyn Source>, Arc::new(readiness(&admin)));
     let outlets = match Outlets::start(config, source, &meter, ready, Arc::clone(&admin)) {
         Ok(outlets) => outlets,
@@ -219,7 +221,7 @@ fn readiness(admin: &Arc<Admin>) -> impl Fn() -> Result<Vec<String>, Vec<String>
         }
         let lame = admin.manager.status().into_iter().filter(|status| status.required && !status.state.is_attached());
         reasons.extend(lame.map(|status| format!("{} is {}", status.name, status.state)));
-        let remarks = admin.shown().reload.iter().flat_map(Outcome::remarks).collect();
+        let remarks = admin.shown().reload.iter().flat_map(Outcome::remarks).chain(admin.headroom.remark()).collect();
         if reasons.is_empty() { Ok(remarks) } else { Err(reasons) }
     }
 }

@@ -235,9 +235,14 @@ impl Cache {
 
     /// Forgets what is gone for too long or beyond the limit.
     pub(crate) fn evict(&self, counters: &Counters, now: Instant) {
+        self.forget(self.retention, counters, now);
+    }
+
+    /// Forgets what is gone for longer than that or beyond the limit.
+    pub(crate) fn forget(&self, retention: Duration, counters: &Counters, now: Instant) {
         let mut journal = self.journal();
         while let Some(&(since, id, changed)) = journal.gone.front() {
-            if journal.gone.len() <= self.limit && now.saturating_duration_since(since) < self.retention {
+            if journal.gone.len() <= self.limit && now.saturating_duration_since(since) < retention {
                 break;
             }
             journal.gone.pop_front();

@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The least time between the end of one walk and the beginning of the next.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long removed cgroups keep their names when memory is scarce: longer than their entries stay in kernel maps.
+const RELIEVED: Duration = Duration::from_mins(1);
+
 /// Names the workloads of one cgroup hierarchy.
 ///
 /// Dropping it ends its background thread.
@@ -87,6 +90,11 @@ impl Workloads {
         let (pods, containers) = self.shared.identities.directory.len();
         let (entries, removed, pods, containers) = (entries as u64, removed as u64, pods as u64, containers as u64);
         Stats { entries, removed, pods, containers, ..self.shared.counters.snapshot() }
+    }
+
+    /// Forgets the names of cgroups that were removed a while ago, for want of memory.
+    pub fn relieve(&self) {
+        self.shared.cache.forget(RELIEVED, &self.shared.counters, Instant::now());
     }
 
     /// Gives the path of a cgroup from the hierarchy's root, if it is known.

@@ -13,7 +13,7 @@ use opentelemetry::metrics::Meter;
 pub static EVENTS: Metric = Metric::counter(
     "telesonde_export_events",
     "{event}",
-    "Events by what became of them: delivered, queue_full, refused by the receiver or failed to reach it in time.",
+    "Events by what became of them: delivered, queue_full, memory_limit (dropped while the agent's memory limit was close), refused by the receiver or failed to reach it in time.",
     &["exporter", "outcome"],
 );
 
@@ -31,7 +31,7 @@ pub struct Pace {
     pub patience: Duration,
 }
 
-/// A sink's account. With what overflowed its queue it adds up to what the bus emitted.
+/// A sink's account. With what its queue dropped it adds up to what the bus emitted.
 #[derive(Debug, Default)]
 pub struct Account {
     delivered: AtomicU64,
@@ -85,8 +85,11 @@ pub fn observe(meter: &Meter, sinks: Arc<Mutex<Vec<Sink>>>) {
                     let attributes = [KeyValue::new("exporter", name.clone()), KeyValue::new("outcome", outcome)];
                     observer.observe(events, &attributes);
                 };
-                let overflowed = [("queue_full", feeds.iter().map(|feed| feed.overflowed()).sum())];
-                for (outcome, events) in account.outcomes().into_iter().chain(overflowed) {
+                let dropped = [
+                    ("queue_full", feeds.iter().map(|feed| feed.overflowed()).sum()),
+                    ("memory_limit", feeds.iter().map(|feed| feed.cut()).sum()),
+                ];
+                for (outcome, events) in account.outcomes().into_iter().chain(dropped) {
                     observe(outcome, events);
                 }
             }

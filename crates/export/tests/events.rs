@@ -150,6 +150,10 @@ impl Feed for Batches {
     fn overflowed(&self) -> u64 {
         0
     }
+
+    fn cut(&self) -> u64 {
+        0
+    }
 }
 
 const PACE: Pace = Pace { batch: 100, linger: Duration::ZERO, patience: Duration::from_secs(20) };

@@ -316,6 +316,9 @@ pub trait Feed: Send + Sync + fmt::Debug {
 
     /// Gives how many events found no room, since the start.
     fn overflowed(&self) -> u64;
+
+    /// Gives how many events were dropped because the agent's memory limit was close, since the start.
+    fn cut(&self) -> u64;
 }
 
 #[cfg(test)]

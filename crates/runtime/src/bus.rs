@@ -14,6 +14,7 @@ use model::event::{Event, EventKind, Feed, Record};
 use model::{Answer, Attributes, Metric, Resolver, Subject, Text};
 
 use crate::collector::Scrape;
+use crate::headroom::Headroom;
 use crate::own::EVENTS_LOST;
 pub use limit::Limit;
 use limit::Limiter;
@@ -37,6 +38,7 @@ const TOLD_APART: usize = 1024;
 pub struct Bus {
     resolver: Arc<dyn Resolver>,
     sinks: RwLock<Vec<Arc<Queue>>>,
+    headroom: Arc<Headroom>,
     next: AtomicU64,
 }
 
@@ -45,13 +47,26 @@ impl Bus {
     pub fn new(resolver: Arc<dyn Resolver>, sinks: usize, capacity: usize) -> Self {
         // Another beginning in each run, so that ids of two runs differ.
         let first = std::hash::RandomState::new().hash_one(std::process::id());
-        let sinks: Vec<_> = (0..sinks).map(|_| Arc::new(Queue::new(capacity))).collect();
-        Self { resolver, sinks: RwLock::new(sinks), next: AtomicU64::new(first) }
+        let headroom = Arc::<Headroom>::default();
+        let sinks: Vec<_> = (0..sinks).map(|_| Arc::new(Queue::new(capacity, &headroom))).collect();
+        Self { resolver, sinks: RwLock::new(sinks), headroom, next: AtomicU64::new(first) }
     }
 
     /// Says whether anybody takes events; if not, no collector needs to make them.
     pub fn is_wanted(&self) -> bool {
         !self.sinks().is_empty()
+    }
+
+    /// Gives how much memory may still be taken: while that is little, the queues are short.
+    pub fn headroom(&self) -> &Arc<Headroom> {
+        &self.headroom
+    }
+
+    /// Cuts the queues to what they may have now.
+    pub fn cut(&self) {
+        for sink in self.sinks().iter() {
+            sink.cut();
+        }
     }
 
     /// Gives the queues of the sinks.
@@ -62,7 +77,7 @@ impl Bus {
     /// Takes a sink on, with room for `capacity` events, in the place of another one or beside all others. The other one
     /// gets no more events: every event goes to one of the two.
     pub fn open(&self, capacity: usize, instead: Option<&Arc<dyn Feed>>) -> Arc<dyn Feed> {
-        let queue = Arc::new(Queue::new(capacity));
+        let queue = Arc::new(Queue::new(capacity, &self.headroom));
         let mut sinks = self.sinks.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = instead {
             retire(&mut sinks, old);

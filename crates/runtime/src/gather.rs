@@ -232,6 +232,8 @@ impl Engine {
         let until = begun + self.options.collect_timeout;
         let late = |slot: &Slot| slot.asked == Some(begun);
         while !self.stop && self.slots.iter().any(late) && self.receive(inbox, until) {}
+        let scarce = self.starter.platform.bus.headroom().is_close();
+        self.store.spare(scarce);
         self.store.begin(moment, &*self.resolver);
         let mut readings = 0;
         let mut rounds = std::mem::take(&mut self.rounds).into_iter();
@@ -303,7 +305,9 @@ impl Engine {
             self.shared.health.set(slot.name, state);
         }
         self.shared.health.set_readings(slot.name, scrape.len());
-        slot.spare = scrape;
+        if !self.starter.platform.bus.headroom().is_close() {
+            slot.spare = scrape;
+        }
     }
 
     /// Notes who owes the round that was asked for at `begun`, and lets go of what ended collectors counted.

@@ -143,6 +143,8 @@ pub struct Store {
     shares: Shares,
     /// By collector, until all that its maps hold has been read.
     resumed: HashMap<u16, Resumed>,
+    /// Whether there may be no new series, for want of memory.
+    scarce: bool,
 }
 
 impl Store {
@@ -169,7 +171,13 @@ impl Store {
             total: 0,
             shares: Shares::default(),
             resumed: HashMap::new(),
+            scarce: false,
         }
+    }
+
+    /// Says whether memory is scarce: then what has no series yet goes to the overflow series.
+    pub fn spare(&mut self, scarce: bool) {
+        self.scarce = scarce;
     }
 
     /// Declares the metrics of a collector, in the order in which families are to appear.

@@ -8,9 +8,15 @@ use model::event::{Coming, Feed, Record};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::headroom::Headroom;
+
+/// The most records that wait while the memory limit is close.
+const FEW: usize = 1024;
+
 #[derive(Debug)]
 pub(super) struct Queue {
     capacity: usize,
+    headroom: Arc<Headroom>,
     inside: Mutex<Inside>,
     changed: Notify,
 }
@@ -19,23 +25,45 @@ pub(super) struct Queue {
 struct Inside {
     records: VecDeque<Arc<Record>>,
     overflowed: u64,
+    /// Dropped because the memory limit was close.
+    cut: u64,
     closed: bool,
     /// How many records the sink waits for; 0 while it does not.
     wanted: usize,
 }
 
 impl Queue {
-    pub fn new(capacity: usize) -> Self {
-        Self { capacity, inside: Mutex::default(), changed: Notify::new() }
+    pub fn new(capacity: usize, headroom: &Arc<Headroom>) -> Self {
+        Self { capacity, headroom: Arc::clone(headroom), inside: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// Gives how many records may wait at present.
+    fn capacity(&self) -> usize {
+        if self.headroom.is_close() { self.capacity.min(FEW) } else { self.capacity }
+    }
+
+    /// Drops the latest records of more than may wait at present.
+    pub fn cut(&self) {
+        let mut inside = self.lock();
+        let capacity = self.capacity();
+        inside.cut += inside.records.len().saturating_sub(capacity) as u64;
+        inside.records.truncate(capacity);
+        inside.records.shrink_to(capacity);
     }
 
     /// Takes what there is room for, and counts the rest.
     pub fn put(&self, records: &[Arc<Record>]) {
         let mut inside = self.lock();
-        let room = if inside.closed { 0 } else { self.capacity - inside.records.len().min(self.capacity) };
+        let (capacity, before) = (self.capacity(), inside.records.len());
+        let room = if inside.closed { 0 } else { capacity.saturating_sub(before) };
         let taken = records.len().min(room);
         inside.records.extend(records[..taken].iter().cloned());
-        inside.overflowed += (records.len() - taken) as u64;
+        let dropped = (records.len() - taken) as u64;
+        if capacity < self.capacity && !inside.closed {
+            inside.cut += dropped;
+        } else {
+            inside.overflowed += dropped;
+        }
         let wake = inside.wanted > 0 && inside.records.len() >= inside.wanted;
         if wake {
             inside.wanted = 0;
@@ -83,6 +111,7 @@ impl Feed for Queue {
     fn take(&self, most: usize, linger: Duration) -> Coming<'_> {
         Box::pin(async move {
             self.wait(1, None).await;
+            let most = if self.headroom.is_close() { most.min(FEW) } else { most };
             // A queue smaller than a batch is never fuller than full.
             self.wait(most.min(self.capacity), Some(Instant::now() + linger)).await;
             let mut inside = self.lock();
@@ -93,5 +122,9 @@ impl Feed for Queue {
 
     fn overflowed(&self) -> u64 {
         self.lock().overflowed
+    }
+
+    fn cut(&self) -> u64 {
+        self.lock().cut
     }
 }

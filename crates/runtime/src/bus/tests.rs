@@ -155,3 +155,26 @@ async fn a_sink_that_is_replaced_loses_nothing_and_repeats_nothing() {
     assert!(all(old).await.is_empty(), "it ends");
     assert!(all(new).await.is_empty());
 }
+
+#[tokio::test]
+async fn queues_are_short_while_the_memory_limit_is_close() {
+    const EVENTS: u64 = 5000;
+    let bus = Arc::new(Bus::new(Arc::new(Names::default()), 1, 10_000));
+    let (mut entrance, feed) = (bus.entrance("test", HashMap::new()), bus.feeds().remove(0));
+    let mut put = |times: std::ops::Range<u64>| {
+        times.for_each(|time| entrance.put(event(1, time)));
+        entrance.flush();
+    };
+    put(0..EVENTS);
+    assert_eq!((feed.cut(), feed.overflowed()), (0, 0));
+    bus.headroom().note(Some((9, 10)));
+    put(EVENTS..EVENTS + 10);
+    assert_eq!(feed.cut(), 10, "there is room for none");
+    bus.cut();
+    let first = feed.take(10_000, Duration::ZERO).await;
+    assert_eq!(now(first).last(), Some(&(EVENTS - feed.cut() + 9)), "the oldest stay");
+    bus.headroom().note(None);
+    put(0..EVENTS);
+    assert_eq!(feed.take(10_000, Duration::ZERO).await.len() as u64, EVENTS, "and all when it is far");
+    assert_eq!(feed.overflowed(), 0);
+}

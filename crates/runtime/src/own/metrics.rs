@@ -65,6 +65,12 @@ metrics! {
     CONFIG_RELOADS = counter("telesonde_config_reloads", "{reload}", "Configurations that were read again, by outcome: success, invalid (nothing was changed) or failed (it is valid, but something it asks for cannot be had).", ["outcome"]);
     /// Lines of the log that were lost.
     LOG_LOST = counter("telesonde_log_lost", "{line}", "Lines of the agent's log that could not be written, such as to a full disk.", []);
+    /// The memory limit.
+    MEMORY_LIMIT = gauge("telesonde_memory_limit_bytes", "By", "The lowest memory limit of the agent's cgroup and of those above it, where there is one.", []);
+    /// What counts against it.
+    MEMORY_USED = gauge("telesonde_memory_used_bytes", "By", "Memory that counts against that limit, kernel maps included, without file pages that the kernel would take back first.", []);
+    /// Whether it is close.
+    MEMORY_CLOSE = gauge("telesonde_memory_limit_close", "{agent}", "1 while the memory limit is close, where there is one: new series go to the overflow series and queues of events are short.", []);
     /// CPU time.
     CPU = counter("process_cpu_seconds_total", "s", "Time that the agent's threads spent on a CPU.", []);
     /// Resident memory.

@@ -85,7 +85,8 @@ impl Store {
         }
         let of = &self.groups[group as usize];
         let weight = of.weight;
-        let is_full = of.len() >= self.limits.series_per_metric || self.total >= self.limits.series_total;
+        let is_full =
+            self.scarce || of.len() >= self.limits.series_per_metric || self.total >= self.limits.series_total;
         let has_share = of.metric.kind == Kind::Gauge || self.shares.has_room(entity, weight, &self.limits);
         if is_full || !has_share {
             self.overflow_series(group, content, attached, moment);
@@ -186,6 +187,10 @@ impl Store {
     /// Gives the busiest folded cells the room of series that have not changed for a while.
     pub(super) fn admit(&mut self, moment: Moment, acknowledged: u64) {
         const AT_ONCE: usize = 64;
+        if self.scarce {
+            self.active = Vec::new();
+            return;
+        }
         let mut active = std::mem::take(&mut self.active);
         active.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
         let wanting: Vec<_> = active.iter().take(AT_ONCE).filter_map(|&(_, at)| self.owner(at)).collect();
