@@ -31,6 +31,10 @@ const LABELS: [(&str, &str); 4] = [
     ("version", env!("CARGO_PKG_VERSION")),
 ];
 
+/// What the chart calls the image, and where containerd and Docker look for whatever has such a name.
+const NAME: &str = "telesonde";
+const REGISTRY: &str = "docker.io/library";
+
 /// What to make.
 #[derive(clap::Args)]
 pub struct Options {
@@ -148,12 +152,13 @@ fn layout(oci: &Path, root: &Path) -> Result<()> {
         of("layer.v1.tar+gzip", &layer)
     );
     let manifest = text(&blobs, &manifest)?;
+    let name = format!("{NAME}:{version}");
     let index = format!(
         r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
         of("manifest.v1+json", &manifest).replace(
             r#","size""#,
             &format!(
-                r#","platform":{{"architecture":"{architecture}","os":"linux"}},"annotations":{{"org.opencontainers.image.ref.name":"{version}"}},"size""#
+                r#","platform":{{"architecture":"{architecture}","os":"linux"}},"annotations":{{"io.containerd.image.name":"{REGISTRY}/{name}","org.opencontainers.image.ref.name":"{name}"}},"size""#
             )
         )
     );

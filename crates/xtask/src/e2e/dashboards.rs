@@ -6,14 +6,14 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::hubble::server::Server;
-use super::load::Load;
+use super::load::{Bounded, Load};
 use super::{END, Report, peers, prometheus};
 use crate::chart::files;
 use crate::tools::{self, Tool};
@@ -38,6 +38,9 @@ const VARIABLES: [(&str, &str); 6] = [
 
 /// The longest that all queries of a dashboard may take to have data.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What the agent may take of memory.
+const AMPLE: u64 = 4 << 30;
 
 /// Runs the proof.
 ///
@@ -72,7 +75,9 @@ fn prove(dir: &Path, report: &mut Report) -> Result<()> {
     fs::write(dir.join("telesonde.yaml"), configuration(dir, scrape, prometheus, hubble.as_ref()))?;
     drop(held);
     let server = peers::start_prometheus(dir, prometheus)?;
-    let agent = peers::start_agent(dir, scrape, Command::new(peers::agent()), &[dir.join("telesonde.yaml")])?;
+    // A budget and a limit that are never reached: what is shown of them is there all the same.
+    let bounded = Bounded::new("agent", AMPLE)?;
+    let agent = peers::start_agent(dir, scrape, bounded.command(&peers::agent()), &[dir.join("telesonde.yaml")])?;
     let mut load = Load::start()?;
     load.kill_one()?;
     let stage = Stage { prometheus, hubble };
@@ -111,7 +116,7 @@ fn configuration(dir: &Path, scrape: u16, prometheus: u16, hubble: Option<&Serve
          exporters:\n  prometheus: {{listen: '127.0.0.1:{scrape}'}}\n  otlp:\n    \
          main: {{endpoint: 'http://127.0.0.1:{prometheus}/api/v1/otlp', protocol: http/protobuf, compression: gzip, interval: 1s}}\n  \
          events: {{stdout: true, otlp: ''}}\n\
-         health: {{listen: '127.0.0.1:0'}}\nadmin: {{socket: {}/admin.sock}}\n",
+         health: {{listen: '127.0.0.1:0'}}\nbudget: {{cpu_percent: 10000, window: 1s}}\nadmin: {{socket: {}/admin.sock}}\n",
         dir.display()
     )
 }

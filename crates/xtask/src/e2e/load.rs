@@ -206,16 +206,51 @@ impl Load {
     }
 }
 
+/// A cgroup with a memory limit, for a program that is to know of it; removed in the end.
+pub struct Bounded(PathBuf);
+
+impl Bounded {
+    /// Makes one with a limit of so many bytes.
+    ///
+    /// # Errors
+    /// Fails when it cannot be made.
+    pub fn new(name: &str, memory: u64) -> Result<Self> {
+        let root = super::stimulus::hierarchy()?;
+        let mut file = "memory.limit_in_bytes";
+        if root.join("cgroup.controllers").exists() {
+            fs::write(root.join("cgroup.subtree_control"), "+memory").context("the controller cannot be had")?;
+            file = "memory.max";
+        }
+        let dir = root.join(format!("telesonde-e2e-{}-{name}", std::process::id()));
+        made(dir, &[(file, memory.to_string())]).map(Self)
+    }
+
+    /// Gives the command that runs a program in it.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("/bin/sh");
+        let script = format!("echo $$ > {}/cgroup.procs && exec {} \"$@\"", self.0.display(), program.display());
+        command.args(["-c", &script, "sh"]);
+        command
+    }
+}
+
+impl Drop for Bounded {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn made(dir: PathBuf, limits: &[(&str, String)]) -> Result<PathBuf> {
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make the cgroup {}", dir.display()))?;
+    for (file, limit) in limits {
+        fs::write(dir.join(file), limit).with_context(|| format!("cannot limit {} by {file}", dir.display()))?;
+    }
+    Ok(dir)
+}
+
 /// Makes a cgroup with limits of memory and CPU, in each hierarchy that has one of them; the agent's primary one is the first.
 fn limited(name: &str, memory: u64) -> Result<Vec<PathBuf>> {
-    let make = |root: &Path, limits: &[(&str, String)]| -> Result<PathBuf> {
-        let dir = root.join(name);
-        fs::create_dir_all(&dir).with_context(|| format!("cannot make the cgroup {}", dir.display()))?;
-        for (file, limit) in limits {
-            fs::write(dir.join(file), limit).with_context(|| format!("cannot limit {} by {file}", dir.display()))?;
-        }
-        Ok(dir)
-    };
+    let make = |root: &Path, limits: &[(&str, String)]| made(root.join(name), limits);
     let root = super::stimulus::hierarchy()?;
     if root.join("cgroup.controllers").exists() {
         fs::write(root.join("cgroup.subtree_control"), "+memory +cpu").context("the controllers cannot be had")?;
