@@ -120,10 +120,14 @@ fn a_close_memory_limit_costs_detail_and_not_the_agent() {
     };
     let (place, receiver) = (directory("bounded"), Receiver::start());
     let program = bounded.program(&place);
+    // Only what these processes do is counted: to the last call, whoever else makes such calls.
+    let name = format!("load-{}", std::process::id());
+    let run = |cgroup: &Cgroup, actions: &[&str]| stimulus::run_as(&name, cgroup, actions);
     let mut agent = Agent::start(Wish {
         program: Some(&program),
         syscalls: "syscalls: [sched_rr_get_interval]",
         collectors: &["process: {enabled: require, exec: {rate: 0}, exit: {rate: 0}, connection: {rate: 0}}"],
+        ebpf: &[&format!("process_filter: [{name}]")],
         otlp: Some(receiver.address()),
         events: "otlp: test, schedule_delay: 50ms, export_timeout: 5s",
         alone: true,
@@ -132,20 +136,20 @@ fn a_close_memory_limit_costs_detail_and_not_the_agent() {
     assert_eq!(agent.scrape().value(CLOSE, &[]), None, "without a limit there is nothing to be said");
     let (known, busy) = (Cgroup::new("known"), Cgroup::new("busy"));
     let known_calls = format!("sched_rr_get_interval={KNOWN}");
-    stimulus::run(&known, &[&known_calls]);
+    run(&known, &[&known_calls]);
     counted(&agent, KNOWN);
 
     // Of a limit as small as the agent itself, what is left when it is close would be no room for anything.
     let neighbour = Neighbour::start(&bounded.cgroup);
-    stimulus::run(&busy, &[&format!("churn={BRIEF}:{CALLS}")]);
+    run(&busy, &[&format!("churn={BRIEF}:{CALLS}")]);
     let before = counted(&agent, KNOWN + BRIEF * CALLS);
     bounded.limit(87);
     agent.until("the limit is close", |scrape| (scrape.value(CLOSE, &[])? == 1.0).then_some(()));
 
     // Whoever comes now has no series; whoever has one goes on with it.
     let late = Cgroup::new("late");
-    stimulus::run(&late, &[&format!("churn={BRIEF}:{CALLS}")]);
-    stimulus::run(&known, &[&known_calls]);
+    run(&late, &[&format!("churn={BRIEF}:{CALLS}")]);
+    run(&known, &[&known_calls]);
     let scrape = counted(&agent, 2 * KNOWN + 2 * BRIEF * CALLS);
     let is_late = |sample: &str| sample.starts_with(late.path());
     let named = scrape.0.iter().filter_map(|sample| sample.labels.get("cgroup_path")).find(|path| is_late(path));
@@ -157,7 +161,7 @@ fn a_close_memory_limit_costs_detail_and_not_the_agent() {
     let cut = |scrape: &Scrape| scrape.sum("telesonde_export_events_total", &[("outcome", "memory_limit")]);
     receiver.refuse(true);
     eventually("the queue is short", || {
-        stimulus::run(&late, &[&format!("fork={FORKS}")]);
+        run(&late, &[&format!("fork={FORKS}")]);
         (cut(&agent.scrape()) > 0.0).then_some(())
     });
     receiver.refuse(false);
@@ -171,7 +175,7 @@ fn a_close_memory_limit_costs_detail_and_not_the_agent() {
     agent.until("the limit is far", |scrape| (scrape.value(CLOSE, &[])? == 0.0).then_some(()));
     assert_eq!(agent.readiness().1, "ready\n");
     let fresh = Cgroup::new("fresh");
-    stimulus::run(&fresh, &[&known_calls]);
+    run(&fresh, &[&known_calls]);
     let scrape = counted(&agent, 3 * KNOWN + 2 * BRIEF * CALLS);
     assert_eq!(scrape.value(COUNT, &[("cgroup_path", fresh.path())]), Some(f64::from(KNOWN)));
     assert!(agent.is_running() && bounded.kills() == 0);
