@@ -175,7 +175,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     print!("\n{}", table::render(&columns));
     for column in &columns {
         let (tests, seconds) = column.totals();
-        println!("{}: {tests} tests in {seconds:.0} s, {} boots", column.title, column.boots);
+        println!("{}: {tests} tests in {seconds:.0} s, boots: {}", column.title, column.boots);
     }
     good &= columns.iter().all(|column| column.failed().is_empty());
     let here = match options.arch {
@@ -274,8 +274,14 @@ fn record() -> Result<()> {
             .iter()
             .flat_map(|of| of.skipped().map(|(name, why)| format!("* {}: `{name}`: {why}\n", of.title)))
             .collect();
-        if !skipped.is_empty() {
-            let _ = write!(text, "\nSkipped:\n\n{}", skipped.into_iter().collect::<String>());
+        let failed: BTreeSet<String> = columns
+            .iter()
+            .flat_map(|of| of.failed().into_iter().map(|name| format!("* {}: `{name}`\n", of.title)))
+            .collect();
+        for (what, names) in [("Skipped", skipped), ("Failed", failed)] {
+            if !names.is_empty() {
+                let _ = write!(text, "\n{what}:\n\n{}", names.into_iter().collect::<String>());
+            }
         }
     }
     if normal.is_empty() && others.is_empty() {

@@ -46,22 +46,30 @@ pub fn run(kernel: &Kernel, image: &Image, options: &Options) -> Result<(String,
         if console.contains("guest: done") {
             return Ok((output, true));
         }
-        let Some(test) = under_way(&console) else { break };
-        let fault = console.lines().find(|line| FAULTS.iter().any(|fault| line.contains(fault)));
-        let line = match fault {
-            Some(fault) if faulted.insert(test.to_owned()) => format!("guest: {test} met the emulator's fault {fault}"),
-            _ => format!("guest: {test} ended with the guest"),
-        };
+        let Some(line) = verdict(&console, &mut faulted) else { break };
         println!("{}: {line}", kernel.version);
         output += &(line + "\n");
     }
     Ok((output, false))
 }
 
-/// Gives the test that has begun and not ended.
-fn under_way(console: &str) -> Option<&str> {
-    let begun = console.lines().filter_map(|line| line.strip_prefix("guest: begin ")).next_back()?;
-    (!console.contains(&format!("host: {begun} "))).then_some(begun)
+/// Says what became of the test in which a guest fell, where it was one.
+fn verdict(console: &str, faulted: &mut BTreeSet<String>) -> Option<String> {
+    let test = console.lines().filter_map(|line| line.strip_prefix("guest: begin ")).next_back()?;
+    if console.contains(&format!("host: {test} ")) {
+        return None;
+    }
+    let fault = console.lines().find(|line| FAULTS.iter().any(|fault| line.contains(fault)));
+    Some(match fault {
+        Some(fault) if faulted.insert(test.to_owned()) => format!("guest: {test} met the emulator's fault {fault}"),
+        _ => format!("guest: {test} ended with the guest"),
+    })
+}
+
+/// Gives the test of which a line is the result: what a kernel says as it falls may stand there instead.
+fn ended(line: &str) -> Option<&str> {
+    let (test, result) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    ["ok", "FAILED"].contains(&result).then_some(test)
 }
 
 fn boot(kernel: &Kernel, image: &Image, options: &Options) -> Result<String> {
@@ -93,7 +101,7 @@ fn boot(kernel: &Kernel, image: &Image, options: &Options) -> Result<String> {
         if line.starts_with("guest: begin ") {
             begin = Instant::now();
         }
-        if let Some((test, _)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ... ")) {
+        if let Some(test) = ended(line) {
             let _ = writeln!(output, "host: {test} {:.1}", begin.elapsed().as_secs_f64());
         }
     }
@@ -102,4 +110,24 @@ fn boot(kernel: &Kernel, image: &Image, options: &Options) -> Result<String> {
         eprintln!("the guest with {} ended early: QEMU {status}", kernel.version);
     }
     Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_emulators_fault_is_not_the_tests() {
+        let fallen = "guest: begin a\ntest a ... ok\nhost: a 1.0\nguest: begin b\n\
+                      test b ... [  258.7] traps: PANIC: double fault, error_code: 0x0\n";
+        let mut faulted = BTreeSet::new();
+        let met = verdict(fallen, &mut faulted).unwrap();
+        assert!(met.starts_with("guest: b met the emulator's fault test b"), "{met}");
+        assert_eq!(Column::read("", &format!("{fallen}{met}\n")).names().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(verdict(fallen, &mut faulted).unwrap(), "guest: b ended with the guest", "once is enough");
+        let panicked = "guest: begin c\nKernel panic - not syncing: hung task\n";
+        assert_eq!(verdict(panicked, &mut faulted).unwrap(), "guest: c ended with the guest");
+        assert_eq!(verdict("guest: begin c\nhost: c 1.0\n", &mut faulted), None);
+        assert_eq!((ended("test a ... ok"), ended("test a ... [ 1.0] Oops")), (Some("a"), None));
+    }
 }

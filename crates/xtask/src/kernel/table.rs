@@ -147,15 +147,16 @@ fn group(test: &str) -> Option<&'static str> {
 
 /// Writes a table for a terminal: passed/skipped/failed for each row and kernel, and why tests were skipped.
 pub fn render(columns: &[Column]) -> String {
+    let widths: Vec<usize> = columns.iter().map(|column| column.title.len()).collect();
     let mut text = format!("{:<12}", "TESTS");
     for column in columns {
-        let _ = write!(text, " {:>24}", column.title);
+        let _ = write!(text, " {}", column.title);
     }
     text.push_str("   passed/skipped/failed\n");
     for row in rows() {
         let _ = write!(text, "{row:<12}");
-        for column in columns {
-            let _ = write!(text, " {:>24}", column.cell(row));
+        for (column, width) in columns.iter().zip(&widths) {
+            let _ = write!(text, " {:>width$}", column.cell(row));
         }
         text.push('\n');
     }
