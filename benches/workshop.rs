@@ -178,6 +178,7 @@ fn platform(types: &Types) -> Platform {
         cgroup_rules: None,
         executables: None,
         budget: runtime::Budget::default(),
+        sealed: Arc::default(),
         excluded_process: Some(std::process::id()),
         sample_every: 1,
         meters: Own::new().provider(),

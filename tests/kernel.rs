@@ -23,6 +23,7 @@ mod memory_limit;
 mod names;
 mod network;
 mod outage;
+mod privileges;
 mod process;
 mod profile;
 mod quantiles;
@@ -71,6 +72,12 @@ pub const STIMULI: &[Stimulus] = &[
 fn every_collector_sees_what_it_watches() {
     let _kernel = live!();
     let agent = Agent::start(Wish { all: true, ..Wish::default() });
+    stimulate(&agent);
+    agent.stop();
+}
+
+/// Does what each collector watches, and waits until the agent tells of it.
+fn stimulate(agent: &Agent) {
     for stimulus in STIMULI {
         let cgroup = Cgroup::new(stimulus.collector);
         // Version 1 charges I/O by a hierarchy of its own.
@@ -81,5 +88,4 @@ fn every_collector_sees_what_it_watches() {
         let labels = [("cgroup_path", cgroup.path())];
         agent.until(stimulus.sample, |scrape| (scrape.sum(stimulus.sample, &labels) > 0.0).then_some(()));
     }
-    agent.stop();
 }

@@ -19,9 +19,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::cli::Format;
 use crate::exit::{Exit, Failure};
-use crate::profile;
 use crate::reload::{Outcome, Wish};
+use crate::sandbox::Sandbox;
 use crate::table::Table;
+use crate::{privileges, profile};
 
 /// The most entries of a map that are shown.
 const ENTRIES: usize = 65_536;
@@ -40,6 +41,8 @@ pub struct Admin {
     pub headroom: Arc<Headroom>,
     /// The identity of the agent and its node.
     pub identity: Identity,
+    /// How far the process is confined.
+    pub sandbox: Sandbox,
     /// Where wishes for a reload go.
     pub reload: mpsc::Sender<Wish>,
     /// What a reload may change.
@@ -214,6 +217,8 @@ impl Admin {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
+            "capabilities": privileges::effective(),
+            "sandbox": self.sandbox.json(),
             "listeners": shown.listeners,
             "integrations": integrations,
             "last_gather": gather,
@@ -373,8 +378,8 @@ pub fn reload(socket: &Path, format: Format) -> Result<(String, Exit), Failure> 
     let body = ask(socket, &Method::POST, "/reload", RELOAD).map_err(|error| silent(socket, &error))?;
     let answer: Value = serde_json::from_str(&body).unwrap_or_default();
     let code = answer["exit_code"].as_u64().unwrap_or(1);
-    let exit = [Exit::Success, Exit::Configuration, Exit::Listen, Exit::Unable].into_iter();
-    let exit = exit.into_iter().find(|exit| *exit as u64 == code).unwrap_or(Exit::Failure);
+    let exits = [Exit::Success, Exit::Configuration, Exit::Listen, Exit::Unable, Exit::Privileges];
+    let exit = exits.into_iter().find(|exit| *exit as u64 == code).unwrap_or(Exit::Failure);
     if format == Format::Json {
         return Ok((body, exit));
     }

@@ -10,11 +10,12 @@ use bpf::probe::{CgroupMode, Facts, Hierarchy, Memlock};
 use config::sections::integrations::Granularity;
 use config::{Config, Enabled, Loaded};
 use enrich::kubernetes::Known;
-use runtime::{Descriptor, MakeError, Platform, Setup};
+use runtime::{Descriptor, MakeError, Need, Platform, Setup};
 use serde_json::{Value, json};
 
 use crate::cli::Format;
 use crate::exit::{Exit, Failure};
+use crate::sandbox::Sandbox;
 use crate::table::Table;
 use crate::wiring;
 
@@ -37,6 +38,7 @@ struct Finding {
 
 struct Verdict {
     name: &'static str,
+    capabilities: Vec<&'static str>,
     state: &'static str,
     why: String,
     map_bytes: u64,
@@ -66,7 +68,7 @@ pub fn check(
     registry: &[&'static Descriptor],
     loaded: &Loaded,
     platform: &Arc<Platform>,
-    (names, known): (&enrich::Workloads, &[Known]),
+    (names, known, sandbox): (&enrich::Workloads, &[Known], &Sandbox),
     format: Format,
 ) -> (String, Exit) {
     let facts = &platform.facts;
@@ -74,6 +76,7 @@ pub fn check(
     let cgroups = workloads(facts);
     let workloads = cgroups.len();
     findings.extend(pins(&loaded.config));
+    findings.extend(confinement(sandbox));
     findings.extend(names::sources(names));
     findings.extend(names::node(known));
     let enrichment = names::Enrichment::examine(names, &cgroups, &loaded.config.admin.socket);
@@ -265,15 +268,37 @@ fn capabilities(facts: &Facts) -> Finding {
     Finding { what, found, grade: Grade::Bad, fix }
 }
 
+/// Tells how far the agent is confined. Whoever wants more than the kernel has requires it.
+fn confinement(sandbox: &Sandbox) -> [Finding; 2] {
+    let parts = [("seccomp", &sandbox.seccomp), ("Landlock", &sandbox.landlock)];
+    parts.map(|(what, part)| {
+        let found = part.clone().unwrap_or_else(|why| format!("not confined: {why}"));
+        Finding { what, found, grade: Grade::Good, fix: String::new() }
+    })
+}
+
+/// Gives the capabilities that a collector takes on this host, by their names without what all begin with.
+fn capabilities_for(descriptor: &Descriptor, facts: &Facts) -> Vec<&'static str> {
+    let short = |need: &Need| match need {
+        Need::Capability(name) => Some(name.strip_prefix("CAP_").unwrap_or(name)),
+        _ => None,
+    };
+    let mut all: Vec<&str> = descriptor.needs.iter().filter_map(short).collect();
+    if !all.is_empty() && matches!(facts.memlock, Memlock::Limit(_)) {
+        all.push("SYS_RESOURCE");
+    }
+    all
+}
+
 /// Tries a collector for real: nothing else tells what a kernel accepts.
 fn verdict(descriptor: &'static Descriptor, loaded: &Loaded, platform: &Arc<Platform>, workloads: usize) -> Verdict {
-    let name = descriptor.name;
+    let (name, capabilities) = (descriptor.name, capabilities_for(descriptor, &platform.facts));
     let Some(selection) = loaded.collectors.iter().find(|selection| selection.name == name) else {
-        return Verdict { name, state: "disabled", why: String::new(), map_bytes: 0, samples: 0 };
+        return Verdict { name, capabilities, state: "disabled", why: String::new(), map_bytes: 0, samples: 0 };
     };
     if selection.enabled == Enabled::False {
         let why = format!("{}.enabled is false", config::section_key(name));
-        return Verdict { name, state: "disabled", why, map_bytes: 0, samples: 0 };
+        return Verdict { name, capabilities, state: "disabled", why, map_bytes: 0, samples: 0 };
     }
     let plan = (descriptor.plan)(&selection.section, platform.facts.possible_cpus);
     let full: u64 = plan.maps.iter().map(|(_, bytes)| bytes).sum();
@@ -286,11 +311,13 @@ fn verdict(descriptor: &'static Descriptor, loaded: &Loaded, platform: &Arc<Plat
             drop(collector);
             setup.degraded().map_or(("usable", String::new()), |why| ("degraded", why.to_owned()))
         }
-        Err(MakeError::Idle(why)) => return Verdict { name, state: "disabled", why, map_bytes: 0, samples: 0 },
+        Err(MakeError::Idle(why)) => {
+            return Verdict { name, capabilities, state: "disabled", why, map_bytes: 0, samples: 0 };
+        }
         Err(MakeError::Unsupported(why)) => ("unsupported", why),
         Err(MakeError::Failed(why)) => ("failed", why),
     };
-    Verdict { name, state, why, map_bytes, samples }
+    Verdict { name, capabilities, state, why, map_bytes, samples }
 }
 
 /// Gives how many samples a histogram of latencies has in a scrape: its bounds, `+Inf`, the sum and the count.
@@ -358,11 +385,12 @@ fn table_report(
     exit: Exit,
 ) -> String {
     let host = host_table(findings);
-    let mut collectors = Table::new(["COLLECTOR", "STATE", "MAP MEMORY", "SAMPLES", "WHY"]);
+    let mut collectors = Table::new(["COLLECTOR", "STATE", "CAPABILITIES", "MAP MEMORY", "SAMPLES", "WHY"]);
     for verdict in verdicts {
         collectors.row([
             verdict.name.to_owned(),
             verdict.state.to_owned(),
+            verdict.capabilities.join(" "),
             mebibytes(verdict.map_bytes),
             format!("~{}", verdict.samples),
             verdict.why.clone(),
@@ -400,7 +428,7 @@ fn json_report(
     let collectors: Vec<Value> = verdicts
         .iter()
         .map(
-            |v| json!({"name": v.name, "state": v.state, "why": v.why, "map_bytes": v.map_bytes, "samples": v.samples}),
+            |v| json!({"name": v.name, "state": v.state, "why": v.why, "capabilities": v.capabilities, "map_bytes": v.map_bytes, "samples": v.samples}),
         )
         .collect();
     let memory: Vec<Value> = memory.iter().map(|m| json!({"cpus": m.cpus, "map_bytes": m.bytes})).collect();

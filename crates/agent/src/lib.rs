@@ -20,6 +20,7 @@ mod privileges;
 pub mod profile;
 mod reload;
 mod run;
+mod sandbox;
 mod shutdown;
 mod summary;
 mod table;
@@ -28,11 +29,13 @@ mod wiring;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use bpf::probe::Facts;
 use clap::{CommandFactory, Parser};
 use runtime::{Bus, Descriptor, Own, Platform};
 
 use cli::{Cli, Command, ConfigCommand, DebugCommand};
 use exit::{Exit, Failure};
+use sandbox::Sandbox;
 
 /// Runs the command line of the process with the built-in collectors and `extra` ones; gives the exit code.
 pub fn main(extra: &[&'static Descriptor]) -> ExitCode {
@@ -58,22 +61,26 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
             let loaded = wiring::load(&sources, registry)?;
             let (level, format) = wiring::log(&loaded.config);
             logging::start(level, format);
-            tokio_runtime()?.block_on(run::run(registry, sources, loaded, *quiet))?;
+            // Later it could not be made; taking the lock says what is in the way.
+            let _ = std::fs::create_dir_all(lock::directory(&loaded.config.admin.socket));
+            let host = confine(&loaded, registry)?;
+            tokio_runtime()?.block_on(run::run(registry, sources, loaded, host, *quiet))?;
         }
         Command::Check { format } => {
             let loaded = wiring::load(&wiring::sources(cli), registry)?;
+            let (facts, sandbox) = confine(&loaded, registry)?;
             let runtime = tokio_runtime()?;
             let _inside = runtime.enter();
-            let facts = wiring::facts(&loaded.config);
             if facts.cgroups.mount.is_none() {
                 let btf_path = wiring::given(&loaded.config.integrations.ebpf.btf_path);
                 let (report, exit) = check::without_cgroups(&facts, btf_path.as_deref(), *format);
                 print!("{report}");
                 return Ok(exit);
             }
-            let (platform, workloads) = platform(&loaded, registry)?;
+            let (platform, workloads) = platform(&loaded, registry, facts)?;
             let known = runtime.block_on(wiring::identify(&loaded.config))?;
-            let (report, exit) = check::check(registry, &loaded, &platform, (&workloads, &known), *format);
+            let parties = (&*workloads, known.as_slice(), &sandbox);
+            let (report, exit) = check::check(registry, &loaded, &platform, parties, *format);
             print!("{report}");
             return Ok(exit);
         }
@@ -139,12 +146,19 @@ fn tokio_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     built.map_err(|error| Failure::new(Exit::Failure, format!("cannot start the async runtime: {error}")))
 }
 
+/// Looks at the host; then gives up what is not needed, and confines the process, as long as it has one thread.
+fn confine(loaded: &config::Loaded, registry: &[&'static Descriptor]) -> Result<(Facts, Sandbox), Failure> {
+    let facts = wiring::facts(&loaded.config);
+    privileges::keep_declared(registry, &facts);
+    Ok((facts, Sandbox::enter(&loaded.config)?))
+}
+
 /// Gives the platform that `check` tries collectors on. Without a readable cgroup hierarchy nothing can be tried.
 fn platform(
     loaded: &config::Loaded,
     registry: &[&'static Descriptor],
+    facts: Facts,
 ) -> Result<(Arc<Platform>, Arc<enrich::Workloads>), Failure> {
-    let facts = wiring::facts(&loaded.config);
     let executables = wiring::executables(loaded)?;
     let workloads = wiring::workloads(&loaded.config, &facts, executables.as_ref())?;
     let learned = Arc::<enrich::Learned>::default();

@@ -27,9 +27,7 @@ impl Lock {
                 if error.kind() == std::io::ErrorKind::PermissionDenied { Exit::Privileges } else { Exit::Listen };
             Failure::new(exit, format!("cannot make the lock file {at}: {error}; see the key admin.socket"))
         };
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(unable)?;
-        }
+        std::fs::create_dir_all(directory(socket)).map_err(unable)?;
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(unable)?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -52,6 +50,11 @@ impl Lock {
         write(&mut file).map_err(unable)?;
         Ok(Self { _file: file })
     }
+}
+
+/// Gives the directory in which the lock lies, beside the socket.
+pub fn directory(socket: &Path) -> &Path {
+    socket.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn path(socket: &Path) -> PathBuf {

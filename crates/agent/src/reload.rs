@@ -9,7 +9,7 @@ use config::{Loaded, Sources};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Meter};
 use runtime::own::metrics::CONFIG_RELOADS;
-use runtime::{Change, Descriptor, Manager, Platform};
+use runtime::{Change, Descriptor, Manager, Platform, Selection, concerned};
 use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +19,7 @@ use crate::events::Sinks;
 use crate::exit::{Exit, Failure};
 use crate::files::Files;
 use crate::outlets::Outlets;
-use crate::{logging, wiring};
+use crate::{events, logging, wiring};
 
 /// Keys that only a restart changes, each with all that is below it.
 pub const RESTART: &[&str] = &[
@@ -203,7 +203,10 @@ impl Reloader {
         };
         let changed = loaded.differences(&self.parts.loaded);
         let config = &loaded.config;
-        let wanted = self.parts.platform.bus.is_wanted();
+        let change = self.plan(&loaded);
+        if let Some(failure) = self.refusal(&change) {
+            return refused("failed", &failure);
+        }
         let applied = self.parts.outlets.apply(config).and_then(|()| self.parts.sinks.apply(config));
         if let Err(failure) = applied {
             // What was taken over before the failure goes back to what it was: that could be had a moment ago.
@@ -218,16 +221,14 @@ impl Reloader {
             tracing::warn!("{warning}");
         }
         self.parts.admin.shown().warnings = warnings;
-        let reporting = self.parts.platform.bus.is_wanted() != wanted;
-        let collectors = self.change(&loaded, reporting).await;
+        let collectors = self.change(change).await;
         self.parts.loaded = loaded;
         Outcome { name: "success", changed, restart, collectors, ..Outcome::default() }
     }
 
-    /// Applies it to the collectors; gives those that were concerned. `reporting` says that there is somebody now who
-    /// takes events, or nobody any more.
-    async fn change(&mut self, loaded: &Loaded, reporting: bool) -> Vec<(&'static str, String)> {
-        let Parts { registry, manager, platform, .. } = &self.parts;
+    /// Gives what a configuration changes of the collectors.
+    fn plan(&self, loaded: &Loaded) -> Change {
+        let Parts { registry, platform, .. } = &self.parts;
         let before = wiring::selections(&self.parts.loaded, registry);
         let selections = wiring::selections(loaded, registry);
         let mut retuned = platform.again();
@@ -245,11 +246,31 @@ impl Reloader {
         let names = selections.iter().map(|selection| selection.descriptor.name);
         // Whether programs are measured is a constant of theirs.
         let remeasured = |name: &str| platform.budget.governs(name) != retuned.budget.governs(name);
+        // There is somebody now who takes events, or nobody any more.
+        let reporting = platform.bus.is_wanted() != (events::count(config) > 0);
         let reports = |name: &&str| reporting && collectors::REPORTERS.contains(name);
         let anew = names.filter(|name| all || remeasured(name) || reports(name)).collect();
         let (limits, housekeeping) = (wiring::limits(config), config.integrations.ebpf.scrape_interval);
-        let retuned = Arc::new(retuned);
-        let change = Change { selections, platform: Arc::clone(&retuned), anew, limits, housekeeping };
+        Change { selections, platform: Arc::new(retuned), anew, limits, housekeeping }
+    }
+
+    /// Says why a change cannot be made, where what it takes to attach has been given up.
+    fn refusal(&self, change: &Change) -> Option<Failure> {
+        let why = self.parts.platform.sealed.get()?;
+        let before = wiring::selections(&self.parts.loaded, &self.parts.registry);
+        let concerned = concerned(&before, &change.selections, &change.anew, collectors::TOGETHER);
+        let attaches = |selection: &&Selection| {
+            let Descriptor { name, needs, .. } = selection.descriptor;
+            selection.enabled && !needs.is_empty() && concerned.contains(name)
+        };
+        let all: Vec<&str> = change.selections.iter().filter(attaches).map(|one| one.descriptor.name).collect();
+        let message = format!("{} would be attached anew: {why}", all.join(", "));
+        (!all.is_empty()).then(|| Failure::new(Exit::Privileges, message))
+    }
+
+    /// Applies a change to the collectors; gives those that were concerned.
+    async fn change(&mut self, change: Change) -> Vec<(&'static str, String)> {
+        let (manager, retuned) = (&self.parts.manager, Arc::clone(&change.platform));
         let concerned = manager.change(change).await;
         for name in &concerned {
             self.scales.insert(name, retuned.map_scale);

@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bpf::probe::Facts;
+use config::sections::agent::Privileges;
 use config::{Loaded, Sources};
 use enrich::{Learned, Pairs, Workloads};
 use model::Source;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Meter, MeterProvider};
 use runtime::own::{SCOPE, metrics};
-use runtime::{Bus, Descriptor, Manager, Own};
+use runtime::{Bus, Descriptor, Manager, Own, Platform};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -20,8 +21,9 @@ use crate::exit::{Exit, Failure};
 use crate::lock::Lock;
 use crate::outlets::Outlets;
 use crate::reload::{Outcome, Parts, Reloader};
+use crate::sandbox::Sandbox;
 use crate::shutdown::{Signals, stopped};
-use crate::{check, memory, summary, wiring};
+use crate::{check, memory, privileges, summary, wiring};
 
 /// Runs the agent until a signal ends it.
 ///
@@ -31,12 +33,12 @@ pub async fn run(
     registry: &[&'static Descriptor],
     sources: Sources,
     loaded: Loaded,
+    (facts, sandbox): (Facts, Sandbox),
     quiet: bool,
 ) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(Exit::Failure, format!("cannot take over signals: {error}"));
     let mut signals = Signals::take().map_err(failed)?;
     let config = &loaded.config;
-    let facts = wiring::facts(config);
     if let Some(obstacle) = check::obstacle(&facts, wiring::given(&config.integrations.ebpf.btf_path).as_deref()) {
         return Err(obstacle);
     }
@@ -46,6 +48,12 @@ pub async fn run(
         tracing::warn!("{warning}");
     }
 
+    for (what, part) in [("seccomp", &sandbox.seccomp), ("Landlock", &sandbox.landlock)] {
+        match part {
+            Ok(says) => tracing::info!("the agent is confined by {what}: {says}"),
+            Err(why) => tracing::info!("the agent is not confined by {what}: {why}"),
+        }
+    }
     let pins = wiring::pins(config)?;
     let executables = wiring::executables(&loaded)?;
     let workloads = wiring::workloads(config, &facts, executables.as_ref())?;
@@ -79,9 +87,11 @@ pub async fn run(
     let identity = Identity { resource, known };
     let (reload, wishes) = mpsc::channel(1);
     let shown = Mutex::new(Shown { warnings, ..Shown::default() });
-    let admin = Arc::new(Admin { manager: Arc::clone(&manager), workloads, headroom, identity, reload, shown });
+    let admin = Arc::new(Admin { manager: Arc::clone(&manager), workloads, headroom, identity, sandbox, reload, shown });
     let (source, ready) = (Arc::clone(&manager) as Arc<dyn Source>, Arc::new(readiness(&admin)));
-    let outlets = match Outlets::start(config, source, &meter, ready, Arc::clone(&admin)) {
+    let started = Outlets::start(config, source, &meter, ready, Arc::clone(&admin));
+    // What is attached and listened on stays so.
+    let outlets = match started.and_then(|outlets| seal(config, &platform).map(|()| outlets)) {
         Ok(outlets) => outlets,
         Err(failure) => {
             tokio::task::block_in_place(|| manager.stop());
@@ -121,6 +131,15 @@ pub async fn run(
     sinks.finish(deadline).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Gives the capabilities up that it took to come so far, where that is wanted.
+fn seal(config: &config::Config, platform: &Platform) -> Result<(), Failure> {
+    if config.agent.privileges == Privileges::Keep {
+        return Ok(());
+    }
+    let _ = platform.sealed.set(privileges::GIVEN_UP);
+    tokio::task::block_in_place(|| privileges::give_up(&platform.facts))
 }
 
 /// Makes the instruments that need more than the manager knows.

@@ -32,6 +32,7 @@ mod ring;
 mod stack;
 mod sys;
 mod table;
+pub mod threads;
 mod types;
 
 pub use cost::Watch;

@@ -117,6 +117,8 @@ pub struct Facts {
     pub process: Option<u32>,
     /// Whether this process is in the first pid namespace, where it sees all tasks.
     pub sees_all_tasks: bool,
+    /// The inode of the host's network namespace: that of its first process or, where that may not be looked at, our own.
+    pub network_namespace: Option<u32>,
     /// How many files this process may have open.
     pub open_files: u64,
     /// Whether the kernel tells how long tasks wait for resources (`/proc/pressure`).
@@ -175,6 +177,7 @@ impl Facts {
             memlock: memlock(version),
             process: sys::own_process().ok().or_else(|| in_first_pid_namespace().then(std::process::id)),
             sees_all_tasks: in_first_pid_namespace(),
+            network_namespace: ["1", "self"].into_iter().find_map(network_namespace),
             open_files: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
             // A kernel that was booted with psi=0 has the files and refuses to read them.
             pressure: !read("/proc/pressure/cpu").is_empty(),
@@ -209,6 +212,10 @@ pub(crate) fn lift_memlock() {
         // Refused without CAP_SYS_RESOURCE: then making a map fails, and the error names the limit.
         let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     }
+}
+
+fn network_namespace(process: &str) -> Option<u32> {
+    fs::metadata(format!("/proc/{process}/ns/net")).map(|namespace| namespace.ino() as u32).ok()
 }
 
 /// Says whether this process is in the first pid namespace: there its id is the one that the kernel's programs see.

@@ -19,8 +19,7 @@ enum When {
     Differs,
 }
 
-const KEYS: [(&str, When); 3] = [
-    ("agent.privileges", When::Differs),
+const KEYS: [(&str, When); 2] = [
     ("integrations.ebpf.programs_path", When::Differs),
     ("integrations.ebpf.max_stack_depth", When::Written),
 ];

@@ -22,8 +22,8 @@ use crate::own::{Instruments, Own, SCOPE, collector};
 use crate::series::{Moment, Origin, Store};
 use crate::watch;
 use crate::worker::{News, Post, Report, Worker};
-pub use change::Change;
 pub(crate) use change::Starter;
+pub use change::{Change, concerned};
 use change::{Changing, Wish};
 use govern::{Costs, Governance};
 use keep::Keeper;
@@ -106,7 +106,7 @@ impl Slot {
     pub fn start(&mut self, at: usize, starter: &Starter) -> std::io::Result<()> {
         self.number += 1;
         (self.incarnation, self.asked, self.degraded) = (0, None, None);
-        self.begin_costs(starter.platform.budget.governs(self.name));
+        self.begin_costs(&starter.platform.budget);
         self.worker = Some(starter.start(Post { slot: at, worker: self.number }, &self.selection)?);
         self.phase = Phase::New;
         Ok(())

@@ -57,11 +57,13 @@ pub struct Budget {
     pub each: HashMap<String, f64>,
     /// Over how long the cost is measured before anything is done.
     pub window: Duration,
+    /// Whether a collector may be detached for it: that takes somebody who can attach it again.
+    pub pauses: bool,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { whole: None, each: HashMap::new(), window: Duration::from_secs(10) }
+        Self { whole: None, each: HashMap::new(), window: Duration::from_secs(10), pauses: true }
     }
 }
 
@@ -69,6 +71,11 @@ impl Budget {
     /// Says whether what a collector costs is measured.
     pub fn governs(&self, collector: &str) -> bool {
         self.whole.is_some() || self.each.contains_key(collector)
+    }
+
+    /// Gives how much of a collector's ladder leads anywhere.
+    pub(crate) fn ladder(&self, whole: &'static [Step]) -> &'static [Step] {
+        if self.pauses { whole } else { whole.strip_suffix(&[Step::Paused]).unwrap_or(whole) }
     }
 }
 

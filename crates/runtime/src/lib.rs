@@ -25,7 +25,7 @@ pub use executables::Executables;
 pub use governor::{Budget, Step};
 pub use headroom::Headroom;
 pub use health::{State, Status};
-pub use manager::{Change, Manager, Options, Selection, StartError};
+pub use manager::{Change, Manager, Options, Selection, StartError, concerned};
 pub use own::Own;
 pub use rules::CgroupRules;
 pub use series::{Limits, WORKLOADS};

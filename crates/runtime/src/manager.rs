@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::collector::Descriptor;
-pub use crate::gather::Change;
+pub use crate::gather::{Change, concerned};
 use crate::gather::{Engine, Message, Request, Slot, Starter};
 use crate::health::{Health, State, Status};
 use crate::own::{Own, SCOPE, SHARED};

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use model::standing::{Note, Party};
 use model::{Census, Learner, Peers, Standing};
@@ -68,6 +68,8 @@ pub struct Platform {
     pub excluded_process: Option<u32>,
     /// Of operations that are timed and of events one in so many is taken.
     pub sample_every: u32,
+    /// Why nothing can be attached any more, once that is so. Collectors that need nothing of the kernel can be made all the same.
+    pub sealed: Arc<OnceLock<&'static str>>,
     /// What collectors may cost.
     pub budget: Budget,
     /// Who holds elections; nothing where the agent is alone.
@@ -117,6 +119,7 @@ impl Platform {
             executables: self.executables.clone(),
             excluded_process: self.excluded_process,
             sample_every: self.sample_every,
+            sealed: Arc::clone(&self.sealed),
             budget: self.budget.clone(),
             elections: self.elections.clone(),
             learner: self.learner.clone(),

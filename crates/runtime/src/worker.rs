@@ -81,6 +81,9 @@ impl Worker {
             let (tried, room) = (std::cell::Cell::new(false), Room::new(platform.facts.open_files));
             let make = || {
                 let mut setup = Setup::new(descriptor.name, section.clone(), Arc::clone(&platform), runtime.clone());
+                if let Some(why) = platform.sealed.get().filter(|_| !descriptor.needs.is_empty()) {
+                    return (Err(MakeError::Unsupported((*why).to_owned())), setup);
+                }
                 let made = room.make(|| {
                     let made = catch_unwind(AssertUnwindSafe(|| (descriptor.make)(&mut setup)));
                     // The first time the manager does it, when all collectors have been made.

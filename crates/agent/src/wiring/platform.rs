@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bpf::probe::Facts;
+use config::sections::agent::Privileges;
 use config::{Config, Enabled, Loaded};
 use enrich::{Learned, Peers, Workloads};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
@@ -44,6 +45,7 @@ pub fn platform(
         cgroup_rules: cgroup_rules(loaded, workloads).map(Arc::new),
         executables,
         budget: Budget::default(),
+        sealed: Arc::default(),
         excluded_process: None,
         sample_every: 1,
         facts,
@@ -98,6 +100,8 @@ fn budget(config: &Config) -> Budget {
         whole: Some(section.cpu_percent).filter(|percent| *percent > 0.0),
         each: section.collectors.clone().into_iter().collect(),
         window: section.window,
+        // Who gives up what it takes to attach must not detach for a while.
+        pauses: config.agent.privileges == Privileges::Keep,
     }
 }
 

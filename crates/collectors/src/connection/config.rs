@@ -1,6 +1,5 @@
 //! The section `integrations.ebpf.collectors.connection`.
 
-use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use bpf::Loader;
@@ -100,7 +99,7 @@ impl Config {
             Namespaces::Host => NAMESPACES_HOST,
             Namespaces::Pods => NAMESPACES_PODS,
         };
-        let host = if namespaces == NAMESPACES_ALL { 0 } else { host_namespace()? };
+        let host = if namespaces == NAMESPACES_ALL { 0 } else { host_namespace(platform)? };
         let connections = platform.scaled(self.max_connections).max(16);
         Ok(loader
             .constant("tick", &bpf::clock::tick())
@@ -113,11 +112,9 @@ impl Config {
     }
 }
 
-/// Gives the inode of the host's network namespace: that of its first process or, where that may not be looked at, our own.
-fn host_namespace() -> Result<u32, MakeError> {
-    let inode = |path: &str| std::fs::metadata(path).map(|found| found.ino() as u32);
-    let found = inode("/proc/1/ns/net").or_else(|_| inode("/proc/self/ns/net"));
-    found.map_err(|error| MakeError::Unsupported(format!("network_namespaces: /proc/self/ns/net: {error}")))
+fn host_namespace(platform: &Platform) -> Result<u32, MakeError> {
+    let unknown = || MakeError::Unsupported("network_namespaces: /proc/self/ns/net cannot be looked at".to_owned());
+    platform.facts.network_namespace.ok_or_else(unknown)
 }
 
 /// The bytes of the ring that takes what finds no slot.

@@ -92,6 +92,7 @@ impl World {
             exclude_processes: Vec::new(),
             cgroup_rules: None,
             budget: runtime::Budget::default(),
+            sealed: Arc::default(),
             excluded_process: None,
             sample_every: 1,
             meters: own.provider(),

@@ -24,8 +24,13 @@ pub struct Agent {
     pub pod_namespace: String,
     /// Extra resource attributes, such as deployment.environment.name or k8s.cluster.name, which no API server tells.
     pub resource: BTreeMap<String, String>,
-    /// keep: only the declared capabilities; drop: give them up after attach (kernel 5.19 and newer; reloads that add hooks are then refused).
+    /// keep: only the capabilities that collectors declare; drop: give those up, too, once everything is attached. Then what
+    /// attaches anew is refused: reloads that switch collectors on or change them, and new attempts of those that failed.
+    /// Before Linux 5.19 one is kept with which maps are read.
     pub privileges: Privileges,
+    /// Whether system calls that the agent never makes are refused to it (seccomp), and files are written only where the
+    /// configuration names a place (Landlock). auto: as far as the kernel has both; require: or the agent does not start.
+    pub sandbox: Sandbox,
 }
 
 /// Where the agent runs.
@@ -50,6 +55,19 @@ pub enum Privileges {
     Keep,
     /// All are given up.
     Drop,
+}
+
+/// Whether the process confines itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Sandbox {
+    /// As far as the kernel lets it.
+    #[default]
+    Auto,
+    /// Wholly, or it does not start.
+    Require,
+    /// Not at all.
+    Off,
 }
 
 /// How kernel terms become names.

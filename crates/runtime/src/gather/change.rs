@@ -58,6 +58,32 @@ impl Starter {
     }
 }
 
+/// Gives the collectors of which something else is said than `before`, those that are made `anew` all the same, and those
+/// that are made together with them.
+pub fn concerned<'s>(
+    before: impl IntoIterator<Item = &'s Selection>,
+    now: &[Selection],
+    anew: &[&str],
+    together: &[&[&str]],
+) -> Vec<&'static str> {
+    let differs = |was: &&Selection| {
+        let name = was.descriptor.name;
+        let now = now.iter().find(|selection| selection.descriptor.name == name);
+        now.is_some_and(|now| {
+            let runs = was.enabled && now.enabled;
+            was.enabled != now.enabled || runs && (was.section != now.section || anew.contains(&name))
+        })
+    };
+    let name = |selection: &Selection| selection.descriptor.name;
+    let mut all: Vec<&str> = before.into_iter().filter(differs).map(name).collect();
+    let groups = together.iter().filter(|group| group.iter().any(|name| all.contains(name)));
+    let others: Vec<&str> = groups.flat_map(|group| group.iter().copied()).collect();
+    let joins = |now: &&Selection| now.enabled && others.contains(&name(now)) && !all.contains(&name(now));
+    let joining: Vec<&str> = now.iter().filter(joins).map(name).collect();
+    all.extend(joining);
+    all
+}
+
 impl Engine {
     /// Begins the next change when none is under way, and ends one whose collectors have been tried.
     pub(super) fn change(&mut self, inbox: &Receiver<Message>) {
@@ -106,25 +132,11 @@ impl Engine {
         concerned
     }
 
-    /// Gives the collectors of which something else is said, and those that are made together with them.
+    /// Gives the collectors that a change concerns.
     fn concerned(&self, selections: &[Selection], anew: &[&str]) -> Vec<usize> {
-        let differs = |at: &usize| {
-            let (slot, before) = (&self.slots[*at], &self.slots[*at].selection);
-            let now = selections.iter().find(|selection| selection.descriptor.name == slot.name);
-            now.is_some_and(|now| {
-                let runs = before.enabled && now.enabled;
-                before.enabled != now.enabled || runs && (before.section != now.section || anew.contains(&slot.name))
-            })
-        };
-        let mut concerned: Vec<usize> = (0..self.slots.len()).filter(differs).collect();
-        let names: Vec<&str> = concerned.iter().map(|&at| self.slots[at].name).collect();
-        let groups = self.options.together.iter().filter(|group| group.iter().any(|name| names.contains(name)));
-        let others: Vec<&str> = groups.flat_map(|group| group.iter().copied()).collect();
-        let joins = |slot: &super::Slot| slot.selection.enabled && others.contains(&slot.name);
-        concerned.extend((0..self.slots.len()).filter(|&at| joins(&self.slots[at])));
-        concerned.sort_unstable();
-        concerned.dedup();
-        concerned
+        let before = self.slots.iter().map(|slot| &slot.selection);
+        let names = concerned(before, selections, anew, self.options.together);
+        (0..self.slots.len()).filter(|&at| names.contains(&self.slots[at].name)).collect()
     }
 
     /// Detaches collectors. One that hangs is left behind.

@@ -10,7 +10,7 @@ use opentelemetry::KeyValue;
 use super::{Engine, Message, Phase, Slot};
 use crate::bus::Entrance;
 use crate::collector::Scrape;
-use crate::governor::{Governed, Governor, Spent, Step, THINNING, Turn, Window};
+use crate::governor::{Budget, Governed, Governor, Spent, Step, THINNING, Turn, Window};
 use crate::health::State;
 use crate::own::collector;
 use crate::series::{Moment, Origin};
@@ -47,9 +47,9 @@ impl Governance {
 
 impl Slot {
     /// Begins to measure, where the collector is to keep within a budget.
-    pub(super) fn begin_costs(&mut self, governs: bool) {
-        let ladder = self.selection.descriptor.ladder;
-        self.costs = governs.then(|| Costs {
+    pub(super) fn begin_costs(&mut self, budget: &Budget) {
+        let ladder = budget.ladder(self.selection.descriptor.ladder);
+        self.costs = budget.governs(self.name).then(|| Costs {
             governed: Governed::new(ladder),
             reins: Vec::new(),
             spent: Spent::default(),

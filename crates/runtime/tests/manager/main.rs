@@ -78,6 +78,7 @@ fn platform(own: &Own) -> Platform {
         cgroup_rules: None,
         executables: None,
         budget: telesonde_runtime::Budget::default(),
+        sealed: Arc::default(),
         excluded_process: None,
         sample_every: 1,
         meters: own.provider(),

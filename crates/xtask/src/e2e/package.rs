@@ -121,9 +121,11 @@ fn privileges(agent: &Program) -> Result<String> {
     let user = field("Uid")?.split_whitespace().next().unwrap_or_default();
     ensure!(user != "0", "the agent is root");
     let granted = format!("{:016x}", service.capabilities()?);
-    for set in ["CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+    // What it would hand on to other programs it gives up at once.
+    let nothing = format!("{:016x}", 0);
+    for (set, expected) in [("CapPrm", &granted), ("CapEff", &granted), ("CapBnd", &granted), ("CapAmb", &nothing)] {
         let has = field(set)?;
-        ensure!(has == granted, "{set} is {has} and should be {granted}");
+        ensure!(has == expected, "{set} is {has} and should be {expected}");
     }
     ensure!(field("NoNewPrivs")? == "1", "new privileges can be had");
     Ok(format!("user {user}, capabilities {granted}"))
