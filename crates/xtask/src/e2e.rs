@@ -1,11 +1,13 @@
 //! `cargo xtask e2e`: the agent on the live kernel against a real OpenTelemetry Collector and a real Prometheus, all on
 //! the loopback interface; with `kubernetes`, beside a real API server too; with `runtimes`, beside real container runtimes;
+//! with `containers`, in such containers as the chart's pods are;
 //! with `hubble`, on Cilium's own servers; with `dashboards`, every query that users look at; with `docs`, every
 //! command that they read; with `package`, the packages.
 
 mod certificates;
 mod child;
 mod compare;
+mod containers;
 mod dashboards;
 mod docs;
 mod exposition;
@@ -19,6 +21,7 @@ mod peers;
 mod prometheus;
 mod received;
 mod runtimes;
+pub mod seccomp;
 mod snapshots;
 pub mod stimulus;
 
@@ -96,6 +99,7 @@ pub fn run(options: &crate::Proof) -> Result<ExitCode> {
         Against::Receivers => {}
         Against::Kubernetes => return kubernetes::run(options),
         Against::Runtimes => return runtimes::run(options),
+        Against::Containers => return containers::run(options),
         Against::Hubble => return hubble::run(options),
         Against::Dashboards => return dashboards::run(options),
         Against::Docs => return docs::run(options),

@@ -74,6 +74,8 @@ pub enum Against {
     Kubernetes,
     /// Real container runtimes: Docker, containerd, Podman.
     Runtimes,
+    /// Containers that are what the chart's pods would be.
+    Containers,
     /// Cilium's own Hubble and Hubble Relay, with synthetic flows.
     Hubble,
     /// Every query of the dashboards, and every metric of the alerts, in a real Prometheus.

@@ -122,6 +122,21 @@ const CONTAINERS: Need = Need {
     ],
 };
 #[cfg(feature = "e2e")]
+const PODS: Need = Need {
+    name: "runc, a container runtime's default profile of system calls, and setcap",
+    present: || {
+        let profile = std::path::Path::new(crate::e2e::seccomp::PROFILE);
+        ["runc", "setcap"].iter().all(|program| process::find(program).is_some()) && profile.exists()
+    },
+    packages: [
+        &["runc", "golang-github-containers-common", "libcap2-bin"],
+        &["runc", "containers-common", "libcap"],
+        &["runc", "libcontainers-common", "libcap-progs"],
+        &["runc", "containers-common", "libcap"],
+        &["runc", "containers-common", "libcap-setcap"],
+    ],
+};
+#[cfg(feature = "e2e")]
 const COMPOSE: Need = Need {
     name: "docker-compose, which reads the example's file",
     present: || process::find("docker-compose").is_some(),
@@ -218,6 +233,15 @@ pub fn packages() -> Result<()> {
 #[cfg(feature = "e2e")]
 pub fn runtimes() -> Result<()> {
     ensure(&[COMPILER, CONTAINERS])
+}
+
+/// Installs what starts containers such as the chart's pods.
+///
+/// # Errors
+/// Fails with the exact command where it cannot install.
+#[cfg(feature = "e2e")]
+pub fn containers() -> Result<()> {
+    ensure(&[PODS])
 }
 
 /// Installs what reads the example's compose file.

@@ -8,18 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use anyhow::Result;
 
-use super::daemon;
-use super::runtime;
+use super::{daemon, runtime};
 use crate::e2e::docs::compose;
-use crate::e2e::{END, peers};
+use crate::e2e::{END, peers, seccomp};
 use crate::tools::{self, Tool};
 use crate::{image, process, setup};
 
-/// The profile of system calls that comes with Podman.
-const PROFILE: &str = "/usr/share/containers/seccomp.json";
 const STOP: Duration = Duration::from_secs(30);
 
 /// Starts both, looks at Prometheus as the example's reader would, and takes them down.
@@ -88,21 +84,8 @@ fn server(dir: &Path) -> Result<PathBuf> {
     Ok(root)
 }
 
-/// The profile of a Podman that knows what `CAP_BPF` and `CAP_PERFMON` are for.
 fn profile(dir: &Path) -> Result<PathBuf> {
-    let text = fs::read_to_string(PROFILE).with_context(|| format!("cannot read {PROFILE}"))?;
-    let mut profile: Value = serde_json::from_str(&text).with_context(|| PROFILE.to_owned())?;
-    let rules = profile["syscalls"].as_array_mut().with_context(|| format!("{PROFILE} has no system calls"))?;
-    let granted = [("bpf", "CAP_BPF"), ("perf_event_open", "CAP_PERFMON")];
-    for rule in rules.iter_mut().filter(|rule| rule["action"] != "SCMP_ACT_ALLOW") {
-        if let Some(names) = rule["names"].as_array_mut() {
-            names.retain(|name| granted.iter().all(|(call, _)| name != call));
-        }
-    }
-    rules.extend(granted.map(|(call, capability)| {
-        json!({"names": [call], "action": "SCMP_ACT_ALLOW", "args": [], "includes": {"caps": [capability]}, "excludes": {}})
-    }));
     let path = dir.join("seccomp.json");
-    fs::write(&path, profile.to_string())?;
+    fs::write(&path, seccomp::profile()?.to_string())?;
     Ok(path)
 }

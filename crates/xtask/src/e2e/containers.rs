@@ -1,0 +1,211 @@
+//! `cargo xtask e2e containers`: the image's root file system in containers that are what the chart's pods would be: its user,
+//! capabilities, mounts and read-only root, by runc. The agent has what the chart grants, finds nothing amiss, and counts exactly.
+
+mod pod;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::thread::{CapabilitySet, LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
+
+use super::child::Program;
+use super::prometheus::eventually;
+use super::stimulus::Workload;
+use super::{END, Report, exposition, http, peers};
+use crate::{image, process, run, setup};
+use pod::Pod;
+
+const METRIC: &str = "ebpf_syscall_count_total";
+const CALLS: u64 = 20_011;
+/// The port of the chart's metrics.
+const PORT: u16 = 9464;
+const START: Duration = Duration::from_secs(30);
+
+/// What is said to the chart, by the name of the check. There is no API server here.
+const VALUES: [(&str, &[&str]); 3] = [
+    ("root", &["security.profile=root"]),
+    ("nonroot", &["security.profile=nonroot"]),
+    ("drop", &["security.profile=nonroot", "config.agent.privileges=drop"]),
+];
+const ALWAYS: &str = "config.enrich.kubernetes.enabled=false";
+
+/// Where everything is.
+struct Place {
+    dir: PathBuf,
+    root: PathBuf,
+}
+
+/// Runs the proof.
+///
+/// # Errors
+/// Fails when something cannot be installed, built or made.
+pub fn run(options: &crate::Proof) -> Result<ExitCode> {
+    if !process::is_root() {
+        bail!("containers need root: run it with sudo");
+    }
+    setup::containers()?;
+    if !options.no_build {
+        run::build()?;
+    }
+    let dir = peers::work_dir()?;
+    let mut report = Report::new(options);
+    let result = prove(&dir, &mut report);
+    report.close(&dir, options, result)
+}
+
+fn prove(dir: &Path, report: &mut Report) -> Result<()> {
+    let place = Place { dir: dir.to_owned(), root: dir.join("image") };
+    image::fill(&place.root, &peers::agent())?;
+    for (name, values) in VALUES {
+        let values = [values, &[ALWAYS]].concat();
+        let pod = Pod::of_chart(&place.dir.join(name), &values)?;
+        report.check(name, "check finds everything in order", || place.checks(name, &pod));
+        let mut agent = None;
+        report.check(name, "starts", || {
+            let container = place.start(name, &pod)?;
+            let said = container.said()?;
+            agent = Some(container);
+            Ok(said)
+        });
+        let Some(agent) = agent else { continue };
+        report.check(name, "has what the chart grants", || agent.privileges(&pod, name == "drop"));
+        report.check(name, "counts exactly", || agent.counts(name));
+        report.check(name, "ends", || Ok(agent.program.stop(END)?.to_string()));
+    }
+    Ok(())
+}
+
+impl Place {
+    /// Gives the command that runs a container of a pod.
+    fn container(&self, name: &str, pod: &Pod, arguments: &[&str]) -> Result<(Command, PathBuf)> {
+        let bundle = self.dir.join(name);
+        pod.write(&bundle, &self.root, arguments)?;
+        let number = bundle.join(format!("{}.pid", arguments[0]));
+        let mut command = Command::new("runc");
+        command.arg("--root").arg(self.dir.join("runc")).args(["run", "--bundle"]).arg(&bundle);
+        command.arg("--pid-file").arg(&number);
+        command.arg(format!("telesonde-e2e-{}-{name}-{}", std::process::id(), arguments[0]));
+        Ok((command, number))
+    }
+
+    fn checks(&self, name: &str, pod: &Pod) -> Result<String> {
+        let (mut command, _) = self.container(name, pod, &["check"])?;
+        let output = command.output().context("cannot start runc")?;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        ensure!(output.status.success(), "`telesonde check` ended with {}:\n{said}", output.status);
+        let usable = said.lines().filter(|line| line.split_whitespace().nth(1) == Some("usable")).count();
+        let confined = |what: &str| said.lines().any(|line| line.starts_with(what));
+        ensure!(usable > 0 && confined("seccomp") && confined("Landlock"), "it says\n{said}");
+        Ok(format!("{usable} collectors are usable"))
+    }
+
+    fn start(&self, name: &str, pod: &Pod) -> Result<Container> {
+        let arguments: Vec<&str> = pod.arguments.iter().map(String::as_str).collect();
+        let (mut command, number) = self.container(name, pod, &arguments)?;
+        let mut program = Program::start(name, &self.dir, &mut command)?;
+        let mut id = None;
+        program.until("the container runs", START, || {
+            id = fs::read_to_string(&number).ok().and_then(|id| id.trim().parse().ok());
+            id.is_some()
+        })?;
+        let mut container = Container { id: id.context("runc tells no process id")?, program };
+        let (id, ready) = (container.id, || scrape(container.id).is_ok());
+        container.program.until(&format!("the first scrape of {id}"), START, ready)?;
+        Ok(container)
+    }
+}
+
+/// A container with the agent in it.
+struct Container {
+    id: u32,
+    program: Program,
+}
+
+/// Asks for the metrics of an agent, from within its network namespace.
+fn scrape(id: u32) -> Result<String> {
+    let namespace = fs::File::open(format!("/proc/{id}/ns/net")).context("the agent has ended")?;
+    // Only the thread that asks for it is moved, so it is one for this alone.
+    let asks = thread::spawn(move || -> Result<String> {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(http::get(PORT, "/metrics", "text/plain")?.body)
+    });
+    asks.join().map_err(|_| anyhow::anyhow!("the scrape panicked"))?
+}
+
+fn value<'s>(status: &'s str, key: &str) -> Result<&'s str> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.map(str::trim).with_context(|| format!("the kernel tells no {key}"))
+}
+
+impl Container {
+    fn said(&self) -> Result<String> {
+        let families = scrape(self.id)?.lines().filter(|line| line.starts_with("# TYPE ebpf_")).count();
+        ensure!(families > 0, "a scrape has nothing of the kernel");
+        Ok(format!("process {}, {families} families of the kernel", self.id))
+    }
+
+    /// Every thread has the capabilities of the chart, or none if they are dropped; it gains none, and is confined.
+    fn privileges(&self, pod: &Pod, dropped: bool) -> Result<String> {
+        let granted = bits(&pod.capabilities)?;
+        let has = if dropped { 0 } else { granted };
+        let (id, mut threads) = (self.id, 0);
+        for thread in fs::read_dir(format!("/proc/{id}/task"))? {
+            // A thread may end meanwhile.
+            let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
+            threads += 1;
+            for (set, expected) in [("CapPrm", has), ("CapEff", has), ("CapBnd", granted), ("CapInh", 0), ("CapAmb", 0)]
+            {
+                let found = u64::from_str_radix(value(&status, set)?, 16)?;
+                ensure!(found == expected, "{set} is {found:016x} and should be {expected:016x}");
+            }
+            ensure!(value(&status, "NoNewPrivs")? == "1" && value(&status, "Seccomp")? == "2", "{status}");
+            let user = pod.user.to_string();
+            ensure!(value(&status, "Uid")?.split_whitespace().all(|word| word == user), "it is not user {user}");
+        }
+        let mounts = fs::read_to_string(format!("/proc/{id}/mountinfo"))?;
+        let root = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).context("it has no root")?;
+        let options: BTreeSet<&str> = root.split(' ').nth(5).unwrap_or_default().split(',').collect();
+        ensure!(options.contains("ro"), "its root can be written to: {root}");
+        Ok(format!("user {}, {threads} threads with capabilities {has:016x} of {granted:016x}", pod.user))
+    }
+
+    /// A workload beside it makes so many calls, and so many there are.
+    fn counts(&self, name: &str) -> Result<String> {
+        let workload = Workload::start(&format!("containers-{name}"), CALLS, Duration::from_millis(100))?;
+        // Its cgroup stays until the agent has seen it.
+        let counted = eventually(|| {
+            let scrape = exposition::parse(&scrape(self.id)?)?;
+            let of = scrape.samples.iter().filter(|((name, labels), _)| {
+                let is = |key: &str, wanted: &str| labels.iter().any(|(k, v)| k == key && v == wanted);
+                name == METRIC && is("syscall", "getppid") && labels.iter().any(|(_, v)| v.contains(&workload.name))
+            });
+            let calls: f64 = of.map(|(_, value)| value).sum();
+            ensure!(calls <= CALLS as f64, "{calls} calls of {CALLS}");
+            ensure!(calls >= CALLS as f64, "only {calls} calls of {CALLS}");
+            Ok(format!("{calls} calls of getppid"))
+        })?;
+        workload.finish()?;
+        Ok(counted)
+    }
+}
+
+/// Gives a set of capabilities as the kernel writes it.
+fn bits(names: &[String]) -> Result<u64> {
+    let bit = |name: &String| {
+        let name = name.strip_prefix("CAP_").unwrap_or(name);
+        CapabilitySet::from_name(name).map(|set| set.bits()).with_context(|| format!("{name} is no capability"))
+    };
+    names.iter().map(bit).try_fold(0, |all, bit| Ok(all | bit?))
+}
+
+/// Gives what stands at a place of a rendered object.
+fn at<'v>(value: &'v Value, pointer: &str) -> Result<&'v Value> {
+    value.pointer(pointer).with_context(|| format!("the chart renders no {pointer}"))
+}
