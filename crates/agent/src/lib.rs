@@ -61,8 +61,10 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
             let loaded = wiring::load(&sources, registry)?;
             let (level, format) = wiring::log(&loaded.config);
             logging::start(level, format);
-            // Later it could not be made; taking the lock says what is in the way.
-            let _ = std::fs::create_dir_all(lock::directory(&loaded.config.admin.socket));
+            // Later it could not be made; taking the lock says what is in the way. The profiler keeps its samples there.
+            let directory = lock::directory(&loaded.config.admin.socket);
+            let _ = std::fs::create_dir_all(directory);
+            let _ = tempfile::env::override_temp_dir(directory);
             let host = confine(&loaded, registry)?;
             tokio_runtime()?.block_on(run::run(registry, sources, loaded, host, *quiet))?;
         }

@@ -77,6 +77,7 @@ fn prove(dir: &Path, report: &mut Report) -> Result<()> {
         let Some(agent) = agent else { continue };
         report.check(name, "has what the chart grants", || agent.privileges(&pod, name == "drop"));
         report.check(name, "counts exactly", || agent.counts(name));
+        report.check(name, "takes a profile of itself", || place.profile(name));
         report.check(name, "ends", || Ok(agent.program.stop(END)?.to_string()));
     }
     Ok(())
@@ -104,6 +105,15 @@ impl Place {
         let confined = |what: &str| said.lines().any(|line| line.starts_with(what));
         ensure!(usable > 0 && confined("seccomp") && confined("Landlock"), "it says\n{said}");
         Ok(format!("{usable} collectors are usable"))
+    }
+
+    /// It writes while it does so, where nothing but the admin socket's directory can be written to.
+    fn profile(&self, name: &str) -> Result<String> {
+        let (socket, file) = (self.dir.join(name).join("volumes/run/admin.sock"), self.dir.join(format!("{name}.pb")));
+        let mut command = Command::new(peers::agent());
+        command.args(["debug", "profile", "--seconds", "1", "--set", &format!("admin.socket={}", socket.display())]);
+        process::must(command.arg("--output").arg(&file))?;
+        Ok(format!("{} bytes", fs::metadata(&file)?.len()))
     }
 
     fn start(&self, name: &str, pod: &Pod) -> Result<Container> {
