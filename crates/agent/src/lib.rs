@@ -151,7 +151,7 @@ fn tokio_runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// Looks at the host; then gives up what is not needed, and confines the process, as long as it has one thread.
 fn confine(loaded: &config::Loaded, registry: &[&'static Descriptor]) -> Result<(Facts, Sandbox), Failure> {
     let facts = wiring::facts(&loaded.config);
-    privileges::keep_declared(registry, &facts);
+    privileges::keep_declared(registry, &facts, loaded.config.integrations.ebpf.events.buffer);
     Ok((facts, Sandbox::enter(&loaded.config)?))
 }
 

@@ -1,6 +1,7 @@
 //! What the process may do: what it is permitted and collectors declare, it makes use of; the rest it gives up.
 
 use bpf::probe::Facts;
+use config::sections::integrations::Buffer;
 use runtime::{Descriptor, Need};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs};
@@ -29,13 +30,15 @@ pub fn raise() {
 }
 
 /// Gives up what no collector declares, and the agent itself does not use. It is done before there is a second thread.
-pub fn keep_declared(registry: &[&'static Descriptor], facts: &Facts) {
+pub fn keep_declared(registry: &[&'static Descriptor], facts: &Facts, buffer: Buffer) {
     let Ok(CapabilitySets { permitted, .. }) = capabilities(None) else { return };
     let needs = registry.iter().flat_map(|descriptor| descriptor.needs);
     let declared = needs.filter_map(|need| if let Need::Capability(name) = need { set_of(name) } else { None });
     let mut keep = declared.fold(OWN, CapabilitySet::union);
-    // It stands in for those two, and opens a hierarchy of cgroups that is mounted nowhere.
-    if !permitted.contains(CapabilitySet::BPF | CapabilitySet::PERFMON) || facts.cgroups.unified.is_none() {
+    // It stands in for those two, opens a hierarchy of cgroups that is mounted nowhere, and is what the kernels of some
+    // distributions want for perf buffers.
+    let lacks = !permitted.contains(CapabilitySet::BPF | CapabilitySet::PERFMON);
+    if lacks || facts.cgroups.unified.is_none() || buffer == Buffer::Perf {
         keep |= CapabilitySet::SYS_ADMIN;
     }
     let kept = permitted & keep;
