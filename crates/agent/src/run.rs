@@ -87,7 +87,8 @@ pub async fn run(
     let identity = Identity { resource, known };
     let (reload, wishes) = mpsc::channel(1);
     let shown = Mutex::new(Shown { warnings, ..Shown::default() });
-    let admin = Arc::new(Admin { manager: Arc::clone(&manager), workloads, headroom, identity, sandbox, reload, shown });
+    let admin =
+        Arc::new(Admin { manager: Arc::clone(&manager), workloads, headroom, identity, sandbox, reload, shown });
     let (source, ready) = (Arc::clone(&manager) as Arc<dyn Source>, Arc::new(readiness(&admin)));
     let started = Outlets::start(config, source, &meter, ready, Arc::clone(&admin));
     // What is attached and listened on stays so.

@@ -19,10 +19,8 @@ enum When {
     Differs,
 }
 
-const KEYS: [(&str, When); 2] = [
-    ("integrations.ebpf.programs_path", When::Differs),
-    ("integrations.ebpf.max_stack_depth", When::Written),
-];
+const KEYS: [(&str, When); 2] =
+    [("integrations.ebpf.programs_path", When::Differs), ("integrations.ebpf.max_stack_depth", When::Written)];
 
 /// Tells whether the very mention of a key gives a warning.
 pub(crate) fn is_written_off(key: &str) -> bool {
