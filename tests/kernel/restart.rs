@@ -118,6 +118,61 @@ fn nothing_is_lost_and_nothing_counted_twice() {
     larger.stop();
 }
 
+/// What the other collectors that are kept have of a workload: opens, faults, time on a CPU and switches.
+fn others(scrape: &Scrape, cgroup: &str) -> [f64; 4] {
+    let all = [
+        "ebpf_file_open_count_total",
+        "ebpf_page_faults_total",
+        "ebpf_process_runtime_ns_total",
+        "ebpf_context_switches_total",
+    ];
+    all.map(|name| scrape.sum(name, &[("cgroup_path", cgroup)]))
+}
+
+#[test]
+fn what_tasks_and_files_did_goes_on() {
+    let _kernel = live!();
+    let bpffs = BpfFs::mount();
+    let (key, kept) = (bpffs.key(), ["file_io", "memory", "scheduler"]);
+    let collectors = kept.map(|name| format!("{name}: {{enabled: require}}"));
+    let collectors = collectors.each_ref().map(String::as_str);
+    let ebpf = [key.as_str()];
+    let wish = Wish { alone: true, ebpf: &ebpf, collectors: &collectors, ..Wish::default() };
+    let [before, between] = ["before", "between"].map(Cgroup::new);
+    let work =
+        |cgroup: &Cgroup| drop(stimulus::run(cgroup, &["resident_pages=3000", "exec=20", "nanosleep=100:10000"]));
+    let enough = |[opens, faults, runtime, switches]: &[f64; 4]| {
+        *opens >= 20.0 && *faults >= 3000.0 && *runtime > 0.0 && *switches >= 100.0
+    };
+    let rest = |agent: &Agent, cgroup: &Cgroup| {
+        let mut last = [0.0; 4];
+        agent.until("all that it did is counted", |scrape| {
+            let now = others(scrape, cgroup.path());
+            (now == std::mem::replace(&mut last, now) && enough(&now)).then_some(now)
+        })
+    };
+    let first = Agent::start(wish);
+    work(&before);
+    let done = rest(&first, &before);
+    kill(first);
+    work(&between);
+    let second = Agent::start(wish);
+    for name in kept {
+        assert_eq!(outcome(&second, name).as_deref(), Some("adopted"), "{name}: {}", second.log());
+    }
+    let same = rest(&second, &between);
+    let skipped = second.scrape().skipped(&["sys_exit"]);
+    assert!((done[0] - same[0]).abs() <= skipped, "opens: {done:?} {same:?}, {skipped} skipped");
+    for (before, between) in done.into_iter().zip(same).skip(1) {
+        assert!(between < 4.0 * before, "{done:?} before, {same:?} between");
+    }
+    assert_eq!(others(&second.scrape(), before.path()), done, "what had ended before");
+    second.stop();
+    let third = Agent::start(wish);
+    assert_eq!([&before, &between].map(|cgroup| others(&third.scrape(), cgroup.path())), [done, same]);
+    third.stop();
+}
+
 /// Waits until something of a workload is counted.
 fn until(agent: &Agent, cgroup: &str) {
     agent.until("it is seen", |scrape| scrape.value(COUNT, &[("cgroup_path", cgroup), ("syscall", "getppid")]));

@@ -164,6 +164,7 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<(Object, 
         .histogram("file_latency", config.latency_shape())
         .max_entries("file_latency", platform.scaled(config.max_latencies));
     let loader = loader.governed(platform.budget.governs(DESCRIPTOR.name));
+    let loader = loader.pinned(platform.lasting(), DESCRIPTOR.name, filter::FILLED);
     let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     // The end first, so that every start finds its end. Only Linux 6.17 follows the table of descriptors by itself.

@@ -8,6 +8,9 @@ use bpf::probe::Hierarchy;
 use bpf::{Loader, Object};
 use runtime::{MakeError, Platform};
 
+/// The maps that [`fill`] writes, each process anew.
+pub const FILLED: &[&str] = &["comms"];
+
 /// Sets the constants of an object that includes the filter, and lets it use the tables of cgroups and executables. By `sample_rate`
 /// fewer values go to its histograms.
 pub fn tune(loader: Loader, platform: &Platform) -> Loader {

@@ -127,10 +127,11 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<Object, M
     let workloads = platform.scaled(config.max_workloads);
     let loader = Loader::new(variant)
         .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
-        .constant("attached", &account::now())
+        .passing("attached", &account::now())
         .max_entries("faults", workloads)
         .max_entries("allocations", if config.allocations { workloads } else { 1 });
     let loader = loader.governed(platform.budget.governs(DESCRIPTOR.name));
+    let loader = loader.pinned(platform.lasting(), DESCRIPTOR.name, filter::FILLED);
     let mut object = filter::tune(loader, platform).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     account::open(&mut object, types, platform)?;

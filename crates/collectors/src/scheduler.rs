@@ -162,13 +162,14 @@ fn load(config: &Config, platform: &Platform, types: &Types) -> Result<(Object, 
     let threads = threads.next_power_of_two().clamp(64, 1 << 22);
     let loader = Loader::new(variant)
         .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
-        .constant("attached", &account::now())
+        .passing("attached", &account::now())
         .constant("delays_mask", &(threads - 1))
         .max_entries("ran", platform.scaled(config.max_workloads))
         .histogram("waits", config.shape())
         .max_entries("waits", platform.scaled(config.max_latencies))
         .max_entries("delays", threads);
     let loader = loader.governed(platform.budget.governs(DESCRIPTOR.name));
+    let loader = loader.pinned(platform.lasting(), DESCRIPTOR.name, filter::FILLED);
     let mut object = config.latency.tune(filter::tune(loader, platform)).load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     account::open(&mut object, types, platform)?;

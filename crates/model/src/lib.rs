@@ -18,7 +18,9 @@ pub use attributes::{Attribute, Attributes, Rendering, Text};
 pub use learner::Learner;
 pub use metric::{Kind, Metric, MetricRef};
 pub use nobody::Nobody;
-pub use snapshot::{Buckets, Family, HistogramPoint, NumberPoint, Points, Scope, Series, Snapshot, Value};
+pub use snapshot::{
+    Base, Buckets, Family, Held, HistogramPoint, Kept, NumberPoint, Points, Scope, Series, Snapshot, Value,
+};
 pub use source::Source;
 pub use standing::{Note, Standing};
 pub use subject::{

@@ -27,6 +27,38 @@ pub struct Series {
     pub dimensions: Arc<Attributes>,
     /// Unix nanoseconds at which the value was 0.
     pub start: u64,
+    /// What it had when an agent before wrote it down, where this one goes on with it.
+    pub base: Option<Box<Base>>,
+}
+
+/// What a series had at some time.
+#[derive(Debug)]
+pub struct Base {
+    /// Unix nanoseconds.
+    pub time: u64,
+    /// What it had then.
+    pub held: Held,
+}
+
+/// What a counter or a histogram has.
+#[derive(Debug)]
+pub enum Held {
+    /// A counter.
+    Number(Value),
+    /// A histogram.
+    Histogram(Box<Kept>),
+}
+
+/// A histogram by itself; its fields are those of [`HistogramPoint`].
+#[derive(Debug)]
+#[expect(missing_docs, reason = "as of the point")]
+pub struct Kept {
+    pub sum: f64,
+    pub count: u64,
+    pub zero: u64,
+    pub scale: i8,
+    pub first: i32,
+    pub counts: Vec<u64>,
 }
 
 /// A number as it was counted.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use foldhash::fast::RandomState;
-use model::{Kind, Points, Series, Snapshot, Value};
+use model::{Held, Kept, Kind, Points, Series, Snapshot, Value};
 
 use super::point::Distribution;
 
@@ -27,31 +27,16 @@ struct Baseline {
     held: Held,
 }
 
-enum Held {
-    Number(Value),
-    Histogram(Box<Kept>),
-}
-
-struct Kept {
-    sum: f64,
-    count: u64,
-    zero: u64,
-    scale: i8,
-    first: i32,
-    counts: Vec<u64>,
-}
-
 impl Baselines {
     /// Gives the start and the difference of a counter; nothing when an acknowledged one has not changed.
     pub(super) fn number(&self, series: &Series, value: Value) -> Option<(u64, Value)> {
-        let Some(baseline) = self.series.get(&series.id) else { return Some((series.start, value)) };
-        let Held::Number(held) = baseline.held else { return Some((series.start, value)) };
+        let Some((time, &Held::Number(held))) = self.before(series) else { return Some((series.start, value)) };
         let difference = match (value, held) {
             (Value::U64(now), Value::U64(then)) => Value::U64(now.checked_sub(then).unwrap_or(now)),
             (now, then) if now.as_f64() >= then.as_f64() => Value::F64(now.as_f64() - then.as_f64()),
             (now, _) => now,
         };
-        (difference.as_f64() != 0.0).then_some((baseline.time, difference))
+        (difference.as_f64() != 0.0).then_some((time, difference))
     }
 
     /// Gives the start and the difference of a histogram; nothing when an acknowledged one has not changed.
@@ -61,12 +46,17 @@ impl Baselines {
         now: &Distribution<'a>,
         difference: &'a mut Vec<u64>,
     ) -> Option<(u64, Distribution<'a>)> {
-        let Some(baseline) = self.series.get(&series.id) else { return Some((series.start, *now)) };
-        let Held::Histogram(then) = &baseline.held else { return Some((series.start, *now)) };
+        let Some((time, Held::Histogram(then))) = self.before(series) else { return Some((series.start, *now)) };
         if now.count == then.count {
             return None;
         }
-        Some((baseline.time, subtract(now, then, difference).unwrap_or(*now)))
+        Some((time, subtract(now, then, difference).unwrap_or(*now)))
+    }
+
+    /// Gives what the receiver has of a series, and since when: what an agent before has gathered, it had sent.
+    fn before<'s>(&'s self, series: &'s Series) -> Option<(u64, &'s Held)> {
+        let own = self.series.get(&series.id).map(|baseline| (baseline.time, &baseline.held));
+        own.or_else(|| series.base.as_ref().map(|base| (base.time, &base.held)))
     }
 
     /// Takes note that the receiver has these points of a snapshot.
@@ -145,7 +135,25 @@ fn subtract<'a>(now: &Distribution<'_>, then: &Kept, out: &'a mut Vec<u64>) -> O
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    #[test]
+    fn what_an_agent_before_had_sent_is_not_sent_again() {
+        let base = |held| Some(Box::new(model::Base { time: 70, held }));
+        let series = |base| Series { id: 1, entity: Arc::default(), dimensions: Arc::default(), start: 10, base };
+        let baselines = Baselines::default();
+        assert_eq!(baselines.number(&series(None), Value::U64(5)), Some((10, Value::U64(5))));
+        let resumed = series(base(Held::Number(Value::U64(3))));
+        assert_eq!(baselines.number(&resumed, Value::U64(5)), Some((70, Value::U64(2))));
+        assert_eq!(baselines.number(&resumed, Value::U64(3)), None);
+        let now = Distribution { sum: 9.0, count: 6, zero: 0, scale: 0, first: 0, counts: &[2, 4] };
+        let resumed = series(base(Held::Histogram(Box::new(kept(0, 0, &[2, 1])))));
+        let mut room = Vec::new();
+        let (since, difference) = baselines.distribution(&resumed, &now, &mut room).unwrap();
+        assert_eq!((since, difference.count), (70, 3));
+    }
 
     fn kept(scale: i8, first: i32, counts: &[u64]) -> Kept {
         Kept { sum: 1.0, count: counts.iter().sum(), zero: 0, scale, first, counts: counts.to_vec() }

@@ -165,7 +165,7 @@ mod tests {
     }
 
     fn joined(entity: &[(&str, &str)], dimensions: &[(&str, &str)]) -> String {
-        let series = Series { id: 1, entity: set(entity), dimensions: set(dimensions), start: 0 };
+        let series = Series { id: 1, entity: set(entity), dimensions: set(dimensions), start: 0, base: None };
         let mut joiner = Joiner::default();
         let parts = joiner.of(&series, Syntax::Text);
         let parts: Vec<_> =

@@ -52,7 +52,13 @@ impl World {
         let mut id = 0;
         let mut series = |entity: &Arc<Attributes>, dimensions: &Arc<Attributes>| {
             id += 1;
-            Arc::new(Series { id, entity: entity.clone(), dimensions: dimensions.clone(), start: BORN + id })
+            Arc::new(Series {
+                id,
+                entity: entity.clone(),
+                dimensions: dimensions.clone(),
+                start: BORN + id,
+                base: None,
+            })
         };
         let mut by_syscall = || {
             let pairs = entities.iter().flat_map(|entity| syscalls.iter().map(move |syscall| (entity, syscall)));

@@ -26,7 +26,7 @@ pub fn attributes(pairs: &[(&str, &str)]) -> Arc<Attributes> {
 }
 
 pub fn series(entity: &Arc<Attributes>, dimensions: &[(&str, &str)]) -> Arc<Series> {
-    Arc::new(Series { id: 0, entity: entity.clone(), dimensions: attributes(dimensions), start: START })
+    Arc::new(Series { id: 0, entity: entity.clone(), dimensions: attributes(dimensions), start: START, base: None })
 }
 
 pub fn scope(name: &str) -> Arc<Scope> {

@@ -194,6 +194,7 @@ impl Instrument {
                 entity: Arc::default(),
                 dimensions: Arc::new(Attributes::new(all.map(text))),
                 start: since.max(moment.before).min(moment.now),
+                base: None,
             })
         };
         Arc::clone(self.series.entry(key).or_insert_with(make))

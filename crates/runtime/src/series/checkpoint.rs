@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use model::{Attributes, Kind, Metric, Series, Subject, Text, Value};
+use model::{Attributes, Base, Held, Kept, Kind, Metric, Series, Subject, Text, Value};
 use serde::{Deserialize, Serialize};
 
 use super::family::Entry;
@@ -283,13 +283,15 @@ impl Store {
         if values.len() != metric.attributes.len() {
             return None;
         }
-        let total = match &series.total {
-            SavedTotal::Whole(value) => Total::Number(Value::U64(*value)),
-            SavedTotal::Real(value) => Total::Number(Value::F64(*value)),
-            &SavedTotal::Distribution { sum, zero, count, scale, first, ref counts } => {
-                Total::Distribution { sum, zero, count, scale, first, counts: counts.clone() }
-            }
+        let (total, held) = match &series.total {
+            SavedTotal::Whole(value) => (Total::Number(Value::U64(*value)), Held::Number(Value::U64(*value))),
+            SavedTotal::Real(value) => (Total::Number(Value::F64(*value)), Held::Number(Value::F64(*value))),
+            &SavedTotal::Distribution { sum, zero, count, scale, first, ref counts } => (
+                Total::Distribution { sum, zero, count, scale, first, counts: counts.clone() },
+                Held::Histogram(Box::new(Kept { sum, count, zero, scale, first, counts: counts.clone() })),
+            ),
         };
+        let base = Some(Box::new(Base { time: saved.time, held }));
         let (entity, dimensions) = if series.overflow {
             (Arc::clone(&self.overflow), Arc::clone(&self.empty))
         } else {
@@ -304,7 +306,7 @@ impl Store {
         }
         let id = self.next_series;
         self.next_series += 1;
-        let new = Arc::new(Series { id, entity: Arc::clone(&entity), dimensions, start: series.start });
+        let new = Arc::new(Series { id, entity: Arc::clone(&entity), dimensions, start: series.start, base });
         if series.overflow {
             self.groups[group as usize].insert_overflow(new, total);
             return Some(());

@@ -116,7 +116,7 @@ impl Store {
         let id = self.next_series;
         self.next_series += 1;
         let (entity, dimensions) = (Arc::clone(entity), Arc::clone(dimensions));
-        Arc::new(Series { id, entity, dimensions, start: attached.max(moment.before).min(moment.now) })
+        Arc::new(Series { id, entity, dimensions, start: attached.max(moment.before).min(moment.now), base: None })
     }
 
     /// Ends a cell; what has no owner yet is kept until it has one.
