@@ -75,7 +75,9 @@ fn prove(dir: &Path, report: &mut Report) -> Result<()> {
             Ok(said)
         });
         let Some(agent) = agent else { continue };
-        report.check(name, "has what the chart grants", || agent.privileges(&pod, name == "drop"));
+        // They are dropped a moment after the first scrape can be had.
+        let privileges = || eventually(|| agent.privileges(&pod, name == "drop"));
+        report.check(name, "has what the chart grants", privileges);
         report.check(name, "counts exactly", || agent.counts(name));
         report.check(name, "takes a profile of itself", || place.profile(name));
         report.check(name, "ends", || Ok(agent.program.stop(END)?.to_string()));
