@@ -129,7 +129,7 @@ fn a_close_memory_limit_costs_detail_and_not_the_agent() {
         collectors: &["process: {enabled: require, exec: {rate: 0}, exit: {rate: 0}, connection: {rate: 0}}"],
         ebpf: &[&format!("process_filter: [{name}]")],
         otlp: Some(receiver.address()),
-        events: "otlp: test, schedule_delay: 50ms, export_timeout: 5s",
+        events: "otlp: test, schedule_delay: 50ms, export_timeout: 15s",
         alone: true,
         ..Wish::default()
     });
