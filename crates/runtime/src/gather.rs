@@ -111,6 +111,12 @@ impl Slot {
         self.phase = Phase::New;
         Ok(())
     }
+
+    /// Gives the state of what is attached; `more` is what the last round said of it.
+    fn state(&self, more: Option<&str>) -> State {
+        let all: Vec<&str> = [self.throttled(), more.or(self.degraded.as_deref())].into_iter().flatten().collect();
+        if all.is_empty() { State::Running } else { State::Degraded(all.join("; ")) }
+    }
 }
 
 /// A round that is still to be merged.
@@ -440,13 +446,5 @@ impl Engine {
                 drop(request.reply.send(Arc::clone(snapshot)));
             }
         }
-    }
-}
-
-impl Slot {
-    /// Gives the state of what is attached; `more` is what the last round said of it.
-    fn state(&self, more: Option<&str>) -> State {
-        let all: Vec<&str> = [self.throttled(), more.or(self.degraded.as_deref())].into_iter().flatten().collect();
-        if all.is_empty() { State::Running } else { State::Degraded(all.join("; ")) }
     }
 }
