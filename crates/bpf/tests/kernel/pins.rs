@@ -1,8 +1,9 @@
 //! Programs that take each other's places on their pinned hooks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bpf::abi::sample::TIME_NONE;
 use bpf::{Object, Pins, Types};
@@ -16,8 +17,8 @@ const FILLED: &[&str] = &["comms", "listed"];
 struct BpfFs(PathBuf);
 
 impl BpfFs {
-    fn mount() -> Self {
-        let directory = std::env::temp_dir().join(format!("telesonde-pins-{}", std::process::id()));
+    fn mount(name: &str) -> Self {
+        let directory = std::env::temp_dir().join(format!("telesonde-pins-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("a directory");
         let status = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&directory).status().expect("mount runs");
         assert!(status.success(), "mount -t bpf: {status}");
@@ -30,6 +31,17 @@ impl Drop for BpfFs {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
         let _ = std::fs::remove_dir(&self.0);
     }
+}
+
+/// Takes the directory. A child of this process that has not begun its program yet still has the file that locks it.
+fn open(root: &Path) -> Pins {
+    for _ in 0..500 {
+        if let Ok(pins) = Pins::open(root) {
+            return pins;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Pins::open(root).expect("it can be pinned")
 }
 
 /// Does what a process does that begins: takes over what is pinned.
@@ -45,10 +57,10 @@ fn begin(name: &'static str, pins: &Pins, own: u32, types: &Types) -> Object {
 fn no_event_is_counted_by_both_programs_or_by_neither() {
     let Some(types) = ready() else { return };
     for &name in builds() {
-        let bpffs = BpfFs::mount();
+        let bpffs = BpfFs::mount(name);
         let root = bpffs.0.join("pins");
         let cgroup = Cgroup::make("pins");
-        let first = Pins::open(&root).expect("it can be pinned");
+        let first = open(&root);
         let object = begin(name, &first, 0, &types);
         assert_eq!(object.adopted_since(), None);
         first.leave();
@@ -61,7 +73,7 @@ fn no_event_is_counted_by_both_programs_or_by_neither() {
                 done.store(true, Ordering::Relaxed);
             });
             while !done.load(Ordering::Relaxed) || times < 3 {
-                let pins = Pins::open(&root).expect("it can be pinned");
+                let pins = open(&root);
                 let object = begin(name, &pins, 1 << 30 | times, &types);
                 assert!(object.adopted_since().is_some(), "{:?}", pins.kept("calls"));
                 pins.leave();
@@ -78,7 +90,7 @@ fn no_event_is_counted_by_both_programs_or_by_neither() {
         assert_eq!(total(&object, call(cgroup.id(), libc::SYS_getppid)) + skipped, 450_000, "{name}, {times} times");
         drop(object);
         // Another shape is not taken over.
-        let pins = Pins::open(&root).expect("it can be pinned");
+        let pins = open(&root);
         let loader = loader(name, TIME_NONE).max_entries("calls", 99).pinned(Some(&pins), "calls", FILLED);
         let other = loader.load(&types).expect("the object loads");
         assert!(other.adopted_since().is_none() && pins.kept("calls").is_some_and(|kept| kept.refused.is_some()));
@@ -92,8 +104,8 @@ fn a_checkpoint_survives_whoever_wrote_it() {
     if ready().is_none() {
         return;
     }
-    let bpffs = BpfFs::mount();
-    let pins = Pins::open(&bpffs.0.join("pins")).expect("it can be pinned");
+    let bpffs = BpfFs::mount("checkpoint");
+    let pins = open(&bpffs.0.join("pins"));
     assert_eq!(pins.checkpoint().read(), None);
     let mut writer = pins.checkpoint();
     for length in [0, 1, 7, 4096, 100_000, 300_000, 5, 299_999] {

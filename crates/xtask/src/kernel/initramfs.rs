@@ -67,7 +67,10 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
+# What is tested may have been built below /tmp.
+mkdir /held; mount -o bind / /held
 for dir in /tmp /run /dev/shm; do mount -t tmpfs tmpfs $dir; done
+for tree in /held/tmp/*; do [ -d $tree ] && mkdir ${tree#/held} && mount -o bind $tree ${tree#/held}; done
 mount -t bpf bpf /sys/fs/bpf
 mount -t securityfs securityfs /sys/kernel/security
 mount -t tracefs tracefs /sys/kernel/tracing
