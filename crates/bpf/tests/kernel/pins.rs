@@ -73,16 +73,14 @@ fn no_event_is_counted_by_both_programs_or_by_neither() {
                 done.store(true, Ordering::Relaxed);
             });
             while !done.load(Ordering::Relaxed) || times < 3 {
+                // As long as an object lives, so does the lock of its pins.
+                drop(last.take());
                 let pins = open(&root);
                 let object = begin(name, &pins, 1 << 30 | times, &types);
                 assert!(object.adopted_since().is_some(), "{:?}", pins.kept("calls"));
                 pins.leave();
                 times += 1;
                 last = Some(object);
-                drop(pins);
-                if !done.load(Ordering::Relaxed) {
-                    last = None;
-                }
             }
         });
         let object = last.expect("the last one");
