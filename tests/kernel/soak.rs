@@ -18,9 +18,8 @@ use crate::harness::{live, stimulus};
 const MINUTES: &str = "TELESONDE_SOAK_MINUTES";
 /// How long the agent keeps series of what is gone: a part of the warm-up.
 const SERIES_TTL: &str = "30s";
-/// How much of the time is warm-up, and how long the spans are of the rest that are compared. Of 20 minutes ten are warm-up:
-/// as long as removed cgroups keep their names, so that from then on as many are forgotten as come.
-const WARM_UP: f64 = 0.5;
+/// How much of the time is warm-up, and how long the spans are at both ends of the rest that are compared.
+const WARM_UP: f64 = 0.25;
 const SPAN: f64 = 0.25;
 /// How much resident memory may grow from the one span to the other.
 const GROWTH: f64 = 0.02;
@@ -190,7 +189,7 @@ fn mean(all: &[Taken], (from, to): (f64, f64), of: impl Fn(&Taken) -> f64) -> f6
 /// Prints what is taken at both ends of the time after the warm-up; gives by how much resident memory has grown.
 fn print_taken(all: &[Taken]) -> f64 {
     let (early, late) = ((WARM_UP, WARM_UP + SPAN), (1.0 - SPAN, f64::INFINITY));
-    println!("\n{:<34}{:>12}{:>12}{:>10}", "mean of a quarter of the time", "third", "last", "growth");
+    println!("\n{:<34}{:>12}{:>12}{:>10}", "mean of a quarter of the time", "second", "last", "growth");
     let print = |what: &str, unit: f64, of: fn(&Taken) -> f64| {
         let (before, after) = (mean(all, early, of), mean(all, late, of));
         let growth = after / before - 1.0;
