@@ -124,7 +124,11 @@ fn connections_are_followed_by_wish() {
         }
         let sender = Cgroup::new(name);
         // What an old kernel does not tell degrades it.
-        let states: &[&str] = if wanted == "true" { &["running", "degraded"] } else { &["disabled"] };
+        let states: &[&str] = match wanted {
+            "true" if Facts::gather().is_legacy() => &["running", "degraded"],
+            "true" => &["running"],
+            _ => &["disabled"],
+        };
         agent.until(&format!("connection is {states:?}"), |scrape| {
             let labels = |state| [("collector", "connection"), ("state", state)];
             let is = |state| scrape.value("telesonde_collector_state", &labels(state)) == Some(1.0);
