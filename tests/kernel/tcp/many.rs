@@ -47,21 +47,31 @@ fn full_accept_queues_are_their_listeners() {
     agent.stop();
 }
 
-/// How long gathers take is said, not asserted: it depends on what else the machine does.
+/// Of so many a sandbox may hide a few ends (causes.rs tells): then all is done once more, and once it has to be exact.
 #[test]
 fn a_hundred_thousand_sockets_are_counted() {
+    let _kernel = live!();
+    let agent = Agent::start(Wish { collectors: &["tcp: {enabled: require}"], ..Wish::default() });
+    assert!((0..3).any(|round| many_sockets(&agent, round)), "never were all of them counted");
+    assert_eq!(agent.scrape().sum("telesonde_events_lost_total", &[("collector", "tcp")]), 0.0);
+    agent.stop();
+}
+
+/// Says whether each of very many sockets was counted from its beginning to its end; it may be a few at most that were not.
+/// How long gathers take is said, not asserted: it depends on what else the machine does.
+fn many_sockets(agent: &Agent, round: u32) -> bool {
     // A process may have so many files.
     const EACH: u32 = 12_500;
     const AT_ONCE: u32 = 2_500;
-    let _kernel = live!();
+    const FEW: f64 = 10.0;
     // Without storage beside sockets a map has room for 65,536 of them.
     let pairs = if Facts::gather().is_legacy() { 2 } else { 4 };
     let connections = pairs * EACH;
-    let agent = Agent::start(Wish { collectors: &["tcp: {enabled: require}"], ..Wish::default() });
     let netns = Netns::new();
     netns.set("ipv4/ip_local_port_range", "1024 65535");
     netns.set("core/somaxconn", "4096");
-    let (clients, servers) = (Cgroup::new("many-clients"), Cgroup::new("many-servers"));
+    let named = |who| Cgroup::new(&format!("many-{who}-{round}"));
+    let (clients, servers) = (named("clients"), named("servers"));
     let before = agent.rounds("tcp");
     let mut peers = Vec::new();
     for port in 700..700 + pairs {
@@ -73,21 +83,20 @@ fn a_hundred_thousand_sockets_are_counted() {
         }
         peers.push((client, server));
     }
-    let established = ("established", connections);
-    // Of so many a sandbox may hide a few ends (causes.rs tells).
-    let few = |found: &BTreeMap<String, f64>, expected: &BTreeMap<String, f64>| {
-        let of = |states: &BTreeMap<String, f64>, state| states.get(state).copied().unwrap_or_default();
-        let differences =
-            found.keys().chain(expected.keys()).map(|state| (of(found, state) - of(expected, state)).abs());
-        assert!(differences.sum::<f64>() <= 20.0, "{found:?}, not {expected:?}");
+    let is_exact = |found: &BTreeMap<String, f64>, expected: &BTreeMap<String, f64>| {
+        for state in found.keys().chain(expected.keys()) {
+            let of = |states: &BTreeMap<String, f64>| states.get(state).copied().unwrap_or_default();
+            assert!((of(found) - of(expected)).abs() <= FEW, "{found:?}, not {expected:?}");
+        }
+        found == expected
     };
     let all = |cgroup, expected: BTreeMap<String, f64>| {
         let found =
             agent.at_rest("every socket is counted", |scrape| super::states(scrape, cgroup), |all| *all == expected);
-        few(&found, &expected);
+        is_exact(&found, &expected)
     };
-    all(&clients, numbers([established]));
-    all(&servers, numbers([established, ("listen", pairs)]));
+    let established = ("established", connections);
+    let open = [all(&clients, numbers([established])), all(&servers, numbers([established, ("listen", pairs)]))];
     let with = agent.rounds("tcp");
     println!(
         "a gather of tcp takes {before:?} ms (least, median) without sockets, {with:?} ms with {}",
@@ -95,10 +104,10 @@ fn a_hundred_thousand_sockets_are_counted() {
     );
     let scrape = agent.scrape();
     let each = f64::from(connections);
-    let (outbound, inbound) = (counts(&scrape, &clients, "ipv4"), counts(&scrape, &servers, "ipv4"));
-    assert_eq!([outbound[1..].to_vec(), vec![inbound[0]], inbound[2..].to_vec()].concat(), [0.0; 6]);
-    assert!((each - 10.0..=each).contains(&outbound[0]) && (each - 10.0..=each).contains(&inbound[1]));
-    assert_eq!(scrape.sum("telesonde_events_lost_total", &[("collector", "tcp")]), 0.0);
+    let [connects, others @ ..] = counts(&scrape, &clients, "ipv4");
+    let [none, accepts, rest @ ..] = counts(&scrape, &servers, "ipv4");
+    assert_eq!((others, none, rest), ([0.0; 3], 0.0, [0.0; 2]));
+    assert!([connects, accepts].iter().all(|count| (each - FEW..=each).contains(count)), "{connects}, {accepts}");
     drop(peers);
     // Some orphans take their time: what the kernel still has is still counted, and of no process' own nothing is left.
     let what_is_left = |scrape: &_| {
@@ -110,7 +119,6 @@ fn a_hundred_thousand_sockets_are_counted() {
     };
     let (left, kernel) =
         agent.at_rest("what the kernel still has is counted", what_is_left, |(counted, kernel)| counted == kernel);
-    few(&left, &kernel);
     assert!(!kernel.contains_key("established") && !kernel.contains_key("listen"), "{kernel:?}");
-    agent.stop();
+    is_exact(&left, &kernel) && open == [true; 2] && [connects, accepts] == [each; 2]
 }
