@@ -35,6 +35,7 @@ pub enum Point {
 #[derive(Default)]
 struct Shared {
     series: Mutex<BTreeMap<Key, Point>>,
+    starts: Mutex<BTreeMap<Key, u64>>,
     events: Mutex<Vec<Event>>,
     resource: Mutex<BTreeMap<String, String>>,
     resources: Mutex<BTreeMap<String, BTreeMap<String, String>>>,
@@ -104,12 +105,7 @@ impl Receiver {
     /// Gives the latest point of the one series with a name and at least these attributes.
     pub fn point(&self, name: &str, attributes: &[(&str, &str)]) -> Option<Point> {
         let series = self.shared.series.lock().unwrap_or_else(PoisonError::into_inner);
-        let has = |set: &BTreeMap<String, String>| {
-            attributes.iter().all(|&(key, value)| set.get(key).is_some_and(|found| found == value))
-        };
-        let found: Vec<_> = series.iter().filter(|((metric, set), _)| metric == name && has(set)).collect();
-        assert!(found.len() <= 1, "{name}{attributes:?} is not one series: {found:?}");
-        found.first().map(|(_, point)| (*point).clone())
+        only(&series, name, attributes).cloned()
     }
 
     /// Gives the latest value of the one counter with a name and at least these attributes.
@@ -120,6 +116,12 @@ impl Receiver {
         }
     }
 
+    /// Gives the latest start time of the one counter with a name and at least these attributes, in Unix nanoseconds.
+    pub fn began(&self, name: &str, attributes: &[(&str, &str)]) -> Option<u64> {
+        let starts = self.shared.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        only(&starts, name, attributes).copied()
+    }
+
     /// Gives the latest point of the one histogram with a name and at least these attributes.
     pub fn histogram(&self, name: &str, attributes: &[(&str, &str)]) -> Option<ExponentialHistogramDataPoint> {
         match self.point(name, attributes)? {
@@ -127,6 +129,16 @@ impl Receiver {
             Point::Exponential(point) => Some(*point),
         }
     }
+}
+
+/// Gives what is kept of the one series with a name and at least these attributes.
+fn only<'s, T: std::fmt::Debug>(all: &'s BTreeMap<Key, T>, name: &str, attributes: &[(&str, &str)]) -> Option<&'s T> {
+    let has = |set: &BTreeMap<String, String>| {
+        attributes.iter().all(|&(key, value)| set.get(key).is_some_and(|found| found == value))
+    };
+    let found: Vec<_> = all.iter().filter(|((metric, set), _)| metric == name && has(set)).collect();
+    assert!(found.len() <= 1, "{name}{attributes:?} is not one series: {found:?}");
+    found.first().map(|(_, kept)| *kept)
 }
 
 /// Answers one request; nothing when the connection has ended.
@@ -223,6 +235,8 @@ fn keep(request: ExportMetricsServiceRequest, shared: &Shared) {
             if rises && !delta && value < before {
                 faults.push(format!("{key:?} fell from {before} to {value}"));
             }
+            let mut starts = shared.starts.lock().unwrap_or_else(PoisonError::into_inner);
+            starts.insert(key.clone(), point.start_time_unix_nano);
             series.insert(key, Point::Number(if delta { before + value } else { value }));
         }
     }

@@ -1,5 +1,7 @@
 //! Restarts with `pin_path`: counting goes on while no agent runs, and the next one continues the series.
 
+mod sockets;
+
 use serde_json::Value;
 
 use crate::harness::agent::{Agent, Wish};

@@ -173,7 +173,7 @@ impl Loader {
             let constants = self.constants.iter().filter(|(name, _)| !self.passing.contains(&name.as_str()));
             let constants = constants.flat_map(|(name, value)| [name.as_bytes(), value.as_slice()]);
             let maps = self.lasting(&ebpf);
-            let layout = layout(self.object, &image, &maps).map_err(broken)?;
+            let layout = layout(self.object, &image, (&maps, &ebpf)).map_err(broken)?;
             pinned = Some(pins.take(name, &Identity { layout, constants: digest(constants) }, &maps)?);
         }
         for (name, shared) in self.shared {
@@ -212,8 +212,9 @@ impl Loader {
     }
 }
 
-/// Gives a number that differs where maps of an object are laid out otherwise.
-fn layout(object: &str, image: &Image, maps: &[(String, BorrowedFd<'_>)]) -> Result<u64, String> {
+/// Gives a number that differs where maps of an object are laid out otherwise, or where it has other programs: they would
+/// count beside those of the agent before.
+fn layout(object: &str, image: &Image, (maps, ebpf): (&[(String, BorrowedFd<'_>)], &Ebpf)) -> Result<u64, String> {
     let types = types(image.bytes())?;
     let describe = |(name, map): &(String, BorrowedFd<'_>)| {
         let info = map.try_clone_to_owned().and_then(|map| map_info(&map)).map_err(|error| error.to_string())?;
@@ -221,7 +222,10 @@ fn layout(object: &str, image: &Image, maps: &[(String, BorrowedFd<'_>)]) -> Res
         let fields = Declaration::find(types, name).map(|declared| declared.layout()).unwrap_or_default();
         Ok(format!("{object} {name} {kind} {key_size} {value_size} {max_entries} {flags} {fields}"))
     };
-    let all: Vec<String> = maps.iter().map(describe).collect::<Result<_, String>>()?;
+    let mut all: Vec<String> = maps.iter().map(describe).collect::<Result<_, String>>()?;
+    let mut programs: Vec<&str> = ebpf.programs().map(|(name, _)| name).collect();
+    programs.sort_unstable();
+    all.extend(programs.into_iter().map(str::to_owned));
     Ok(digest(all.iter().map(String::as_bytes)))
 }
 

@@ -6,7 +6,7 @@
 
 mod checkpoint;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -47,7 +47,15 @@ struct Inner {
     /// Locked as long as this process lives.
     _lock: File,
     left: AtomicBool,
-    kept: Mutex<HashMap<&'static str, Kept>>,
+    taken: Mutex<HashMap<&'static str, Taken>>,
+}
+
+/// An object whose pins are in use.
+#[derive(Debug)]
+struct Taken {
+    kept: Kept,
+    /// The programs that have been put on their hooks.
+    programs: HashSet<String>,
 }
 
 /// What became of the pins of a collector.
@@ -97,7 +105,7 @@ impl Pins {
         let probe = root.join("probe");
         let probed = fs::DirBuilder::new().mode(0o700).create(&probe).and_then(|()| fs::remove_dir(&probe));
         probed.map_err(denied)?;
-        let inner = Inner { root: root.to_owned(), _lock: lock, left: AtomicBool::new(false), kept: Mutex::default() };
+        let inner = Inner { root: root.to_owned(), _lock: lock, left: AtomicBool::new(false), taken: Mutex::default() };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -123,9 +131,25 @@ impl Pins {
         self.0.left.store(true, Ordering::Relaxed);
     }
 
-    /// Says what became of the pins of a collector; nothing where it has none.
+    /// Says what became of the pins under a name; nothing where there are none.
     pub fn kept(&self, name: &str) -> Option<Kept> {
-        self.kept_of().get(name).cloned()
+        self.taken().get(name).map(|taken| taken.kept.clone())
+    }
+
+    /// Removes the programs under a name that are on their hooks and have not been put there by this process: all that it
+    /// wants are there by now.
+    pub fn settle(&self, name: &str) {
+        let taken = self.taken();
+        let Some(Taken { programs, .. }) = taken.get(name) else { return };
+        let directory = self.0.root.join(name);
+        for entry in fs::read_dir(directory.join(LINKS)).into_iter().flatten().filter_map(Result::ok) {
+            let program = entry.file_name();
+            if !program.to_str().is_some_and(|program| programs.contains(program)) {
+                for part in [LINKS, NEXT, PROGRAMS] {
+                    let _ = fs::remove_file(directory.join(part).join(&program));
+                }
+            }
+        }
     }
 
     /// Removes the pins of all but these.
@@ -145,8 +169,8 @@ impl Pins {
         Checkpoint::new(self.0.root.join("checkpoint"))
     }
 
-    fn kept_of(&self) -> MutexGuard<'_, HashMap<&'static str, Kept>> {
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn taken(&self) -> MutexGuard<'_, HashMap<&'static str, Taken>> {
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes over the maps that are pinned under a name, in place of those that were just made; where they do not fit,
@@ -170,7 +194,7 @@ impl Pins {
                 Kept { adopted: false, since, refused }
             }
         };
-        self.kept_of().insert(name, kept);
+        self.taken().insert(name, Taken { kept, programs: HashSet::new() });
         Ok(Pinned { pins: self.clone(), name, directory })
     }
 }
@@ -283,6 +307,9 @@ impl Pinned {
     pub fn install(&self, program: &str, fd: &OwnedFd, place: Place<'_>, types: &Types) -> Result<OwnedFd, Error> {
         let at = |part: &str| self.directory.join(part).join(program);
         let failed = |error: io::Error| Error::Pins { path: at(NEXT).display().to_string(), reason: error.to_string() };
+        if let Some(taken) = self.pins.taken().get_mut(self.name) {
+            taken.programs.insert(program.to_owned());
+        }
         let there = [LINKS, PROGRAMS, NEXT].map(|part| sys::pinned(&at(part)));
         if let [Ok(_), Ok(dispatcher), Ok(next)] = there {
             put(&RawMap::new(next).map_err(failed)?, fd).map_err(failed)?;
@@ -306,7 +333,7 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         if !self.pins.0.left.load(Ordering::Relaxed) {
-            self.pins.kept_of().remove(self.name);
+            self.pins.taken().remove(self.name);
             let _ = remove(&self.directory);
         }
     }

@@ -53,8 +53,13 @@ pub static ALL: &[&Descriptor] = &[
 pub const TOGETHER: &[&[&str]] = &[&[network::DESCRIPTOR.name, connection::DESCRIPTOR.name]];
 
 /// Collectors whose maps and programs can outlive the agent (`pin_path`).
-pub const LASTING: &[&str] =
-    &[syscalls::DESCRIPTOR.name, file_io::DESCRIPTOR.name, scheduler::DESCRIPTOR.name, memory::DESCRIPTOR.name];
+pub const LASTING: &[&str] = &[
+    syscalls::DESCRIPTOR.name,
+    network::DESCRIPTOR.name,
+    file_io::DESCRIPTOR.name,
+    scheduler::DESCRIPTOR.name,
+    memory::DESCRIPTOR.name,
+];
 
 /// Collectors that attach more where somebody takes events.
 pub const REPORTERS: &[&str] =

@@ -5,13 +5,15 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use bpf::{Error, Loader, Object, Types};
+use bpf::{Error, Loader, Object, Pins, Types};
 use runtime::{MakeError, Platform, Setup};
 
 use crate::{connection, filter, network};
 
 /// The name under which they are shared.
 const NAME: &str = "sockets";
+/// The name under which they are pinned.
+const PINS: &str = network::DESCRIPTOR.name;
 
 /// The collectors that share the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Sockets {
     /// What this kernel cannot do.
     lacking: Vec<&'static str>,
     drops: bool,
+    /// Whether they outlive the agent.
+    pinned: bool,
     /// Whether the collector network wants traffic by peer, which the table of connections has.
     peers: bool,
     table: Mutex<Weak<connection::Table>>,
@@ -91,7 +95,10 @@ pub fn open(setup: &mut Setup, user: User) -> Result<Arc<Sockets>, MakeError> {
             User::Connection => watch,
         }
     };
+    // What one of them has pinned, another set of programs must not take from it.
+    let pins = platform.lasting().filter(|_| held.is_none());
     if let Some(sockets) = held.filter(|held| held.take(user)) {
+        setup.pinned_as(sockets.pinned.then_some(PINS));
         setup.watch(watched(&sockets));
         return Ok(sockets);
     }
@@ -99,10 +106,10 @@ pub fn open(setup: &mut Setup, user: User) -> Result<Arc<Sockets>, MakeError> {
         User::Network => (network.unwrap_or_default(), connection),
         User::Connection => (network.unwrap_or_else(network::Config::off), Some(connection.unwrap_or_default())),
     };
-    let loaded = load(&platform, &types, &wanted.0, wanted.1.as_ref());
+    let loaded = load((&platform, pins), &types, &wanted.0, wanted.1.as_ref());
     let sockets = match loaded {
         // Without the table there is still traffic to count.
-        Err(_) if user == User::Network && both => load(&platform, &types, &wanted.0, None)?,
+        Err(_) if user == User::Network && both => load((&platform, pins), &types, &wanted.0, None)?,
         loaded => loaded?,
     };
     let sockets = Arc::new(sockets);
@@ -110,6 +117,7 @@ pub fn open(setup: &mut Setup, user: User) -> Result<Arc<Sockets>, MakeError> {
     let reins = sockets.object().reins().map_err(crate::refused)?;
     let weak = Arc::downgrade(&sockets);
     shared.insert(NAME, weak as Weak<dyn Any + Send + Sync>);
+    setup.pinned_as(sockets.pinned.then_some(PINS));
     setup.watch(watched(&sockets));
     setup.lead(reins);
     Ok(sockets)
@@ -129,7 +137,7 @@ fn section<T: serde::de::DeserializeOwned>(platform: &Platform, name: &str) -> O
 }
 
 fn load(
-    platform: &Arc<Platform>,
+    (platform, pins): (&Arc<Platform>, Option<&Pins>),
     types: &Types,
     network: &network::Config,
     connection: Option<&connection::Config>,
@@ -150,7 +158,9 @@ fn load(
     };
     // Either is measured by what both do.
     let governed = ["network", "connection"].iter().any(|name| platform.budget.governs(name));
-    let mut object = filter::tune(loader.governed(governed), platform).load(types).map_err(crate::refused)?;
+    let pins = pins.filter(|_| connection.is_none());
+    let loader = filter::tune(loader.governed(governed).pinned(pins, PINS, filter::FILLED), platform);
+    let mut object = loader.load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     let mut lacking = Vec::new();
     if connection.is_some() {
@@ -182,7 +192,7 @@ fn load(
         attach_drops(&mut object, types).map_err(crate::refused)?;
     }
     let (object, taken, table) = (Mutex::new(object), Default::default(), Mutex::default());
-    Ok(Sockets { object, taken, lacking, drops, peers, table })
+    Ok(Sockets { object, taken, lacking, drops, pinned: pins.is_some(), peers, table })
 }
 
 /// Attaches the program that knows the receiving socket, else the one that does without.

@@ -156,6 +156,7 @@ pub struct Setup {
     pub(crate) watches: Vec<bpf::Watch>,
     pub(crate) reins: Vec<bpf::Reins>,
     pub(crate) degraded: Option<String>,
+    pins: Option<&'static str>,
 }
 
 impl Setup {
@@ -166,7 +167,8 @@ impl Setup {
         platform: Arc<Platform>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
-        Self { name, section, platform, runtime, watches: Vec::new(), reins: Vec::new(), degraded: None }
+        let (watches, reins) = (Vec::new(), Vec::new());
+        Self { name, section, platform, runtime, watches, reins, degraded: None, pins: Some(name) }
     }
 
     /// Gives the collector's configuration section.
@@ -214,9 +216,16 @@ impl Setup {
         self.reins.extend(reins);
     }
 
-    /// Says what became of the collector's pins; nothing where it has none.
+    /// Says under which name the collector's maps and programs are pinned, if not under its own: nothing where they are not.
+    pub fn pinned_as(&mut self, name: Option<&'static str>) {
+        self.pins = name;
+    }
+
+    /// Says what became of the collector's pins, once all its programs are on their hooks; nothing where it has none.
     pub(crate) fn kept(&self) -> Option<bpf::Kept> {
-        self.platform.lasting()?.kept(self.name)
+        let (pins, name) = (self.platform.lasting()?, self.pins?);
+        pins.settle(name);
+        pins.kept(name)
     }
 
     /// Says that the collector works, but gives less than it could.

@@ -68,11 +68,17 @@ impl Engine {
         }
     }
 
-    /// Removes the pins of collectors that are not to run any more.
+    /// Removes the pins of collectors that are not to run any more; what collectors share is pinned under the name of one.
     pub(super) fn sweep_pins(&mut self) {
         if let Some(keeper) = &self.keeper {
             let enabled = self.slots.iter().filter(|slot| slot.selection.enabled).map(|slot| slot.name);
-            keeper.pins.sweep(&enabled.collect::<Vec<_>>());
+            let mut names: Vec<&str> = enabled.collect();
+            for group in self.options.together {
+                if group.iter().any(|name| names.contains(name)) {
+                    names.extend(*group);
+                }
+            }
+            keeper.pins.sweep(&names);
         }
     }
 
