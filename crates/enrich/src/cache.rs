@@ -16,6 +16,7 @@ use model::Answer;
 
 use crate::Settings;
 use crate::cgroup::Walk;
+use crate::container::{self, Place};
 use crate::identity::Identities;
 use crate::members::Members;
 use crate::stats::{Counters, Reason};
@@ -69,13 +70,16 @@ pub(crate) struct Alive {
     pub(crate) answer: Answer,
 }
 
+/// When what went, and by which change; the oldest stand first.
+type Gone = (Instant, u64, u64);
+
 /// What only writers need.
 #[derive(Default)]
 struct Journal {
     /// The number of the last change.
     number: u64,
-    /// What is gone, oldest first: when, which, and by which change.
-    gone: VecDeque<(Instant, u64, u64)>,
+    /// What is gone of pods and containers, and all else that is.
+    gone: [VecDeque<Gone>; 2],
     /// How many entries are gone or asked for; `gone` may also hold some that came back.
     absent: usize,
     /// Nameless cgroups by the cgroup above them.
@@ -94,7 +98,8 @@ pub(crate) struct Cache {
     roster: AtomicU64,
     /// How long names are waited for that a source is expected to give.
     patience: Duration,
-    retention: Duration,
+    /// How long what is gone keeps its names, as in `Journal::gone`.
+    retention: [Duration; 2],
     limit: usize,
 }
 
@@ -106,7 +111,7 @@ impl Cache {
             generation: AtomicU64::new(1),
             roster: AtomicU64::new(1),
             patience: settings.patience,
-            retention: settings.retention,
+            retention: [settings.retention, settings.brief_retention],
             limit: settings.removed_limit,
         }
     }
@@ -221,31 +226,29 @@ impl Cache {
                     journal.absent += 1;
                 }
                 (entry.life, entry.since, entry.changed) = (Life::Gone, now, changed);
+                journal.bury(entry, id);
                 self.roster.fetch_add(1, Relaxed);
             }
             None => {
-                let answer = identities.unknown(id, Reason::Unnamed);
-                shard.insert(id, self.nameless(Life::Gone, now, changed, answer));
+                let entry = self.nameless(Life::Gone, now, changed, identities.unknown(id, Reason::Unnamed));
+                journal.bury(&entry, id);
+                shard.insert(id, entry);
                 journal.absent += 1;
             }
         }
-        drop(shard);
-        journal.gone.push_back((now, id, changed));
     }
 
     /// Forgets what is gone for too long or beyond the limit.
     pub(crate) fn evict(&self, counters: &Counters, now: Instant) {
-        self.forget(self.retention, counters, now);
+        self.forget(Duration::MAX, counters, now);
     }
 
-    /// Forgets what is gone for longer than that or beyond the limit.
-    pub(crate) fn forget(&self, retention: Duration, counters: &Counters, now: Instant) {
+    /// Forgets what is gone for longer than that, for too long, or beyond the limit.
+    pub(crate) fn forget(&self, longest: Duration, counters: &Counters, now: Instant) {
         let mut journal = self.journal();
-        while let Some(&(since, id, changed)) = journal.gone.front() {
-            if journal.gone.len() <= self.limit && now.saturating_duration_since(since) < retention {
-                break;
-            }
-            journal.gone.pop_front();
+        while let Some((id, changed)) = journal.exhume(|of, since, all| {
+            all > self.limit || now.saturating_duration_since(since) >= self.retention[of].min(longest)
+        }) {
             let mut shard = self.write(id);
             if shard.get(&id).is_some_and(|entry| entry.changed == changed) {
                 if let Some(path) = shard.remove(&id).and_then(|entry| entry.path) {
@@ -337,7 +340,7 @@ impl Cache {
                     journal.absent += 1;
                 }
                 (entry.life, entry.since, entry.changed) = (Life::Gone, now, journal.next());
-                journal.gone.push_back((now, id, entry.changed));
+                journal.bury(entry, id);
                 self.roster.fetch_add(1, Relaxed);
             }
         }
@@ -371,6 +374,21 @@ impl Journal {
     fn next(&mut self) -> u64 {
         self.number += 1;
         self.number
+    }
+
+    /// Notes that a cgroup is gone.
+    fn bury(&mut self, entry: &Entry, id: u64) {
+        let place = entry.path.as_deref().map(container::locate).unwrap_or_default();
+        let of = usize::from(place == Place::default());
+        self.gone[of].push_back((entry.since, id, entry.changed));
+    }
+
+    /// Takes the oldest of what is gone of one kind that is due. `is_due` is told the kind, since when, and how many are gone.
+    fn exhume(&mut self, is_due: impl Fn(usize, Instant, usize) -> bool) -> Option<(u64, u64)> {
+        let all = self.gone.iter().map(VecDeque::len).sum();
+        let oldest = self.gone.iter().enumerate().filter_map(|(of, gone)| Some((gone.front()?.0, of)));
+        let (_, of) = oldest.filter(|&(since, of)| is_due(of, since, all)).min()?;
+        self.gone[of].pop_front().map(|(_, id, changed)| (id, changed))
     }
 }
 

@@ -66,8 +66,11 @@ pub struct Settings {
     pub expects: Vec<Kind>,
     /// How long they wait: the kubelet tells the API of a container seconds after its start, or even after its end.
     pub patience: Duration,
-    /// How long a removed cgroup keeps its names, and so does what a source no longer has.
+    /// How long a removed cgroup of a pod or a container keeps its names, and so does what a source no longer has.
     pub retention: Duration,
+    /// How long any other removed cgroup does: units and sessions come and go by the thousand. Connections whose process
+    /// has ended send their last for less long.
+    pub brief_retention: Duration,
     /// How many removed cgroups keep their names, and pods and containers likewise; the oldest go first.
     pub removed_limit: usize,
     /// How often the file system is compared with what is known, beside the times when there is a reason to.
@@ -86,6 +89,7 @@ impl Default for Settings {
             expects: Vec::new(),
             patience: Duration::from_secs(10),
             retention: Duration::from_mins(10),
+            brief_retention: Duration::from_mins(2),
             removed_limit: 16_384,
             rescan: Duration::from_mins(1),
         }

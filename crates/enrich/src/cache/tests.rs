@@ -9,7 +9,7 @@ use crate::identity::Named;
 const HOUR: Duration = Duration::from_hours(1);
 
 fn parts(limit: usize) -> (Cache, Identities, Counters, Instant) {
-    let settings = Settings { retention: HOUR, removed_limit: limit, ..Settings::default() };
+    let settings = Settings { retention: HOUR, brief_retention: HOUR, removed_limit: limit, ..Settings::default() };
     (Cache::new(&settings), Identities::new(&settings), Counters::default(), Instant::now())
 }
 
@@ -48,6 +48,36 @@ fn a_removed_cgroup_keeps_its_names() {
 }
 
 #[test]
+fn what_is_of_no_container_is_forgotten_sooner() {
+    let settings = Settings { retention: HOUR, brief_retention: HOUR / 10, removed_limit: 3, ..Settings::default() };
+    let (cache, identities) = (Cache::new(&settings), Identities::new(&settings));
+    let (counters, now) = (Counters::default(), Instant::now());
+    let pod = "/kubepods/pod01234567-89ab-cdef-0123-456789abcdef";
+    for (id, path) in [(2, "/system.slice/a.service"), (3, pod), (4, "/user.slice")] {
+        cache.made(id, path, &identities, now);
+        cache.removed(id, &identities, now);
+    }
+    let kept = || [2, 3, 4].map(|id| cache.life(id).is_some());
+    cache.evict(&counters, now + HOUR / 10 - Duration::from_secs(1));
+    assert_eq!(kept(), [true; 3]);
+    cache.evict(&counters, now + HOUR / 10);
+    assert_eq!(kept(), [false, true, false]);
+    cache.evict(&counters, now + HOUR);
+    assert_eq!((kept(), cache.len(), counters.evictions.load(Relaxed)), ([false; 3], (0, 0), 3));
+
+    // Past the limit the oldest goes first, whatever it is of.
+    for (id, path) in [(2, pod), (3, "/a"), (4, "/b"), (5, "/c")] {
+        let then = now + Duration::from_secs(id);
+        cache.made(id, path, &identities, then);
+        cache.removed(id, &identities, then);
+    }
+    cache.evict(&counters, now + Duration::from_secs(5));
+    assert_eq!(kept(), [false, true, true]);
+    cache.forget(Duration::ZERO, &counters, now + Duration::from_secs(5));
+    assert_eq!(cache.len(), (0, 0), "for want of memory");
+}
+
+#[test]
 fn an_id_that_comes_back_is_a_new_cgroup() {
     let (cache, identities, counters, now) = parts(10);
     cache.made(7, "/a", &identities, now);
@@ -73,7 +103,7 @@ fn the_dead_are_bounded_and_the_oldest_go_first() {
     }
     assert_eq!(cache.len(), (1001, 1000));
     assert_eq!(counters.evictions.load(Relaxed), 99_000);
-    assert_eq!(cache.journal().gone.len(), 1000);
+    assert_eq!(cache.journal().gone.each_ref().map(VecDeque::len), [0, 1000]);
     assert_eq!((path_of(&cache, 99_001), path_of(&cache, 99_002)), ("nothing".into(), "/dead/99002".into()));
     assert_eq!(path_of(&cache, 1), "/");
 }
