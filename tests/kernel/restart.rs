@@ -1,5 +1,6 @@
 //! Restarts with `pin_path`: counting goes on while no agent runs, and the next one continues the series.
 
+mod block;
 mod sockets;
 
 use serde_json::Value;
@@ -28,6 +29,14 @@ fn until_counted(agent: &Agent, cgroup: &str, calls: f64) {
     );
     assert_counted(last.0, calls, last.2);
     assert!(last.1.is_some_and(|timed| timed <= calls), "{last:?}");
+}
+
+/// Waits until a histogram with so many values is exported; gives since when it says that it counts.
+fn since(receiver: &Receiver, metric: &str, of: &[(&str, &str)], values: u64) -> u64 {
+    eventually("it is exported", || {
+        let point = receiver.histogram(metric, of)?;
+        (point.count >= values).then_some(point.start_time_unix_nano)
+    })
 }
 
 fn outcome(agent: &Agent, collector: &str) -> Option<String> {
@@ -66,15 +75,11 @@ fn nothing_is_lost_and_nothing_counted_twice() {
     let dead = ends.path().to_owned();
     until_counted(&first, &dead, 500.0);
     drop(ends);
-    // Since when so many calls were exported to have been made.
-    let since = |cgroup: &str, calls: f64| {
+    let since = |cgroup: &str, calls: u64| {
         let of = [("cgroup.path", cgroup), ("syscall", "getppid")];
-        eventually("it is exported", || {
-            let point = receiver.histogram("ebpf_syscall_latency_ns", &of)?;
-            (point.count as f64 >= calls * 0.99).then_some(point.start_time_unix_nano)
-        })
+        since(&receiver, "ebpf_syscall_latency_ns", &of, (calls * 99).div_ceil(100))
     };
-    let began = (since(stays.path(), 1000.0), since(&dead, 500.0));
+    let began = (since(stays.path(), 1000), since(&dead, 500));
     let working = stimulus::start(&busy, &["getppid=600000"]);
     until(&first, busy.path());
     kill(first);
@@ -94,7 +99,7 @@ fn nothing_is_lost_and_nothing_counted_twice() {
     for (cgroup, calls) in [(stays.path(), 1070.0), (&*dead, 500.0), (comes.path(), 300.0), (busy.path(), 6e5)] {
         until_counted(&third, cgroup, calls);
     }
-    assert_eq!(began, (since(stays.path(), 1070.0), since(&dead, 500.0)), "start times");
+    assert_eq!(began, (since(stays.path(), 1070), since(&dead, 500)), "start times");
     third.stop();
 
     call(&stays, 30);

@@ -172,6 +172,7 @@ impl Loader {
         if let Some((pins, name)) = &self.pins {
             let constants = self.constants.iter().filter(|(name, _)| !self.passing.contains(&name.as_str()));
             let constants = constants.flat_map(|(name, value)| [name.as_bytes(), value.as_slice()]);
+            let constants = constants.chain([self.sample_every.as_bytes()]);
             let maps = self.lasting(&ebpf);
             let layout = layout(self.object, &image, (&maps, &ebpf)).map_err(broken)?;
             pinned = Some(pins.take(name, &Identity { layout, constants: digest(constants) }, &maps)?);
@@ -193,14 +194,19 @@ impl Loader {
         }
         let (tally, passages) = (Arc::new(tally), Vec::new());
         let (sample_every, governed) = (self.sample_every, self.governed);
-        Ok(Object { name: self.object, pinned, passages, ebpf, tally, sample_every, governed })
+        let object = Object { name: self.object, pinned, passages, ebpf, tally, sample_every, governed };
+        // Whoever leads the programs comes later; until then they do everything.
+        object.reins()?;
+        Ok(object)
     }
 
     /// Gives the maps that outlive the process, in the order of their names.
     fn lasting<'e>(&self, ebpf: &'e Ebpf) -> Vec<(String, BorrowedFd<'e>)> {
         let passes = |name: &str| {
             let shared = self.shared.iter().any(|(map, _)| *map == name);
-            shared || name.starts_with('.') || name.starts_with(NEXT) || self.filled.contains(&name)
+            // What programs cost, and how far they go, concerns those of this process.
+            let own = name.starts_with('.') || name.starts_with(NEXT) || MEASURES.contains(&name);
+            shared || own || self.filled.contains(&name)
         };
         let lasting = ebpf.maps().filter(|(name, map)| {
             !passes(name) && !matches!(map, Map::RingBuf(_) | Map::PerfEventArray(_) | Map::ProgramArray(_))

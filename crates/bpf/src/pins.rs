@@ -27,7 +27,7 @@ use crate::sys::{self, MapInfo, RawMap, create_map, kind, put_in_place};
 use crate::types::Types;
 
 /// Grows when the contents of maps mean something else although they are laid out as before.
-const ABI: u64 = 1;
+const ABI: u64 = 2;
 /// What `statfs` says of a BPF file system.
 const BPF_FS: i64 = 0xcafe_4a11;
 /// What lies in the directory of an object; what counts goes first when it is removed.
@@ -48,6 +48,8 @@ struct Inner {
     _lock: File,
     left: AtomicBool,
     taken: Mutex<HashMap<&'static str, Taken>>,
+    /// What collectors of the agent before knew besides their maps, and when these were made.
+    inherited: Mutex<HashMap<String, (u64, Vec<u8>)>>,
 }
 
 /// An object whose pins are in use.
@@ -105,8 +107,13 @@ impl Pins {
         let probe = root.join("probe");
         let probed = fs::DirBuilder::new().mode(0o700).create(&probe).and_then(|()| fs::remove_dir(&probe));
         probed.map_err(denied)?;
-        let inner = Inner { root: root.to_owned(), _lock: lock, left: AtomicBool::new(false), taken: Mutex::default() };
-        Ok(Self(Arc::new(inner)))
+        Ok(Self(Arc::new(Inner {
+            root: root.to_owned(),
+            _lock: lock,
+            left: AtomicBool::new(false),
+            taken: Mutex::default(),
+            inherited: Mutex::default(),
+        })))
     }
 
     /// Says whether a directory can be on a BPF file system, without making it.
@@ -150,6 +157,20 @@ impl Pins {
                 }
             }
         }
+    }
+
+    /// Takes note of what a collector of the agent before knew besides its maps, which were made at `since`.
+    pub fn hand_down(&self, name: &str, since: u64, known: Vec<u8>) {
+        let mut inherited = self.0.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        inherited.insert(name.to_owned(), (since, known));
+    }
+
+    /// Gives what a collector knew besides its maps in the agent before, once, where those under the name `maps` were taken
+    /// over.
+    pub fn inherited(&self, maps: &str, name: &str) -> Option<Vec<u8>> {
+        let kept = self.kept(maps).filter(|kept| kept.adopted)?;
+        let mut inherited = self.0.inherited.lock().unwrap_or_else(PoisonError::into_inner);
+        inherited.remove(name).filter(|(since, _)| *since == kept.since).map(|(_, known)| known)
     }
 
     /// Removes the pins of all but these.

@@ -17,9 +17,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::{Histograms, Scale};
-use crate::sums::Sums;
+use crate::sums::{Addend, Sums, Written};
 use crate::table::{Entries, Key, cell, sum};
-use owners::Owners;
+use owners::{Known, Owners};
 
 static BYTES: Metric = Metric::counter(
     "ebpf_block_io_bytes",
@@ -106,16 +106,26 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
 /// A disk's name and a direction.
 type Side = ([u8; 32], u32);
 
+/// What only the collector knows, and the next agent has to.
+#[derive(Default, Serialize, Deserialize)]
+struct Bequest {
+    owners: Vec<Known>,
+    bytes: Option<Written<(u64, Side), Side, u64>>,
+    latency: Option<Written<(u64, Side), Side, <Histogram as Addend>::Written>>,
+}
+
 struct Block {
     /// What keeps the program attached.
     object: Object,
     owners: Arc<Owners>,
     bytes: Entries<Transfer, u64>,
     /// What belongs to one workload may be charged to several cgroups of the I/O controller.
-    bytes_by_owner: Sums<Side, u64>,
+    bytes_by_owner: Sums<(u64, Side), Side, u64>,
     latency: Histograms<Transfer>,
-    latency_by_owner: Sums<Side, Histogram>,
+    latency_by_owner: Sums<(u64, Side), Side, Histogram>,
     losses: PerCpuCells<Loss>,
+    /// Whether there may be a next agent that goes on.
+    lasts: bool,
 }
 
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
@@ -127,6 +137,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let shape = config.latency_shape();
     let mut object = Loader::new(if platform.facts.is_legacy() { "block_legacy" } else { "block" })
         .governed(platform.budget.governs(DESCRIPTOR.name))
+        .pinned(platform.lasting(), DESCRIPTOR.name, &[])
         .sample_histograms(platform.sample_every)
         .max_entries("block_bytes", platform.scaled(config.max_transfers))
         .histogram("block_latency", shape)
@@ -134,14 +145,18 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
         .load(&types)
         .map_err(crate::refused)?;
     object.attach("block_rq_complete", &types).map_err(crate::refused)?;
+    let lasts = platform.lasting().is_some();
+    let before: Bequest = setup.inherited().unwrap_or_default();
+    owners.remember(before.owners);
     let census: Arc<dyn Census> = owners.clone();
     let collector = Block {
         owners,
         bytes: Entries::of(&object, "block_bytes", census.clone())?,
-        bytes_by_owner: Sums::new(),
+        bytes_by_owner: Sums::new(lasts, before.bytes),
         latency: Histograms::of(&object, "block_latency", shape, census)?,
-        latency_by_owner: Sums::new(),
+        latency_by_owner: Sums::new(lasts, before.latency),
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
+        lasts,
         object,
     };
     setup.watch(collector.object.watch());
@@ -161,16 +176,22 @@ impl Block {
         let Self { owners, bytes, bytes_by_owner, latency, latency_by_owner, .. } = self;
         owners.begin();
         bytes.read(scrape, |transfer, total, entry| {
-            bytes_by_owner.add(owners.subject(transfer.cgroup), side(transfer), total, entry.is_last());
+            let (subject, key) = (owners.subject(transfer.cgroup), (transfer.cgroup, side(transfer)));
+            bytes_by_owner.add(subject, key.1, key, total, entry.is_last());
         })?;
         bytes_by_owner.finish(scrape, |side, total, entry| entry.count(&BYTES, values(side), *total));
         latency.read(|transfer, total, last| {
-            latency_by_owner.add(owners.subject(transfer.cgroup), side(transfer), total, last);
+            let (subject, key) = (owners.subject(transfer.cgroup), (transfer.cgroup, side(transfer)));
+            latency_by_owner.add(subject, key.1, key, total, last);
         })?;
         latency_by_owner.finish(scrape, |side, total, entry| {
             entry.distribution(&LATENCY, values(side), latency.distribution(total));
         });
-        latency.record_lost::<2>(scrape, &LATENCY)?;
+        if self.lasts {
+            let (bytes, latency) = (bytes_by_owner.write(), latency_by_owner.write());
+            scrape.bequeath(&Bequest { owners: owners.known(), bytes, latency });
+        }
+        self.latency.record_lost::<2>(scrape, &LATENCY)?;
         self.read_losses(scrape)
     }
 

@@ -126,7 +126,7 @@ struct FileIo {
     object: Object,
     amounts: Entries<Amount, u64>,
     /// Bytes on file systems without a name, by what was done to them.
-    others: Sums<u32, u64>,
+    others: Sums<(u64, u32, u32), u32, u64>,
     latency: Option<Histograms<Amount>>,
     losses: PerCpuCells<Loss>,
     /// Files of processes with many descriptors are lost.
@@ -141,7 +141,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let (object, refusal) = load(&config, platform, &types)?;
     let collector = FileIo {
         amounts: Entries::open(&object, "file_amounts", platform)?,
-        others: Sums::new(),
+        others: Sums::new(platform.lasting().is_some(), setup.inherited()),
         latency: config.latency.open(&object, "file_latency", config.latency_shape(), platform)?,
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
         only_near: refusal.is_some(),
@@ -199,9 +199,11 @@ impl FileIo {
                 entry.count(&OPENS, [], *total);
                 return;
             };
-            match file_systems::name(amount.magic) {
-                Some(name) => entry.count(metric, [name.into()], *total),
-                None => others.add(entry.subject(), amount.kind, total, entry.is_last()),
+            if let Some(name) = file_systems::name(amount.magic) {
+                entry.count(metric, [name.into()], *total);
+            } else {
+                let key = (amount.cgroup, amount.kind, amount.magic);
+                others.add(entry.subject(), amount.kind, key, total, entry.is_last());
             }
         })?;
         others.finish(scrape, |kind, total, entry| {
@@ -209,6 +211,9 @@ impl FileIo {
                 entry.count(metric, ["other".into()], *total);
             }
         });
+        if let Some(others) = others.write() {
+            scrape.bequeath(&others);
+        }
         if let Some(latency) = &mut self.latency {
             latency.record(scrape, &LATENCY, |amount| [operation(amount.kind).into()])?;
         }

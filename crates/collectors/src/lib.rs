@@ -57,6 +57,7 @@ pub const LASTING: &[&str] = &[
     syscalls::DESCRIPTOR.name,
     network::DESCRIPTOR.name,
     file_io::DESCRIPTOR.name,
+    block::DESCRIPTOR.name,
     scheduler::DESCRIPTOR.name,
     memory::DESCRIPTOR.name,
 ];

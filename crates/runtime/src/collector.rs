@@ -181,6 +181,7 @@ pub struct Scrape {
     pub(crate) fault: Option<String>,
     pub(crate) degraded: Option<String>,
     pub(crate) of_cluster: Vec<&'static Metric>,
+    pub(crate) bequest: Option<Vec<u8>>,
 }
 
 impl Scrape {
@@ -252,6 +253,15 @@ impl Scrape {
         self.of_cluster.extend(metrics);
     }
 
+    /// Leaves to the next agent, where maps outlive this one, what the collector knows besides them as of these readings:
+    /// [`Setup::inherited`] gives it.
+    pub fn bequeath(&mut self, known: &impl Serialize) {
+        match postcard::to_allocvec(known) {
+            Ok(bytes) => self.bequest = Some(bytes),
+            Err(error) => self.fault = Some(error.to_string()),
+        }
+    }
+
     /// Gives the number of readings so far.
     pub fn len(&self) -> usize {
         self.readings.len()
@@ -304,5 +314,6 @@ impl Scrape {
         self.fault = None;
         self.degraded = None;
         self.of_cluster.clear();
+        self.bequest = None;
     }
 }

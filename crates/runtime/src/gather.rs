@@ -26,7 +26,7 @@ pub(crate) use change::Starter;
 pub use change::{Change, concerned};
 use change::{Changing, Wish};
 use govern::{Costs, Governance};
-use keep::Keeper;
+pub(crate) use keep::Keeper;
 
 /// How long start-up waits for a collector to attach before it goes on without it.
 const ATTACH: Duration = Duration::from_secs(30);
@@ -36,14 +36,14 @@ const DETACH: Duration = Duration::from_secs(1);
 /// What the gather thread is told.
 pub(crate) enum Message {
     Request(Request),
-    Report(Report),
+    Report(Box<Report>),
     Change(Box<Change>, oneshot::Sender<Vec<&'static str>>),
     Stop,
 }
 
 impl From<Report> for Message {
     fn from(report: Report) -> Self {
-        Self::Report(report)
+        Self::Report(Box::new(report))
     }
 }
 
@@ -157,7 +157,7 @@ impl Engine {
     pub fn new(
         options: Options,
         store: Store,
-        (slots, starter): (Vec<Slot>, Starter),
+        (slots, starter, keeper): (Vec<Slot>, Starter, Option<Keeper>),
         resolver: Arc<dyn Resolver>,
         mut own: Own,
         shared: Arc<Shared>,
@@ -166,7 +166,6 @@ impl Engine {
         let meter = own.provider().meter(SCOPE);
         watch::observe(&meter, &shared.watches);
         let instruments = Instruments::new(&meter);
-        let keeper = starter.platform.pins.clone().map(Keeper::new);
         let (requests, rounds, timeline) = (Vec::new(), Vec::new(), Timeline::new(options.clock.clone()));
         Self {
             options,
@@ -289,7 +288,7 @@ impl Engine {
     }
 
     fn merge(&mut self, round: Round, superseded: bool, moment: Moment) {
-        let Round { slot: at, incarnation, attached, scrape, result } = round;
+        let Round { slot: at, incarnation, attached, mut scrape, result } = round;
         let Some(slot) = self.slots.get_mut(at) else { return };
         if incarnation != slot.incarnation {
             self.store.forget(at as u16, moment.steady);
@@ -299,6 +298,7 @@ impl Engine {
         let (before, whole) = (bpf::clock::of_thread(), result.is_ok());
         let merged = self.store.merge(origin, &scrape, moment, &*self.resolver);
         self.add_cost(at, bpf::clock::of_thread().saturating_sub(before));
+        self.take_bequest(at, &mut scrape);
         if whole {
             self.store.end_resuming(at as u16);
         }
@@ -337,9 +337,9 @@ impl Engine {
     fn receive(&mut self, inbox: &Receiver<Message>, until: Instant) -> bool {
         match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(Message::Request(request)) => self.requests.push(request),
-            Ok(Message::Report(Report { from, news })) => {
-                if self.slots.get(from.slot).is_some_and(|slot| slot.number == from.worker) {
-                    self.note(from.slot, news);
+            Ok(Message::Report(report)) => {
+                if self.slots.get(report.from.slot).is_some_and(|slot| slot.number == report.from.worker) {
+                    self.note(report.from.slot, report.news);
                 }
             }
             Ok(Message::Change(change, reply)) => self.wishes.push_back((*change, reply)),

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::clock::Clock;
 use crate::collector::Descriptor;
 pub use crate::gather::{Change, concerned};
-use crate::gather::{Engine, Message, Request, Slot, Starter};
+use crate::gather::{Engine, Keeper, Message, Request, Slot, Starter};
 use crate::health::{Health, State, Status};
 use crate::own::{Own, SCOPE, SHARED};
 use crate::series::{Limits, Store};
@@ -127,6 +127,8 @@ impl Manager {
         };
         let (platform_of, clock) = (Arc::clone(platform), options.clock.clone());
         let starter = Starter { platform: platform_of, runtime: runtime.clone(), clock, reports: messages.clone() };
+        // Read before collectors are made, which take their parts of it.
+        let keeper = platform.pins.clone().map(Keeper::new);
         let mut slots = Vec::new();
         let mut indispensable = Vec::new();
         for selection in selections {
@@ -145,7 +147,7 @@ impl Manager {
             slots.push(slot);
         }
         store.declare(SHARED, &scope(SCOPE.to_owned()));
-        let engine = Engine::new(options, store, (slots, starter), resolver, own, Arc::clone(&shared));
+        let engine = Engine::new(options, store, (slots, starter, keeper), resolver, own, Arc::clone(&shared));
         let manager = Self { shared, messages, thread: Mutex::new(None) };
         let (ready, made) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()

@@ -228,6 +228,14 @@ impl Setup {
         pins.kept(name)
     }
 
+    /// Gives what the collector knew besides its maps in the agent before ([`Scrape::bequeath`](crate::Scrape::bequeath)),
+    /// where the object that was loaded has taken these over.
+    pub fn inherited<T: DeserializeOwned>(&self) -> Option<T> {
+        let bytes = self.platform.lasting()?.inherited(self.pins?, self.name)?;
+        let known = postcard::from_bytes(&bytes);
+        known.inspect_err(|error| tracing::warn!(collector = self.name, "what the agent before knew: {error}")).ok()
+    }
+
     /// Says that the collector works, but gives less than it could.
     pub fn degrade(&mut self, why: impl Into<String>) {
         self.degraded = Some(why.into());

@@ -80,6 +80,17 @@ impl Histogram {
         }
     }
 
+    /// Gives what it has grown by since.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let had = before.slots.iter().copied().chain(std::iter::repeat(0));
+        Self {
+            sum: self.sum.wrapping_sub(before.sum),
+            zero: self.zero.wrapping_sub(before.zero),
+            slots: self.slots.iter().zip(had).map(|(now, had)| now.wrapping_sub(had)).collect(),
+        }
+    }
+
     /// Gives the number of values, as far as the counts have not wrapped.
     pub fn count(&self) -> u64 {
         u64::from(self.zero) + self.slots.iter().map(|&count| u64::from(count)).sum::<u64>()

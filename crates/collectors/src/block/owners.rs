@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bpf::probe::Cgroups;
 use model::{Census, CgroupChange, Subject};
+use serde::{Deserialize, Serialize};
 
 /// The most directories that one walk looks at.
 const LIMIT: usize = 1 << 20;
@@ -42,6 +43,16 @@ struct Owner {
     removed: Option<Instant>,
 }
 
+/// An owner as the next agent gets it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Known {
+    id: u64,
+    /// The cgroup of the primary hierarchy; the kernel where there is none.
+    cgroup: Option<u64>,
+    path: PathBuf,
+    removed: bool,
+}
+
 impl Owners {
     /// Begins without any, or says why ids cannot be turned into subjects.
     pub fn new(cgroups: &Cgroups, census: Arc<dyn Census>) -> Result<Self, &'static str> {
@@ -55,6 +66,26 @@ impl Owners {
             _ => return Err("the hierarchy of the I/O controller is not mounted, so that nobody owns block I/O"),
         };
         Ok(Self { census, mounts, state: Mutex::default() })
+    }
+
+    /// Takes over whom the agent before knew: whose they are cannot be told of those that are gone.
+    pub fn remember(&self, known: Vec<Known>) {
+        self.state().known = known
+            .into_iter()
+            .map(|Known { id, cgroup, path, removed }| {
+                let subject = cgroup.map_or(Subject::Kernel, Subject::Cgroup);
+                (id, Owner { subject, path, removed: removed.then(Instant::now) })
+            })
+            .collect();
+    }
+
+    /// Gives all that are known, for the next agent.
+    pub fn known(&self) -> Vec<Known> {
+        let known = |(&id, Owner { subject, path, removed }): (&u64, &Owner)| {
+            let cgroup = if let Subject::Cgroup(id) = subject { Some(*id) } else { None };
+            Known { id, cgroup, path: path.clone(), removed: removed.is_some() }
+        };
+        self.state().known.iter().map(known).collect()
     }
 
     /// Begins a round, in which the hierarchy is looked through once at most.

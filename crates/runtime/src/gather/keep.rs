@@ -1,10 +1,13 @@
 //! What outlives the agent: collectors whose pins were taken over go on with the series of the agent before, and after
 //! each gather is written what the next one has to know.
 
+use std::collections::HashMap;
+
 use bpf::{Kept, Pins};
 use opentelemetry::KeyValue;
 
 use super::Engine;
+use crate::collector::Scrape;
 use crate::own::collector;
 use crate::series::{Checkpoint, Moment, Saving};
 
@@ -12,13 +15,15 @@ use crate::series::{Checkpoint, Moment, Saving};
 const ENDS: &str = "not kept over restarts";
 
 /// What the gather thread keeps for the next agent.
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     pins: Pins,
     place: bpf::Checkpoint,
     /// What the agent before has left.
     saved: Option<Checkpoint>,
     /// When the maps were made of those whose series are kept, by slot.
     since: Vec<(usize, u64)>,
+    /// What they know besides their maps, by slot.
+    bequests: HashMap<usize, Vec<u8>>,
     /// Whether it was logged that nothing can be written.
     failed: bool,
 }
@@ -27,11 +32,14 @@ impl Keeper {
     /// Reads what the agent before has left.
     pub fn new(pins: Pins) -> Self {
         let mut place = pins.checkpoint();
-        let saved = place.read().and_then(|bytes| {
+        let saved: Option<Checkpoint> = place.read().and_then(|bytes| {
             let decoded = postcard::from_bytes(&bytes);
             decoded.inspect_err(|error| tracing::warn!("the checkpoint of the agent before: {error}")).ok()
         });
-        Self { pins, place, saved, since: Vec::new(), failed: false }
+        for part in saved.iter().flat_map(|saved| &saved.parts) {
+            pins.hand_down(&part.collector, part.since, part.bequest.clone());
+        }
+        Self { pins, place, saved, since: Vec::new(), bequests: HashMap::new(), failed: false }
     }
 }
 
@@ -42,6 +50,7 @@ impl Engine {
         let slot = &mut self.slots[at];
         let name = slot.name;
         keeper.since.retain(|(other, _)| *other != at);
+        keeper.bequests.remove(&at);
         let Some(Kept { adopted, since, refused }) = kept else {
             self.shared.health.set_kept(name, ENDS.to_owned());
             return;
@@ -61,7 +70,8 @@ impl Engine {
         };
         self.instruments.pin_takeovers.add(1, &[collector(name), KeyValue::new("outcome", outcome)]);
         if let Some(saved) = keeper.saved.as_ref().filter(|_| adopted) {
-            let saving = Saving { collector: at as u16, name, since, metrics: slot.selection.descriptor.metrics };
+            let metrics = slot.selection.descriptor.metrics;
+            let saving = Saving { collector: at as u16, name, since, metrics, bequest: &[] };
             let steady = self.timeline.tick().steady;
             self.store.resume(saved, &saving, steady);
             self.before = self.before.max(saved.time);
@@ -82,10 +92,18 @@ impl Engine {
         }
     }
 
+    /// Takes what a collector knows besides its maps as of the readings that were just merged.
+    pub(super) fn take_bequest(&mut self, at: usize, scrape: &mut Scrape) {
+        if let (Some(keeper), Some(bequest)) = (&mut self.keeper, scrape.bequest.take()) {
+            keeper.bequests.insert(at, bequest);
+        }
+    }
+
     /// Forgets about a collector whose maps are gone.
     pub(super) fn unkeep(&mut self, at: usize) {
         if let Some(keeper) = &mut self.keeper {
             keeper.since.retain(|(other, _)| *other != at);
+            keeper.bequests.remove(&at);
         }
     }
 
@@ -95,7 +113,9 @@ impl Engine {
         keeper.saved = None;
         let saving = |&(at, since): &(usize, u64)| {
             let slot = &self.slots[at];
-            Saving { collector: at as u16, name: slot.name, since, metrics: slot.selection.descriptor.metrics }
+            let metrics = slot.selection.descriptor.metrics;
+            let bequest = keeper.bequests.get(&at).map_or(&[][..], Vec::as_slice);
+            Saving { collector: at as u16, name: slot.name, since, metrics, bequest }
         };
         let saving: Vec<Saving<'_>> = keeper.since.iter().map(saving).collect();
         let bytes = postcard::to_allocvec(&self.store.save(moment.now, &saving)).map_err(|error| error.to_string());

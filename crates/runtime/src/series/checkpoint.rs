@@ -32,6 +32,8 @@ pub(crate) struct Part {
     pub collector: String,
     /// When its maps were made: what cells saw last was in these.
     pub since: u64,
+    /// What it knows besides its maps.
+    pub bequest: Vec<u8>,
     series: Vec<SavedSeries>,
     cells: Vec<SavedCell>,
 }
@@ -84,6 +86,7 @@ pub(crate) struct Saving<'a> {
     pub name: &'static str,
     pub since: u64,
     pub metrics: &'a [&'static Metric],
+    pub bequest: &'a [u8],
 }
 
 /// What cells saw last in the time of the agent before, by metric, subject and values.
@@ -197,7 +200,7 @@ impl Store {
     /// Gives what the next agent has to know of collectors whose maps outlive this one.
     pub(crate) fn save(&self, time: u64, saving: &[Saving<'_>]) -> Checkpoint {
         let mut writer = Writer::default();
-        for &Saving { collector, name, since, metrics } in saving {
+        for &Saving { collector, name, since, metrics, bequest } in saving {
             let mut series = Vec::new();
             let mut keep = |writer: &mut Writer, group: u32, at: usize| {
                 let group = &self.groups[group as usize];
@@ -231,7 +234,8 @@ impl Store {
                 };
                 cells.extend(writer.cell(cell, entity));
             }
-            writer.checkpoint.parts.push(Part { collector: name.to_owned(), since, series, cells });
+            let (collector, bequest) = (name.to_owned(), bequest.to_owned());
+            writer.checkpoint.parts.push(Part { collector, since, bequest, series, cells });
         }
         Checkpoint { time, ..writer.checkpoint }
     }
