@@ -25,7 +25,11 @@ impl Resolver for One {
         0
     }
 
-    fn resolve(&self, _: Subject) -> Answer {
+    fn resolve(&self, subject: Subject) -> Answer {
+        self.resolve_now(subject)
+    }
+
+    fn resolve_now(&self, _: Subject) -> Answer {
         Answer::Known(Arc::clone(&self.0))
     }
 }

@@ -217,7 +217,7 @@ impl Cache {
         let mut shard = self.write(id);
         let changed = journal.next();
         match shard.get_mut(&id) {
-            Some(entry) if entry.life == Life::Gone => return,
+            Some(entry) if entry.life == Life::Gone => {}
             Some(entry) => {
                 if entry.life == Life::Asked {
                     entry.answer = identities.unknown(id, Reason::Unnamed);

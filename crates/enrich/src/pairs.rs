@@ -6,6 +6,9 @@ use model::{Answer, Attributes, Party, Resolver, Subject, Text, Who};
 
 use crate::peers::{Peers, located};
 
+/// Asks with patience or without.
+type Ask = fn(&dyn Resolver, Subject) -> Answer;
+
 /// Answers for pairs by asking for each of the two; passes on all other questions.
 pub struct Pairs {
     workloads: Arc<dyn Resolver>,
@@ -19,8 +22,8 @@ impl Pairs {
     }
 
     /// The same, with the node that it is on.
-    fn located(&self, party: Party) -> Answer {
-        let answer = self.party(party);
+    fn located(&self, party: Party, ask: Ask) -> Answer {
+        let answer = self.party(party, ask);
         match (answer, self.peers.node()) {
             (Answer::Known(own), Some(node)) if is_here(party.who) => Answer::Known(located(&own, node)),
             (Answer::Unknown(own, reason), Some(node)) if is_here(party.who) => {
@@ -30,11 +33,11 @@ impl Pairs {
         }
     }
 
-    fn party(&self, party: Party) -> Answer {
+    fn party(&self, party: Party, ask: Ask) -> Answer {
         let answer = match party.who {
-            Who::Cgroup(id) => self.workloads.resolve(Subject::Cgroup(id)),
-            Who::Executable(id) => self.workloads.resolve(Subject::Executable(id)),
-            Who::Kernel => self.workloads.resolve(Subject::Kernel),
+            Who::Cgroup(id) => ask(&*self.workloads, Subject::Cgroup(id)),
+            Who::Executable(id) => ask(&*self.workloads, Subject::Executable(id)),
+            Who::Kernel => ask(&*self.workloads, Subject::Kernel),
             Who::Peer(number) => Answer::Known(self.peers.attributes(number)),
         };
         let Some(service) = party.service.map(|number| self.peers.attributes(number)) else { return answer };
@@ -48,22 +51,15 @@ impl Pairs {
             answer => answer,
         }
     }
-}
 
-impl Resolver for Pairs {
-    /// What a peer's number stands for never changes: whoever has another name, or another owner, has another number.
-    fn generation(&self) -> u64 {
-        self.workloads.generation()
-    }
-
-    fn resolve(&self, subject: Subject) -> Answer {
+    fn answer(&self, subject: Subject, ask: Ask) -> Answer {
         let (one, other, prefixes) = match subject {
             Subject::Pair { source, destination } => {
-                (self.located(source), self.located(destination), ["source.", "destination."])
+                (self.located(source, ask), self.located(destination, ask), ["source.", "destination."])
             }
             // Whose it is is of this node, as all that has no peer.
-            Subject::Facing { local, peer } => (self.party(local), self.located(peer), ["", "peer."]),
-            _ => return self.workloads.resolve(subject),
+            Subject::Facing { local, peer } => (self.party(local, ask), self.located(peer, ask), ["", "peer."]),
+            _ => return ask(&*self.workloads, subject),
         };
         let reason = match (&one, &other) {
             (Answer::Pending, _) | (_, Answer::Pending) => return Answer::Pending,
@@ -74,6 +70,21 @@ impl Resolver for Pairs {
         };
         let both = Arc::new(Attributes::new(prefixed(prefixes[0], &one).chain(prefixed(prefixes[1], &other))));
         reason.map_or_else(|| Answer::Known(Arc::clone(&both)), |reason| Answer::Unknown(Arc::clone(&both), reason))
+    }
+}
+
+impl Resolver for Pairs {
+    /// What a peer's number stands for never changes: whoever has another name, or another owner, has another number.
+    fn generation(&self) -> u64 {
+        self.workloads.generation()
+    }
+
+    fn resolve(&self, subject: Subject) -> Answer {
+        self.answer(subject, |names, subject| names.resolve(subject))
+    }
+
+    fn resolve_now(&self, subject: Subject) -> Answer {
+        self.answer(subject, |names, subject| names.resolve_now(subject))
     }
 }
 
@@ -111,6 +122,13 @@ mod tests {
                 _ => Answer::Unknown(Arc::new(Attributes::new([("cgroup.id".into(), "9".into())])), "gone"),
             }
         }
+
+        fn resolve_now(&self, subject: Subject) -> Answer {
+            match subject {
+                Subject::Cgroup(2) => Answer::Unknown(Arc::default(), "late"),
+                _ => self.resolve(subject),
+            }
+        }
     }
 
     fn cgroup(id: u64) -> Party {
@@ -146,5 +164,10 @@ mod tests {
         let Answer::Unknown(set, "gone") = resolve(world, cgroup(4)) else { panic!("no reason") };
         assert_eq!(set.get("destination.cgroup.id"), Some("9"));
         assert!(matches!(pairs.resolve(Subject::Cgroup(1)), Answer::Known(_)) && pairs.generation() == 7);
+        // Who cannot wait does not.
+        assert!(matches!(pairs.resolve_now(Subject::Cgroup(2)), Answer::Unknown(_, "late")));
+        let late = Subject::Pair { source: cgroup(2), destination: world };
+        let Answer::Unknown(set, "late") = pairs.resolve_now(late) else { panic!("it waits") };
+        assert_eq!(set.get("destination.workload.name"), Some("world"));
     }
 }

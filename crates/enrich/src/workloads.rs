@@ -227,8 +227,8 @@ impl Shared {
                     answer
                 }
             }
-            Some(Lookup::Sought(since)) if since.elapsed() <= PATIENCE => Answer::Pending,
-            None if self.ask(id) => Answer::Pending,
+            Some(Lookup::Sought(since)) if wait && since.elapsed() <= PATIENCE => Answer::Pending,
+            None if self.ask(id) && wait => Answer::Pending,
             Some(Lookup::Sought(_)) | None => self.identities.unknown(id, Reason::NotFound),
         }
     }

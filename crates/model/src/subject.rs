@@ -116,10 +116,8 @@ pub trait Resolver: Send + Sync {
     /// Gives the attributes of a subject's workload.
     fn resolve(&self, subject: Subject) -> Answer;
 
-    /// Gives the best attributes there are now, for who cannot wait for better ones.
-    fn resolve_now(&self, subject: Subject) -> Answer {
-        self.resolve(subject)
-    }
+    /// Gives the best attributes there are now, for who cannot wait for better ones: never [`Answer::Pending`].
+    fn resolve_now(&self, subject: Subject) -> Answer;
 }
 
 /// A change of the primary cgroup hierarchy, as the kernel reports it.

@@ -249,7 +249,7 @@ impl Entrance {
         let answer = if let Answer::Pending = answer { self.bus.resolver.resolve_now(event.subject) } else { answer };
         let workload = match answer {
             Answer::Known(workload) | Answer::Unknown(workload, _) => workload,
-            Answer::Pending => nameless(event.subject),
+            Answer::Pending => Arc::default(),
             Answer::Excluded => {
                 self.ledger.excluded.fetch_add(1, Ordering::Relaxed);
                 return;
@@ -261,14 +261,6 @@ impl Entrance {
         }
         let (id, collector) = (self.bus.id(), self.collector);
         self.batch.push(Arc::new(Record { id, collector, event, workload }));
-    }
-}
-
-/// Stands in for names that did not come in time.
-fn nameless(subject: Subject) -> Arc<Attributes> {
-    match subject {
-        Subject::Cgroup(id) => Arc::new(Attributes::new([("cgroup.id".into(), id.to_string().into())])),
-        _ => Arc::default(),
     }
 }
 

@@ -140,6 +140,7 @@ fn an_unknown_id_is_looked_for_once() {
     let workloads = fake.start();
     let late = fake.make("late");
     assert!(matches!(workloads.resolve(Subject::Cgroup(late)), Answer::Pending));
+    assert!(matches!(workloads.resolve_now(Subject::Cgroup(late)), Answer::Unknown(_, "cgroup_not_found")));
     let generation = workloads.generation();
     assert_eq!(text(&answer(&workloads, late)), "cgroup.path=/late");
     assert!(workloads.generation() >= generation);
@@ -151,7 +152,7 @@ fn an_unknown_id_is_looked_for_once() {
     let scans = workloads.stats().scans;
     assert_eq!(text(&workloads.resolve(Subject::Cgroup(u64::MAX))), "cgroup_not_found");
     let stats = workloads.stats();
-    assert_eq!((stats.misses[Reason::NotFound as usize], stats.scans), (2, scans));
+    assert_eq!((stats.misses[Reason::NotFound as usize], stats.scans), (3, scans));
     assert!(stats.misses[Reason::Pending as usize] >= 2);
 }
 

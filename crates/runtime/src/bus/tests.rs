@@ -25,6 +25,17 @@ impl Resolver for Names {
             _ => Answer::Excluded,
         }
     }
+
+    fn resolve_now(&self, subject: Subject) -> Answer {
+        match (self.resolve(subject), subject) {
+            (Answer::Pending, Subject::Cgroup(id)) => {
+                let new = || Arc::new(Attributes::new([("cgroup.id".into(), id.to_string().into())]));
+                let set = Arc::clone(self.0.lock().unwrap().entry(id).or_insert_with(new));
+                Answer::Unknown(set, "not found")
+            }
+            (answer, _) => answer,
+        }
+    }
 }
 
 fn event(cgroup: u64, time: u64) -> Event {
@@ -98,7 +109,7 @@ async fn a_workload_at_its_limit_costs_others_nothing() {
 async fn events_wait_for_their_names() {
     let names = Arc::new(Names::default());
     let bus = Arc::new(Bus::new(Arc::clone(&names) as Arc<dyn Resolver>, 1, 10));
-    let mut entrance = bus.entrance("test", HashMap::new());
+    let mut entrance = bus.entrance("test", HashMap::from([(EventKind::OomKill, Limit { rate: 1, burst: 2 })]));
     entrance.put(event(100, 1));
     entrance.put(event(1, 2));
     assert!(entrance.flush(), "one waits");
@@ -108,10 +119,13 @@ async fn events_wait_for_their_names() {
     assert!(!entrance.flush());
     assert_eq!(now(feed.take(10, Duration::ZERO).await), [1]);
     names.1.store(0, Ordering::Relaxed);
-    entrance.put(event(101, 3));
+    for time in 3..8 {
+        entrance.put(event(101, time));
+    }
     entrance.finish();
     let records = feed.take(10, Duration::ZERO).await;
     assert_eq!(records[0].workload.get("cgroup.id"), Some("101"), "in the end it goes without");
+    assert_eq!(now(records), [3, 4], "and has a limit all the same");
 }
 
 #[tokio::test]
