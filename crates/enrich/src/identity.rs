@@ -263,9 +263,9 @@ impl Identities {
             return Arc::clone(known);
         }
         if sets.all.len() >= sets.sweep_at {
-            // Doubling the mark makes the sweeps' cost a constant per set, whatever comes and goes.
+            // A mark that grows with what stays makes the sweeps' cost a constant per set, whatever comes and goes.
             sets.all.retain(|set| Arc::strong_count(set) > 1);
-            sets.sweep_at = (2 * sets.all.len()).max(256);
+            sets.sweep_at = (sets.all.len() + sets.all.len() / 4).max(256);
         }
         let set = Arc::new(set);
         sets.all.insert(Arc::clone(&set));

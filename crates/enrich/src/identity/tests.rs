@@ -94,6 +94,17 @@ fn the_filter_leaves_out_other_containers() {
 }
 
 #[test]
+fn sets_that_nobody_uses_are_forgotten() {
+    let identities = Identities::new(&Settings::default());
+    let used: Vec<_> = (0..1000).map(|number| known(&identities.named(&format!("/used/{number}")))).collect();
+    for number in 0..10_000 {
+        identities.named(&format!("/brief/{number}"));
+    }
+    assert!(identities.sets().all.len() <= 1300, "{} of {} in use", identities.sets().all.len(), used.len());
+    assert!(Arc::ptr_eq(&used[0], &known(&identities.named("/used/0"))));
+}
+
+#[test]
 fn a_node_is_one_workload() {
     let identities = Identities::new(&Settings { granularity: Granularity::Node, ..Settings::default() });
     assert!(known(&identities.named(&format!("/docker/{ID}"))).is_empty());

@@ -1,8 +1,11 @@
 //! The workloads of the subjects that have readings, asked again whenever an answer may have changed.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::{Arc, Weak};
 
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 use model::{Answer, Attributes, Resolver, Subject};
 
 /// Where a subject's readings go.
@@ -27,7 +30,7 @@ pub(super) struct Known {
 pub(super) struct Subjects {
     all: Vec<Known>,
     index: HashMap<Subject, u32>,
-    entities: HashSet<Arc<Attributes>>,
+    entities: Entities,
     generation: u64,
     /// What the agent before knew.
     remembered: HashMap<Subject, Arc<Attributes>>,
@@ -97,7 +100,6 @@ impl Subjects {
             }
         }
         self.all = kept;
-        self.entities.retain(|entity| Arc::strong_count(entity) > 1);
         Some(places)
     }
 
@@ -128,10 +130,57 @@ impl Subjects {
 
     /// Gives the one set that has these attributes.
     pub fn intern(&mut self, attributes: Arc<Attributes>) -> Arc<Attributes> {
-        if let Some(known) = self.entities.get(&attributes) {
-            return Arc::clone(known);
+        self.entities.intern(attributes)
+    }
+}
+
+/// The sets in use, with their hashes. It keeps none alive: the resolver has such a table, too, and of two that each keep
+/// what the other does neither would ever forget.
+#[derive(Debug, Default)]
+struct Entities {
+    all: HashTable<(u64, Weak<Attributes>)>,
+    hasher: RandomState,
+    sweep_at: usize,
+}
+
+impl Entities {
+    fn intern(&mut self, attributes: Arc<Attributes>) -> Arc<Attributes> {
+        let hash = self.hasher.hash_one(&attributes);
+        let is_same = |(_, known): &(u64, Weak<Attributes>)| known.upgrade().is_some_and(|known| known == attributes);
+        if let Some(known) = self.all.find(hash, is_same).and_then(|(_, known)| known.upgrade()) {
+            return known;
         }
-        self.entities.insert(Arc::clone(&attributes));
+        if self.all.len() >= self.sweep_at {
+            self.all.retain(|(_, known)| known.strong_count() > 0);
+            self.sweep_at = (2 * self.all.len()).max(256);
+        }
+        self.all.insert_unique(hash, (hash, Arc::downgrade(&attributes)), |(hash, _)| *hash);
         attributes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> Arc<Attributes> {
+        Arc::new(Attributes::new([("name".into(), name.to_owned().into())]))
+    }
+
+    #[test]
+    fn equal_sets_are_one_as_long_as_anybody_has_it() {
+        let mut entities = Entities::default();
+        let one = entities.intern(named("one"));
+        assert!(Arc::ptr_eq(&one, &entities.intern(named("one"))));
+        assert_eq!(Arc::strong_count(&one), 1, "the table keeps none alive");
+        let forgotten = Arc::downgrade(&one);
+        drop(one);
+        assert!(forgotten.upgrade().is_none());
+        let lasting = entities.intern(named("one"));
+        for number in 0..10_000 {
+            entities.intern(named(&number.to_string()));
+        }
+        assert!(entities.all.len() <= 256, "{} of one in use", entities.all.len());
+        assert!(Arc::ptr_eq(&lasting, &entities.intern(named("one"))));
     }
 }
