@@ -18,16 +18,20 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Follows the server while this agent is one that does; ends when nobody holds elections any more.
 pub async fn follow(options: Options, reader: &mut Reader, mut standing: watch::Receiver<Standing>, party: Party) {
-    let reads = |standing: &Standing| match standing {
+    let reads = |standing: &Standing, yielded: bool| match standing {
         Standing::Leads { .. } => true,
-        // An own node is read by nobody else, unless somebody has said so.
-        Standing::Unknown(_) => party == Party::Many,
+        // An own node is read by nobody else, unless somebody has said so: what was said last holds until it can be asked again.
+        Standing::Unknown(_) => party == Party::Many && !yielded,
         Standing::Pending | Standing::Waits | Standing::Barred => false,
     };
+    let mut yielded = false;
     loop {
         let now = standing.borrow_and_update().clone();
-        reader.stands(&now, party);
-        if !reads(&now) {
+        reader.stands(&now, party, yielded);
+        if !matches!(now, Standing::Unknown(_)) {
+            yielded = now == Standing::Waits;
+        }
+        if !reads(&now, yielded) {
             if standing.changed().await.is_err() {
                 return;
             }
@@ -36,7 +40,7 @@ pub async fn follow(options: Options, reader: &mut Reader, mut standing: watch::
         // Whoever is elected next begins with what comes then: what is on its way to this one is read by nobody.
         tokio::select! {
             biased;
-            _ = standing.wait_for(|standing| !reads(standing)) => {}
+            _ = standing.wait_for(|standing| !reads(standing, false)) => {}
             () = hubble::follow(options.clone(), reader) => {}
         }
         if standing.has_changed().is_err() {

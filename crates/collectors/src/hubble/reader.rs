@@ -284,17 +284,26 @@ impl Reader {
         (Self { ledger, queue, sample: Sample::new(config.flow_sample_rate), rate, address }, flows)
     }
 
-    /// Takes note of how the agent stands in the election.
-    pub fn stands(&self, standing: &Standing, party: Party) {
+    /// Takes note of how the agent stands in the election, and of whether another was to read the relay before.
+    pub fn stands(&self, standing: &Standing, party: Party, yielded: bool) {
         let mut link = self.ledger.link();
         link.waits = *standing == Standing::Waits;
         if party == Party::Many {
             // It reads what nobody else does, and goes on from where it was.
-            if link.waits {
-                (link.since, link.position) = (None, None);
-                link.down = Some("another agent reads the relay".to_owned());
-            } else if link.down.is_some() {
-                link.down = Some("the server has not answered yet".to_owned());
+            match standing {
+                Standing::Waits => {
+                    (link.since, link.position) = (None, None);
+                    link.down = Some("another agent reads the relay".to_owned());
+                }
+                Standing::Unknown(why) if yielded => {
+                    let last = "another agent read the relay when that could last be asked, and may do so still";
+                    link.down = Some(format!("{last}: {why}"));
+                }
+                _ if link.down.is_some() => link.down = Some("the server has not answered yet".to_owned()),
+                _ => {}
+            }
+            if let (Standing::Leads { vacant, .. }, true) = (standing, yielded) {
+                link.unread += *vacant;
             }
             return;
         }

@@ -108,9 +108,20 @@ fn who_decides_for_itself_reads_its_node_or_the_relay_and_never_what_others_read
     let (world, say, stood) = start(&address.to_string(), "127.0.0.1:1");
     world.until("it waits", |_| matches!(world.state(), State::Running).then_some(()));
     assert!(party(&stood) == Some(Party::Many) && node.requests().is_empty());
-    say.send_replace(Standing::Leads { vacant: Duration::ZERO, note: String::new() });
+    // While nobody can say, whoever reads the relay may go on: so it waits on, and says so.
+    say.send_replace(Standing::Unknown("the API server is away".to_owned()));
+    world.until("it says that it waits", |_| {
+        matches!(world.state(), State::Degraded(why) if why.contains("may do so still: the API server")).then_some(())
+    });
+    say.send_replace(Standing::Unknown("the API server is away still".to_owned()));
+    world.until("it goes on to wait", |_| {
+        matches!(world.state(), State::Degraded(why) if why.contains("away still")).then_some(())
+    });
+    assert!(node.requests().is_empty(), "it reads what the relay's reader may read, too");
+    say.send_replace(Standing::Leads { vacant: Duration::from_secs(7), note: String::new() });
     let readings = world.settled(10);
     assert!(!readings.contains_key("telesonde_hubble_leader{}"));
+    assert!(readings["telesonde_hubble_unread_seconds{}"] >= 7.0, "{readings:?}");
     // Nobody can say: its own node nobody else reads.
     say.send_replace(Standing::Unknown("the API server is away".to_owned()));
     world.until("it goes on", |readings| (readings["telesonde_hubble_connected{}"] > 0.5).then_some(()));
