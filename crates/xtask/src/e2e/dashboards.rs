@@ -1,6 +1,8 @@
 //! `cargo xtask e2e dashboards`: every query of the dashboards, and every metric of the alerts, against a real Prometheus that scraped
 //! a real agent under load, once with native and once with classic histograms, and that the agent pushed to.
 
+mod grafana;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -47,13 +49,8 @@ const AMPLE: u64 = 4 << 30;
 /// # Errors
 /// Fails when something cannot be built or started.
 pub fn run(options: &crate::Proof) -> Result<ExitCode> {
-    if !options.no_build {
-        run::build()?;
-    }
-    let dir = peers::work_dir()?;
-    let mut report = Report::new(options);
-    let result = prove(&dir, &mut report);
-    report.close(&dir, options, result)
+    run::binary(options.no_build)?;
+    Report::of(options, prove)
 }
 
 /// The series, and what goes on meanwhile.
@@ -81,12 +78,15 @@ fn prove(dir: &Path, report: &mut Report) -> Result<()> {
     let mut load = Load::start()?;
     load.kill_one()?;
     let stage = Stage { prometheus, hubble };
+    let mut boards = Vec::new();
     for file in files(&process::root().join("examples/grafana"), "json")? {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        boards.push((name.clone(), serde_json::from_str(&fs::read_to_string(&file)?)?));
         for (job, way) in JOBS {
             report.check("dashboards", &format!("{name}, {way}"), || stage.dashboard(&file, job));
         }
     }
+    report.check("grafana", "what it would make of them", || grafana::understood(&boards));
     report.check("alerts", "every metric that they are about", || stage.alerts());
     report.check("allowed", "at most one query in twenty", allowed);
     drop(load);
