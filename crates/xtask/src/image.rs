@@ -8,10 +8,11 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::arch::Arch;
 use crate::{process, run};
 
 /// The most that a registry may have to keep and a node to fetch.
-const LARGEST: u64 = 25_000_000;
+pub const LARGEST: u64 = 25_000_000;
 
 /// What the binary's file permits whoever starts it, as far as the container has it.
 const CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_net_admin=p";
@@ -19,11 +20,15 @@ const CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_net_admin=p";
 /// Where authorities that sign servers' certificates are kept, here and there.
 const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
 
+/// Where the agent is, below the root.
+pub const AGENT: &str = "usr/bin/telesonde";
+
 /// How a container of the image starts, as the Dockerfile says it, too.
 pub const USER: &str = "65532:65532";
 const PORTS: [u16; 2] = [9464, 9465];
 pub const ENTRYPOINT: &str = r#"["/usr/bin/telesonde"]"#;
 const COMMAND: &str = r#"["run"]"#;
+const ENVIRONMENT: &str = "PATH=/usr/bin";
 const LABELS: [(&str, &str); 4] = [
     ("title", "telesonde"),
     ("description", "Turns what the Linux kernel knows into telemetry"),
@@ -41,6 +46,9 @@ pub struct Options {
     /// Make only the root file system, in this directory.
     #[arg(long)]
     root: Option<PathBuf>,
+    /// For which processor.
+    #[arg(long, default_value_t = Arch::HERE, value_enum)]
+    arch: Arch,
     /// Use the release binary that is there.
     #[arg(long)]
     no_build: bool,
@@ -51,20 +59,20 @@ pub struct Options {
 /// # Errors
 /// Fails when something is missing, the agent does not run in it, or it is too large.
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let binary = run::binary(options.no_build)?;
+    let binary = run::binary_for(options.arch, options.no_build)?;
     let place = process::target().join("image");
     let root = options.root.clone().unwrap_or_else(|| place.join("root"));
     if root.exists() {
         fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
     }
-    fill(&root, &binary)?;
-    if process::is_root() {
+    fill(&root, &binary, options.arch)?;
+    if process::is_root() && options.arch == Arch::HERE {
         let mut inside = Command::new("chroot");
         let said = process::output(inside.arg(&root).args(["/usr/bin/telesonde", "--version"]));
         println!("in it: {}", said.context("the agent does not run in it: a library is missing")?);
     }
     if options.root.is_none() {
-        layout(&place.join("oci"), &root)?;
+        layout(&place.join("oci"), &root, options.arch)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -73,7 +81,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 ///
 /// # Errors
 /// Fails when something is missing.
-pub fn fill(root: &Path, binary: &Path) -> Result<()> {
+pub fn fill(root: &Path, binary: &Path, arch: Arch) -> Result<()> {
     // Older distributions look for the loader in /lib64, which is a part of /usr.
     for dir in ["usr/bin", "usr/lib", "usr/lib64", "etc/telesonde", "run/telesonde", "tmp"] {
         fs::create_dir_all(root.join(dir))?;
@@ -84,9 +92,13 @@ pub fn fill(root: &Path, binary: &Path) -> Result<()> {
     for dir in ["run/telesonde", "tmp"] {
         fs::set_permissions(root.join(dir), fs::Permissions::from_mode(0o1777))?;
     }
-    let agent = root.join("usr/bin/telesonde");
-    process::must(Command::new("strip").args(["--strip-all", "-o"]).arg(&agent).arg(binary))?;
-    add_libraries(root, &agent)?;
+    let agent = root.join(AGENT);
+    process::must(Command::new(arch.strip()).args(["--strip-all", "-o"]).arg(&agent).arg(binary))?;
+    if arch == Arch::HERE {
+        add_libraries(root, &agent)?;
+    } else {
+        add_libraries_of(arch, root, &agent)?;
+    }
     let authorities = Path::new("/").join(AUTHORITIES);
     if authorities.exists() {
         fs::create_dir_all(root.join("etc/ssl/certs"))?;
@@ -113,8 +125,41 @@ pub fn add_libraries(root: &Path, program: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Does the same for a program of another processor, whose loader cannot be asked: with the libraries of the compiler for it.
+fn add_libraries_of(arch: Arch, root: &Path, program: &Path) -> Result<()> {
+    let told = |file: &Path, option: &str, what: &str| -> Result<Vec<String>> {
+        let said = process::output(Command::new("readelf").args(["--wide", option]).arg(file));
+        let said = said.with_context(|| format!("readelf does not tell what {} needs", file.display()))?;
+        let lines = said.lines().filter_map(|line| line.trim().split_once(what)?.1.strip_suffix(']'));
+        Ok(lines.map(str::to_owned).collect())
+    };
+    let mut open = told(program, "--program-headers", "[Requesting program interpreter: ")?;
+    let mut done = Vec::new();
+    while let Some(place) = open.pop() {
+        let name = place.rsplit('/').next().unwrap_or_default().to_owned();
+        if done.contains(&name) {
+            continue;
+        }
+        let from = process::output(Command::new(arch.cc()).arg(format!("-print-file-name={name}")));
+        let from = from.filter(|from| from.starts_with('/'));
+        let from = from.with_context(|| format!("{} knows no {name}, which the agent needs", arch.cc()))?;
+        let to = root.join(place.trim_start_matches('/'));
+        fs::copy(&from, &to).with_context(|| format!("cannot copy {from}"))?;
+        for file in [program, &to] {
+            let needed = told(file, "--dynamic", "(NEEDED)")?;
+            let names = needed.iter().filter_map(|rest| rest.split_once('[').map(|(_, name)| name));
+            open.extend(names.map(|name| format!("/usr/lib/{name}")));
+        }
+        done.push(name);
+    }
+    Ok(())
+}
+
 /// Writes the layout: one layer, its configuration, the manifest, and what points at it.
-fn layout(oci: &Path, root: &Path) -> Result<()> {
+///
+/// # Errors
+/// Fails when it cannot be written, or is too large.
+pub fn layout(oci: &Path, root: &Path, arch: Arch) -> Result<()> {
     let blobs = oci.join("blobs/sha256");
     if oci.exists() {
         fs::remove_dir_all(oci)?;
@@ -132,11 +177,7 @@ fn layout(oci: &Path, root: &Path) -> Result<()> {
     let unpacked = digest(&tar)?;
     process::must(Command::new("gzip").args(["--no-name", "-9"]).arg(&tar))?;
     let layer = blob(&blobs, &oci.join("layer.tar.gz"))?;
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let architecture = arch.debian();
     let version = env!("CARGO_PKG_VERSION");
     let settings = settings();
     let config = format!(
@@ -178,7 +219,7 @@ fn settings() -> String {
     let labels = LABELS.map(|(key, value)| format!(r#""org.opencontainers.image.{key}":"{value}""#)).join(",");
     let ports = PORTS.map(|port| format!(r#""{port}/tcp":{{}}"#)).join(",");
     format!(
-        r#"{{"User":"{USER}","ExposedPorts":{{{ports}}},"Entrypoint":{ENTRYPOINT},"Cmd":{COMMAND},"Env":["PATH=/usr/bin"],"Labels":{{{labels}}}}}"#
+        r#"{{"User":"{USER}","ExposedPorts":{{{ports}}},"Entrypoint":{ENTRYPOINT},"Cmd":{COMMAND},"Env":["{ENVIRONMENT}"],"Labels":{{{labels}}}}}"#
     )
 }
 
@@ -227,6 +268,7 @@ mod tests {
             format!("ARG VERSION={}", env!("CARGO_PKG_VERSION")),
             format!("LABEL {labels}"),
             "COPY --from=build /root-of-image /".to_owned(),
+            format!("ENV {ENVIRONMENT}"),
             format!("USER {USER}"),
             format!("EXPOSE {ports}"),
             format!("ENTRYPOINT {ENTRYPOINT}"),
@@ -234,8 +276,9 @@ mod tests {
         ];
         assert_eq!(last_stage(&dockerfile), expected);
         // Its root file system is what this command makes, by the same function.
-        assert!(dockerfile.contains("RUN cargo xtask image --root /root-of-image\n"), "{dockerfile}");
-        // Every platform of a build is built as itself.
+        let made = "RUN cargo xtask image --root /root-of-image ${TARGETARCH:+--arch \"$TARGETARCH\"}\n";
+        assert!(dockerfile.contains(made), "{dockerfile}");
+        // What differs between platforms is known to the command alone.
         for fixed in ["amd64", "x86_64", "aarch64", "--target"] {
             let instructions = dockerfile.lines().filter(|line| !line.starts_with('#'));
             assert_eq!(instructions.filter(|line| line.contains(fixed)).count(), 0, "{fixed} in the Dockerfile");

@@ -1,9 +1,8 @@
 //! `cargo xtask kernel`: the live-kernel suite on Debian's kernels, each booted in QEMU's software emulation.
 
-mod arch;
 mod guest;
 mod initramfs;
-mod packages;
+pub mod packages;
 mod programs;
 mod table;
 pub mod verifier;
@@ -18,11 +17,11 @@ use std::thread;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use arch::Arch;
 use initramfs::Image;
 use packages::Kernel;
 use programs::Programs;
 
+use crate::arch::Arch;
 use crate::{process, setup, tools};
 
 /// What a change must pass on each kernel: of each row of the table tests that compare what was counted with what was
@@ -152,7 +151,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if options.record {
         return record().map(|()| ExitCode::SUCCESS);
     }
-    setup::kernel(options.arch == Arch::Aarch64)?;
+    setup::kernel(options.arch)?;
     let kernels = options.releases.iter().map(|&release| packages::kernel(release, options.arch, &tools::home()));
     let kernels: Vec<Kernel> = kernels.collect::<Result<_>>()?;
     if options.fetch {

@@ -2,6 +2,7 @@
 //!
 //! Everything a machine lacks is installed by the command that needs it; what only a person can do is printed as the exact command, with exit code 3.
 
+mod arch;
 mod bench;
 mod chart;
 #[cfg(feature = "e2e")]
@@ -53,8 +54,8 @@ pub struct Proof {
     no_build: bool,
     /// Run only the checks of these groups: compare, prometheus, names, lint, outage, shutdown; with kubernetes: manifests, pods, restart, expiry, denial,
     /// token, requests, series, account; with runtimes: docker, containerd, podman, rootless, check; with
-    /// hubble: node, relay; with dashboards: dashboards, alerts, allowed; with docs: readme,
-    /// quickstart, notes, compose; with package: deb, rpm.
+    /// hubble: node, relay; with dashboards: dashboards, grafana, alerts, allowed; with docs: readme,
+    /// quickstart, notes, compose; with package: deb, rpm; with dockerfile: amd64, arm64.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Skip what needs an API server, or Cilium's servers, where none have been built yet.
@@ -76,6 +77,8 @@ pub enum Against {
     Runtimes,
     /// Containers that are what the chart's pods would be.
     Containers,
+    /// The image as Podman builds it by the Dockerfile, for two processors.
+    Dockerfile,
     /// Cilium's own Hubble and Hubble Relay, with synthetic flows.
     Hubble,
     /// Every query of the dashboards, and every metric of the alerts, in a real Prometheus.

@@ -194,6 +194,21 @@ pub fn output(command: &mut Command) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Gives what a command prints, trimmed.
+///
+/// # Errors
+/// Fails with all that it says when it does.
+#[cfg(feature = "e2e")]
+pub fn told(command: &mut Command) -> Result<String> {
+    let shown = line(command);
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{shown}`"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
+        bail!("`{shown}` ended with {}:\n{said}", output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 /// Sets the runner of binaries so that cargo builds as the user and only what it runs is raised.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::arch::Arch;
 use crate::process::{self, ByHand, Raise};
 use crate::setup;
 
@@ -14,9 +15,7 @@ use crate::setup;
 /// # Errors
 /// Fails when something cannot be installed or built.
 pub fn build() -> Result<PathBuf> {
-    setup::build()?;
-    process::must(process::cargo()?.args(["build", "--release", "--package", "telesonde", "--bin", "telesonde"]))?;
-    Ok(process::target().join("release/telesonde"))
+    binary_for(Arch::HERE, false)
 }
 
 /// Returns the path of the release binary, built now or as it is there.
@@ -24,10 +23,22 @@ pub fn build() -> Result<PathBuf> {
 /// # Errors
 /// Fails when it cannot be built, or is not there.
 pub fn binary(no_build: bool) -> Result<PathBuf> {
+    binary_for(Arch::HERE, no_build)
+}
+
+/// Returns the path of the release binary for a processor, built now or as it is there.
+///
+/// # Errors
+/// Fails when it cannot be built, or is not there.
+pub fn binary_for(arch: Arch, no_build: bool) -> Result<PathBuf> {
+    let binary = arch.directory().join("release/telesonde");
     if !no_build {
-        return build();
+        setup::build_for(arch)?;
+        let mut build = process::cargo()?;
+        build.args(["build", "--release", "--package", "telesonde", "--bin", "telesonde"]);
+        arch.build(&mut build);
+        process::must(&mut build)?;
     }
-    let binary = process::target().join("release/telesonde");
     ensure!(binary.is_file(), "{} is not there: leave out --no-build, which builds it", binary.display());
     Ok(binary)
 }

@@ -19,6 +19,7 @@ use super::child::Program;
 use super::prometheus::eventually;
 use super::stimulus::Workload;
 use super::{END, Report, exposition, http, peers};
+use crate::arch::Arch;
 use crate::{image, process, run, setup};
 use pod::Pod;
 
@@ -51,18 +52,13 @@ pub fn run(options: &crate::Proof) -> Result<ExitCode> {
         bail!("containers need root: run it with sudo");
     }
     setup::containers()?;
-    if !options.no_build {
-        run::build()?;
-    }
-    let dir = peers::work_dir()?;
-    let mut report = Report::new(options);
-    let result = prove(&dir, &mut report);
-    report.close(&dir, options, result)
+    run::binary(options.no_build)?;
+    Report::of(options, prove)
 }
 
 fn prove(dir: &Path, report: &mut Report) -> Result<()> {
     let place = Place { dir: dir.to_owned(), root: dir.join("image") };
-    image::fill(&place.root, &peers::agent())?;
+    image::fill(&place.root, &peers::agent(), Arch::HERE)?;
     for (name, values) in VALUES {
         let values = [values, &[ALWAYS]].concat();
         let pod = Pod::of_chart(&place.dir.join(name), &values)?;
@@ -103,10 +99,7 @@ impl Place {
         let output = command.output().context("cannot start runc")?;
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         ensure!(output.status.success(), "`telesonde check` ended with {}:\n{said}", output.status);
-        let usable = said.lines().filter(|line| line.split_whitespace().nth(1) == Some("usable")).count();
-        let confined = |what: &str| said.lines().any(|line| line.starts_with(what));
-        ensure!(usable > 0 && confined("seccomp") && confined("Landlock"), "it says\n{said}");
-        Ok(format!("{usable} collectors are usable"))
+        usable(&said)
     }
 
     /// It writes while it does so, where nothing but the admin socket's directory can be written to.
@@ -140,6 +133,21 @@ struct Container {
     program: Program,
 }
 
+/// Says how many collectors are usable by what `check` prints, and that the agent would be confined.
+pub fn usable(said: &str) -> Result<String> {
+    let usable = said.lines().filter(|line| line.split_whitespace().nth(1) == Some("usable")).count();
+    let confined = |what: &str| said.lines().any(|line| line.starts_with(what));
+    ensure!(usable > 0 && confined("seccomp") && confined("Landlock"), "it says\n{said}");
+    Ok(format!("{usable} collectors are usable"))
+}
+
+/// Counts the families of the kernel in a scrape of an agent.
+pub fn families(id: u32) -> Result<usize> {
+    let families = scrape(id)?.lines().filter(|line| line.starts_with("# TYPE ebpf_")).count();
+    ensure!(families > 0, "a scrape has nothing of the kernel");
+    Ok(families)
+}
+
 /// Asks for the metrics of an agent, from within its network namespace.
 fn scrape(id: u32) -> Result<String> {
     let namespace = fs::File::open(format!("/proc/{id}/ns/net")).context("the agent has ended")?;
@@ -151,16 +159,15 @@ fn scrape(id: u32) -> Result<String> {
     asks.join().map_err(|_| anyhow::anyhow!("the scrape panicked"))?
 }
 
-fn value<'s>(status: &'s str, key: &str) -> Result<&'s str> {
+/// Gives what the kernel tells of a process.
+pub fn value<'s>(status: &'s str, key: &str) -> Result<&'s str> {
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
     line.map(str::trim).with_context(|| format!("the kernel tells no {key}"))
 }
 
 impl Container {
     fn said(&self) -> Result<String> {
-        let families = scrape(self.id)?.lines().filter(|line| line.starts_with("# TYPE ebpf_")).count();
-        ensure!(families > 0, "a scrape has nothing of the kernel");
-        Ok(format!("process {}, {families} families of the kernel", self.id))
+        Ok(format!("process {}, {} families of the kernel", self.id, families(self.id)?))
     }
 
     /// Every thread has the capabilities of the chart, or none if they are dropped; it gains none, and is confined.

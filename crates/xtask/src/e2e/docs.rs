@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail};
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Parser, Tag};
 
-use super::{Report, peers};
+use super::Report;
 use crate::{process, run};
 use reader::Reader;
 
@@ -33,10 +33,7 @@ pub fn run(options: &crate::Proof) -> Result<ExitCode> {
     }
     process::must(Command::new("ip").args(["link", "set", "lo", "up"]))?;
     process::must(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]))?;
-    let dir = peers::work_dir()?;
-    let mut report = Report::new(options);
-    let result = prove(&dir, &mut report);
-    report.close(&dir, options, result)
+    Report::of(options, prove)
 }
 
 /// Builds, and runs the same in namespaces of its own.
@@ -44,9 +41,7 @@ fn apart(options: &crate::Proof) -> Result<ExitCode> {
     if !process::is_root() {
         bail!("namespaces need root: run it with sudo");
     }
-    if !options.no_build {
-        run::build()?;
-    }
+    run::binary(options.no_build)?;
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--"]).arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
     let status = command.env(APART, "1").status().context("cannot start unshare")?;

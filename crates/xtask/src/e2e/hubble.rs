@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 
-use super::{Report, certificates, peers};
+use super::{Report, certificates};
 use crate::run;
 use crate::tools::{self, Tool};
 use reader::Reader;
@@ -32,28 +32,24 @@ const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
 pub fn run(options: &crate::Proof) -> Result<ExitCode> {
     if options.cached && !RELEASES.iter().all(|(tool, _)| tools::installed(*tool)) {
         let build = "`cargo xtask tools cilium-hubble cilium-hubble-old` builds it";
-        println!("SKIPPED the proof with Cilium's own Hubble: {build}");
-        println!("\n0 passed, 0 failed, 1 skipped");
-        return Ok(ExitCode::SUCCESS);
+        return Ok(Report::skipped("the proof with Cilium's own Hubble", build));
     }
     let mut programs = Vec::new();
     for (tool, release) in RELEASES {
         programs.push((tools::install(tool)?, release));
     }
-    if !options.no_build {
-        run::build()?;
-    }
-    let dir = peers::work_dir()?;
-    certificates::write(&dir)?;
-    let mut report = Report::new(options);
-    for (program, release) in &programs {
-        for (tls, wire) in [(false, "plain"), (true, "mTLS")] {
-            let name = format!("{release} release, {wire}, through restarts");
-            report.check("node", &name, || node(&dir, program, tls));
-            report.check("relay", &name, || relay(&dir, program, tls, *release == "old"));
+    run::binary(options.no_build)?;
+    Report::of(options, |dir, report| {
+        certificates::write(dir)?;
+        for (program, release) in &programs {
+            for (tls, wire) in [(false, "plain"), (true, "mTLS")] {
+                let name = format!("{release} release, {wire}, through restarts");
+                report.check("node", &name, || node(dir, program, tls));
+                report.check("relay", &name, || relay(dir, program, tls, *release == "old"));
+            }
         }
-    }
-    report.close(&dir, options, Ok(()))
+        Ok(())
+    })
 }
 
 /// One agent reads one node.

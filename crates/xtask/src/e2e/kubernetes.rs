@@ -52,23 +52,18 @@ struct Stage {
 /// Fails when something cannot be built or started.
 pub fn run(options: &crate::Proof) -> Result<ExitCode> {
     if options.cached && !tools::installed(Tool::KubeApiserver) {
-        println!("SKIPPED the proof with a real API server: `cargo xtask tools kube-apiserver` builds one");
-        println!("\n0 passed, 0 failed, 1 skipped");
-        return Ok(ExitCode::SUCCESS);
+        let build = "`cargo xtask tools kube-apiserver` builds one";
+        return Ok(Report::skipped("the proof with a real API server", build));
     }
-    let dir = peers::work_dir()?;
     if options.record {
+        let dir = peers::work_dir()?;
         super::certificates::write(&dir)?;
         let result = record::run(&dir, &process::root().join("tests/kubernetes/recorded"));
         peers::clean(&dir, options.keep || result.is_err());
         return result.map(|()| ExitCode::SUCCESS);
     }
-    if !options.no_build {
-        run::build()?;
-    }
-    let mut report = Report::new(options);
-    let result = prove(Peers::prepare(dir.clone())?, &mut report);
-    report.close(&dir, options, result)
+    run::binary(options.no_build)?;
+    Report::of(options, |dir, report| prove(Peers::prepare(dir.to_owned())?, report))
 }
 
 fn prove(peers: Peers, report: &mut Report) -> Result<()> {

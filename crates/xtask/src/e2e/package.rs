@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::child::Program;
-use super::{END, Report, http, peers};
+use super::{END, Report, http};
 use crate::package::Packages;
 use crate::{package, process, setup};
 use service::Service;
@@ -40,10 +40,7 @@ pub fn run(options: &crate::Proof) -> Result<ExitCode> {
     ensure!(known.is_none(), "telesonde is installed here: purge it first (`dpkg --purge telesonde`)");
     ensure!(http::get(HEALTH, "/healthz", "*/*").is_err(), "an agent runs on this machine already: stop it first");
     setup::packages()?;
-    let dir = peers::work_dir()?;
-    let mut report = Report::new(options);
-    let result = package::make(options.no_build, Some(&dir)).and_then(|packages| prove(&packages, &dir, &mut report));
-    report.close(&dir, options, result)
+    Report::of(options, |dir, report| prove(&package::make(options.no_build, Some(dir))?, dir, report))
 }
 
 fn prove(packages: &Packages, dir: &Path, report: &mut Report) -> Result<()> {
@@ -77,22 +74,12 @@ fn prove(packages: &Packages, dir: &Path, report: &mut Report) -> Result<()> {
 fn dpkg(arguments: &[&str], package: &Path) -> Result<String> {
     let mut command = Command::new("dpkg");
     command.args(arguments).arg(package).env("DEBIAN_FRONTEND", "noninteractive");
-    told(&mut command)
-}
-
-/// Gives what a command prints; where it fails, with all it says.
-fn told(command: &mut Command) -> Result<String> {
-    let shown = process::line(command);
-    let output =
-        command.stdin(std::process::Stdio::null()).output().with_context(|| format!("cannot start {shown}"))?;
-    let said = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
-    ensure!(output.status.success(), "`{shown}` ended with {}:\n{said}", output.status);
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    process::told(&mut command)
 }
 
 fn install(deb: &Path) -> Result<String> {
     dpkg(&["--install"], deb)?;
-    told(Command::new("dpkg-query").args(["--show", "--showformat", "${Status}, ${Version}", "telesonde"]))
+    process::told(Command::new("dpkg-query").args(["--show", "--showformat", "${Status}, ${Version}", "telesonde"]))
 }
 
 fn scraped(dir: &Path, started: Instant) -> Result<(Program, String)> {
@@ -135,9 +122,9 @@ fn asked() -> Result<String> {
     for path in ["/healthz", "/readyz"] {
         http::get(HEALTH, path, "*/*")?;
     }
-    let largest = told(Command::new("telesonde").args(["metrics", "--cardinality"]))?;
+    let largest = process::told(Command::new("telesonde").args(["metrics", "--cardinality"]))?;
     ensure!(largest.contains("ebpf_syscall_count"), "`telesonde metrics --cardinality` says\n{largest}");
-    let valid = told(Command::new("telesonde").args(["config", "validate"]))?;
+    let valid = process::told(Command::new("telesonde").args(["config", "validate"]))?;
     let body = http::get(SCRAPE, "/metrics", "text/plain")?.body;
     let families = body.lines().filter(|line| line.starts_with("# TYPE ebpf_")).count();
     Ok(format!("{families} families of the kernel; {valid}"))
@@ -145,7 +132,7 @@ fn asked() -> Result<String> {
 
 /// man and bash read what was installed, as far as this machine has them and lets dpkg install manuals.
 fn understood(deb: &Path) -> Result<String> {
-    let listed = told(Command::new("dpkg-deb").arg("--contents").arg(deb))?;
+    let listed = process::told(Command::new("dpkg-deb").arg("--contents").arg(deb))?;
     let pages: Vec<&str> = listed.lines().filter_map(|line| line.split(" .").last()).collect();
     let pages: Vec<&str> = pages.into_iter().filter(|path| path.starts_with("/usr/share/man/man1/telesonde")).collect();
     ensure!(pages.contains(&"/usr/share/man/man1/telesonde.1.gz"), "no manual among {pages:?}");
@@ -158,7 +145,7 @@ fn understood(deb: &Path) -> Result<String> {
             ensure!(output.status.success() && warnings.is_empty(), "{page}: {warnings}");
         }
     }
-    told(Command::new("bash").args(["-n", "/usr/share/bash-completion/completions/telesonde"]))?;
+    process::told(Command::new("bash").args(["-n", "/usr/share/bash-completion/completions/telesonde"]))?;
     for path in ["/usr/share/zsh/vendor-completions/_telesonde", "/usr/share/fish/vendor_completions.d/telesonde.fish"]
     {
         ensure!(Path::new(path).is_file(), "{path} is missing");
@@ -201,11 +188,11 @@ fn left() -> Result<Vec<PathBuf>> {
     command.args(PLACES.iter().filter(|place| Path::new(place).exists())).args(["-xdev", "-name", "*telesonde*"]);
     // Others come and go below it meanwhile.
     command.arg("-ignore_readdir_race");
-    Ok(told(&mut command)?.lines().map(PathBuf::from).collect())
+    Ok(process::told(&mut command)?.lines().map(PathBuf::from).collect())
 }
 
 fn rpm(arguments: &[&str], package: &Path) -> Result<String> {
-    told(Command::new("rpm").args(arguments).arg(package))
+    process::told(Command::new("rpm").args(arguments).arg(package))
 }
 
 fn listed(package: &Path) -> Result<String> {
@@ -227,7 +214,7 @@ fn scripts() -> Result<String> {
         [("post", "1"), ("post", "2"), ("preun", "0"), ("preun", "1"), ("postun", "0"), ("postun", "1")]
     {
         let path = process::root().join(format!("packaging/rpm/{script}.sh"));
-        told(Command::new("/bin/sh").arg("-e").arg(&path).arg(argument).env("PATH", "/nonexistent"))?;
+        process::told(Command::new("/bin/sh").arg("-e").arg(&path).arg(argument).env("PATH", "/nonexistent"))?;
     }
     Ok("installation, upgrade, removal".to_owned())
 }
@@ -238,7 +225,7 @@ fn rooted(package: &Path, root: &Path) -> Result<String> {
     // Neither a C library nor a shell is below that root.
     rpm(&["--root", &at, "--install", "--nodeps", "--noscripts", "--nosignature"], package)?;
     let binary = root.join("usr/bin/telesonde");
-    let version = told(Command::new(&binary).arg("--version"))?;
+    let version = process::told(Command::new(&binary).arg("--version"))?;
     rpm(&["--root", &at, "--verify", "--nodeps"], Path::new("telesonde"))?;
     rpm(&["--root", &at, "--erase", "--noscripts"], Path::new("telesonde"))?;
     ensure!(!binary.exists(), "{} is there after the removal", binary.display());

@@ -4,7 +4,7 @@
 //! their only image is a program compiled here, and for the example's compose file the agent and a Prometheus. The agent finds them through `host.root`, as it does in a container.
 
 mod compose;
-mod runtime;
+pub mod runtime;
 
 use std::fs;
 use std::net::TcpListener;
@@ -45,13 +45,8 @@ pub fn run(options: &crate::Proof) -> Result<ExitCode> {
         bail!("container runtimes need root: run it with sudo");
     }
     setup::runtimes()?;
-    if !options.no_build {
-        run::build()?;
-    }
-    let dir = peers::work_dir()?;
-    let mut report = Report::new(options);
-    let result = Host::prepare(dir.clone()).and_then(|host| prove(&host, &mut report));
-    report.close(&dir, options, result)
+    run::binary(options.no_build)?;
+    Report::of(options, |dir, report| prove(&Host::prepare(dir.to_owned())?, report))
 }
 
 fn prove(host: &Host, report: &mut Report) -> Result<()> {

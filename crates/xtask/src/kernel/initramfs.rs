@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::arch::Arch;
 use super::packages::{self, Kernel};
 use super::programs::{self, Programs};
 use super::{Cgroups, Options};
+use crate::arch::Arch;
 use crate::{process, tools};
 
 /// What tests start, as far as it is there; a test without its program reports itself skipped.

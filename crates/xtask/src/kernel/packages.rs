@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::Release;
-use super::arch::Arch;
+use crate::arch::Arch;
 use crate::process;
 
 /// What a guest of another processor has: where tests find the programs that they start, and busybox for the rest.
@@ -187,10 +187,13 @@ fn base(root: &Path) -> PathBuf {
     if root.join("usr/lib/modules").is_dir() { root.join("usr") } else { root.to_owned() }
 }
 
-/// Gives the archive that this machine's own sources name.
-fn archive(security: bool) -> Result<String> {
+/// Gives the archive of Debian, or that of its security, that this machine's own sources name.
+///
+/// # Errors
+/// Fails when they name none.
+pub fn archive(security: bool) -> Result<String> {
     let text = process::output(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)"]));
-    let text = text.context("kernels come from Debian's archive, through apt, which this machine lacks")?;
+    let text = text.context("packages come from Debian's archive, through apt, which this machine lacks")?;
     let found = text.lines().find(|uri| uri.contains("debian") && uri.contains("security") == security);
     match found {
         Some(uri) => Ok(uri.to_owned()),

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::Options;
-use super::arch::Arch;
+use crate::arch::Arch;
 use crate::process;
 
 /// What was built, and where the guest has it.
@@ -26,7 +26,6 @@ impl Programs {
     /// Fails when something does not build.
     pub fn build(options: &Options) -> Result<Self> {
         let (arch, mut own) = (options.arch, vec!["telesonde"]);
-        arch.library()?;
         let mut build = process::cargo()?;
         build.args(["build", "--package", "telesonde", "--bin", "telesonde"]).args(arch.profile().1);
         arch.build(&mut build);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{daemon, runtime};
+use crate::arch::Arch;
 use crate::e2e::docs::compose;
 use crate::e2e::{END, peers, seccomp};
 use crate::tools::{self, Tool};
@@ -36,7 +37,7 @@ pub fn started(host: &Path) -> Result<String> {
     let podman = |words: &[&str]| -> Result<Command> {
         let all = runtime::podman(host)?;
         let mut command = Command::new(&all[0]);
-        command.args(&all[1..]).args(words).env("CONTAINERS_CONF", &settings);
+        command.args(&all[1..]).arg(runtime::DRIVER).args(words).env("CONTAINERS_CONF", &settings);
         Ok(command)
     };
     for (name, root, entry) in [
@@ -68,7 +69,7 @@ pub fn started(host: &Path) -> Result<String> {
 /// The root file system of the image that `cargo xtask image` makes.
 fn agent(dir: &Path) -> Result<PathBuf> {
     let root = dir.join("agent");
-    image::fill(&root, &peers::agent())?;
+    image::fill(&root, &peers::agent(), Arch::HERE)?;
     fs::create_dir_all(root.join("data"))?;
     Ok(root)
 }

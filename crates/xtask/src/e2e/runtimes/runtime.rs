@@ -57,8 +57,11 @@ fn program(name: &str) -> Result<String> {
     Ok(process::find(name).with_context(|| format!("{name} is not installed"))?.display().to_string())
 }
 
+/// What needs nothing of the file system that it is on.
+pub const DRIVER: &str = "--storage-driver=vfs";
+
 fn stateless_podman() -> Result<Vec<String>> {
-    let options = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=file"];
+    let options = ["--cgroup-manager=cgroupfs", "--events-backend=file"];
     // Beside version 1 of cgroups, crun wants no controller in version 2.
     let runtime = format!("--runtime={}", program("runc")?);
     Ok([vec![program("podman")?], options.map(str::to_owned).to_vec(), vec![runtime]].concat())
@@ -110,10 +113,16 @@ impl Runtime {
                 let prefix = vec![program("ctr")?, format!("--address={address}")];
                 (prefix, Some(daemon("containerd", &host.dir, &mut command, &socket)?))
             }
-            Kind::Podman => (podman(&host.dir)?, None),
-            Kind::Rootless => {
-                ([vec!["unshare".to_owned(), "--mount".to_owned(), at("as-user")], stateless_podman()?].concat(), None)
-            }
+            Kind::Podman => ([podman(&host.dir)?, vec![DRIVER.to_owned()]].concat(), None),
+            Kind::Rootless => (
+                [
+                    vec!["unshare".to_owned(), "--mount".to_owned(), at("as-user")],
+                    stateless_podman()?,
+                    vec![DRIVER.to_owned()],
+                ]
+                .concat(),
+                None,
+            ),
         };
         let runtime = Self { kind, prefix, image: host.image.clone(), daemon };
         if kind != Kind::Containerd {

@@ -1,4 +1,4 @@
-//! What differs between the processors whose kernels are booted.
+//! What differs between the processors that the agent is built for, and whose kernels are booted.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,19 +12,31 @@ use crate::process;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Arch {
     /// 64-bit x86, for which the programs are built as on this machine.
-    #[value(name = "x86_64")]
+    #[value(name = "x86_64", alias = "amd64")]
     X86_64,
     /// 64-bit Arm, for which they are cross-compiled.
-    #[value(name = "aarch64")]
+    #[value(name = "aarch64", alias = "arm64")]
     Aarch64,
 }
 
 impl Arch {
+    /// This machine's.
+    pub const HERE: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
+
     /// Gives the emulator's name.
     pub fn qemu(self) -> &'static str {
         match self {
             Self::X86_64 => "qemu-system-x86_64",
             Self::Aarch64 => "qemu-system-aarch64",
+        }
+    }
+
+    /// Gives the name of the emulator of single programs.
+    #[cfg(feature = "e2e")]
+    pub fn emulator(self) -> &'static str {
+        match self {
+            Self::X86_64 => "qemu-x86_64",
+            Self::Aarch64 => "qemu-aarch64",
         }
     }
 
@@ -49,7 +61,7 @@ impl Arch {
         }
     }
 
-    /// Gives Debian's name.
+    /// Gives the name that Debian and container images have for it.
     pub fn debian(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",
@@ -59,10 +71,11 @@ impl Arch {
 
     /// Gives Rust's name of the target where that is not this machine.
     pub fn target(self) -> Option<&'static str> {
-        match self {
-            Self::X86_64 => None,
-            Self::Aarch64 => Some("aarch64-unknown-linux-gnu"),
-        }
+        let target = match self {
+            Self::X86_64 => "x86_64-unknown-linux-gnu",
+            Self::Aarch64 => "aarch64-unknown-linux-gnu",
+        };
+        (self != Self::HERE).then_some(target)
     }
 
     /// Gives the directory that cargo builds into.
@@ -73,7 +86,8 @@ impl Arch {
     /// Gives the compiler of C.
     pub fn cc(self) -> &'static str {
         match self {
-            Self::X86_64 => "cc",
+            _ if self == Self::HERE => "cc",
+            Self::X86_64 => "x86_64-linux-gnu-gcc",
             Self::Aarch64 => "aarch64-linux-gnu-gcc",
         }
     }
@@ -81,7 +95,8 @@ impl Arch {
     /// Gives what takes symbols out of a program.
     pub fn strip(self) -> &'static str {
         match self {
-            Self::X86_64 => "strip",
+            _ if self == Self::HERE => "strip",
+            Self::X86_64 => "x86_64-linux-gnu-strip",
             Self::Aarch64 => "aarch64-linux-gnu-strip",
         }
     }
