@@ -8,6 +8,7 @@ mod contents;
 mod stand_in;
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -42,9 +43,19 @@ pub fn run(options: &crate::Proof) -> Result<ExitCode> {
 fn prove(dir: &Path, report: &mut Report) -> Result<()> {
     let state = process::target().join("dockerfile");
     fs::create_dir_all(state.join("target"))?;
-    let place = Place { dir: dir.to_owned(), state };
+    // The same each time, for Podman remembers it, and short, for it wants it so.
+    let mut hasher = DefaultHasher::new();
+    state.hash(&mut hasher);
+    let run = PathBuf::from(format!("/run/telesonde-{:08x}", hasher.finish() as u32));
+    let place = Place { dir: dir.to_owned(), state, run };
+    let result = judge(&place, report);
+    let _ = fs::remove_dir_all(&place.run);
+    result
+}
+
+fn judge(place: &Place, report: &mut Report) -> Result<()> {
     for base in bases(&fs::read_to_string(process::root().join("Dockerfile"))?) {
-        println!("{base}: {}", stand_in::make(&place, &base)?);
+        println!("{base}: {}", stand_in::make(place, &base)?);
     }
     for arch in [Arch::X86_64, Arch::Aarch64] {
         let group = arch.debian();
@@ -86,12 +97,13 @@ fn bases(dockerfile: &str) -> Vec<String> {
 struct Place {
     dir: PathBuf,
     state: PathBuf,
+    run: PathBuf,
 }
 
 impl Place {
     /// Gives a command of Podman, with what it keeps here.
     fn podman(&self, words: &[&str]) -> Result<Command> {
-        let all = runtime::podman(&self.state)?;
+        let all = runtime::podman(&self.state, &self.run)?;
         let mut command = Command::new(&all[0]);
         command.args(&all[1..]).args(words);
         Ok(command)
@@ -106,7 +118,9 @@ impl Place {
         let platform = format!("--platform=linux/{}", arch.debian());
         let mut build =
             self.podman(&["build", "--pull=never", "--network=host", "--no-cache", "--identity-label=false"])?;
-        build.args([&platform, "--tag", &name(arch)]);
+        // Docker and newer Podman know it by themselves.
+        let here = format!("--build-arg=BUILDPLATFORM=linux/{}", Arch::HERE.debian());
+        build.args([&platform, &here, "--tag", &name(arch)]);
         build.arg("--volume").arg(format!("{}:/source/target", self.state.join("target").display()));
         // What cargo has fetched on this machine need not be fetched again.
         let registry = stand_in::cargo_home().join("registry");

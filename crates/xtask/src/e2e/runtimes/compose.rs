@@ -35,7 +35,7 @@ pub fn started(host: &Path) -> Result<String> {
     );
     fs::write(&settings, text)?;
     let podman = |words: &[&str]| -> Result<Command> {
-        let all = runtime::podman(host)?;
+        let all = runtime::podman(host, host)?;
         let mut command = Command::new(&all[0]);
         command.args(&all[1..]).arg(runtime::DRIVER).args(words).env("CONTAINERS_CONF", &settings);
         Ok(command)

@@ -67,15 +67,16 @@ fn stateless_podman() -> Result<Vec<String>> {
     Ok([vec![program("podman")?], options.map(str::to_owned).to_vec(), vec![runtime]].concat())
 }
 
-/// Gives the command line of a Podman of root that keeps everything below a directory.
+/// Gives the command line of a Podman of root that keeps everything below a directory, and what ends with a boot below
+/// another, whose path must be short.
 ///
 /// # Errors
 /// Fails when it or its runtime is not installed.
-pub fn podman(dir: &Path) -> Result<Vec<String>> {
-    let places =
-        [("root", "var/lib/containers/storage"), ("runroot", "run/containers/storage"), ("tmpdir", "run/libpod")];
-    let places = places.map(|(option, place)| format!("--{option}={}", dir.join(place).display()));
-    Ok([stateless_podman()?, places.to_vec()].concat())
+pub fn podman(dir: &Path, run: &Path) -> Result<Vec<String>> {
+    let places = [("root", dir, "var/lib/containers/storage"), ("runroot", run, "run/containers/storage")];
+    let places = places.into_iter().chain([("tmpdir", run, "run/libpod")]);
+    let places = places.map(|(option, dir, place)| format!("--{option}={}", dir.join(place).display()));
+    Ok(stateless_podman()?.into_iter().chain(places).collect())
 }
 
 /// A runtime that has the image.
@@ -113,7 +114,7 @@ impl Runtime {
                 let prefix = vec![program("ctr")?, format!("--address={address}")];
                 (prefix, Some(daemon("containerd", &host.dir, &mut command, &socket)?))
             }
-            Kind::Podman => ([podman(&host.dir)?, vec![DRIVER.to_owned()]].concat(), None),
+            Kind::Podman => ([podman(&host.dir, &host.dir)?, vec![DRIVER.to_owned()]].concat(), None),
             Kind::Rootless => (
                 [
                     vec!["unshare".to_owned(), "--mount".to_owned(), at("as-user")],
