@@ -87,6 +87,7 @@ struct Link {
     dropped: [u64; 2],
 }
 
+const YIELDED: &str = "another agent read the relay when that could last be asked, and may do so still";
 /// The most nodes that are told apart.
 const NODES_MOST: usize = 10_000;
 
@@ -284,25 +285,19 @@ impl Reader {
         (Self { ledger, queue, sample: Sample::new(config.flow_sample_rate), rate, address }, flows)
     }
 
-    /// Takes note of how the agent stands in the election, and of whether another was to read the relay before.
+    /// Takes note of how the agent stands, and whether another was to read the relay. Of many, each goes on from where it was.
     pub fn stands(&self, standing: &Standing, party: Party, yielded: bool) {
         let mut link = self.ledger.link();
         link.waits = *standing == Standing::Waits;
         if party == Party::Many {
-            // It reads what nobody else does, and goes on from where it was.
-            match standing {
-                Standing::Waits => {
-                    (link.since, link.position) = (None, None);
-                    link.down = Some("another agent reads the relay".to_owned());
-                }
-                Standing::Unknown(why) if yielded => {
-                    let last = "another agent read the relay when that could last be asked, and may do so still";
-                    link.down = Some(format!("{last}: {why}"));
-                }
-                _ if link.down.is_some() => link.down = Some("the server has not answered yet".to_owned()),
-                _ => {}
-            }
-            if let (Standing::Leads { vacant, .. }, true) = (standing, yielded) {
+            link.down = match standing {
+                Standing::Waits => Some("another agent reads the relay".to_owned()),
+                Standing::Unknown(why) if yielded => Some(format!("{YIELDED}: {why}")),
+                _ => link.down.as_ref().map(|_| "the server has not answered yet".to_owned()),
+            };
+            if link.waits {
+                (link.since, link.position) = (None, None);
+            } else if let (Standing::Leads { vacant, .. }, true) = (standing, yielded) {
                 link.unread += *vacant;
             }
             return;
