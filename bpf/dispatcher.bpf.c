@@ -17,7 +17,7 @@ int BPF_PROG(tracepoint)
 	return 0;
 }
 
-/* Whether a packet passes, or a socket is made, is for nobody behind these to say. */
+/* Whether a packet passes, or a socket is made or bound, is for nobody behind these to say. */
 SEC("cgroup_skb/egress")
 int egress(struct __sk_buff *ctx)
 {
@@ -34,6 +34,20 @@ int ingress(struct __sk_buff *ctx)
 
 SEC("cgroup/sock_create")
 int sock_create(struct bpf_sock *ctx)
+{
+	HAND_OVER(next);
+	return 1;
+}
+
+SEC("cgroup/post_bind4")
+int post_bind4(struct bpf_sock *ctx)
+{
+	HAND_OVER(next);
+	return 1;
+}
+
+SEC("cgroup/post_bind6")
+int post_bind6(struct bpf_sock *ctx)
 {
 	HAND_OVER(next);
 	return 1;

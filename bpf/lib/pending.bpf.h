@@ -18,6 +18,8 @@ const volatile u64 known_types[TYPE_WORDS] = {};
 SHARED_HISTOGRAM(dns_latency, struct tally, 512);
 /* 144 B an entry. */
 MAP(HASH, dns_pending, struct asked, struct pending, 16384, ON_DEMAND);
+/* 136 B an entry: what user space has found to be unanswered, where it outlives the agent. */
+MAP(HASH, dns_timeouts, struct tally, u64, 1, ON_DEMAND);
 
 #define NOBODY 0xffffffffffffffffULL /* no cgroup */
 

@@ -1,7 +1,7 @@
 //! Exact DNS queries, answers and timeouts: a real resolver and server, and messages that no resolver would send.
 
 mod hostile;
-mod message;
+pub mod message;
 mod named;
 mod reported;
 mod servers;

@@ -1,7 +1,9 @@
 //! Restarts with `pin_path`: counting goes on while no agent runs, and the next one continues the series.
 
 mod block;
+mod dns;
 mod sockets;
+mod tcp;
 
 use serde_json::Value;
 

@@ -160,6 +160,9 @@ impl Object {
                 Some(CgroupSkbAttachType::Ingress) => "ingress",
                 Some(CgroupSkbAttachType::Egress) | None => "egress",
             }),
+            // aya does not tell which of these it is for; their names do.
+            Program::CgroupSock(_) if program.ends_with("bind4") => Ok("post_bind4"),
+            Program::CgroupSock(_) if program.ends_with("bind6") => Ok("post_bind6"),
             Program::CgroupSock(_) => Ok("sock_create"),
             _ => Err(self.no_such(program)),
         }

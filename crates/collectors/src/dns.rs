@@ -97,6 +97,8 @@ fn plan(section: &serde_json::Value, cpus: usize) -> Plan {
         ("dns_responses", cost::per_cpu_hash(config.max_responses, key, 8, cpus)),
         ("dns_latency", cost::hash(config.max_latencies, key, config.latency_shape().bytes() as usize)),
         ("dns_pending", cost::hash(config.max_pending, size_of::<Asked>(), size_of::<Pending>())),
+        // Empty unless it outlives the agent.
+        ("dns_timeouts", cost::hash(config.max_latencies, key, 8)),
     ];
     if config.names {
         maps.push(("dns_names", cost::per_cpu_hash(config.max_names, size_of::<Named>(), 8, cpus)));
@@ -179,7 +181,9 @@ fn load(config: &Config, platform: &Platform, types: &Types, reports: bool) -> R
         (false, true) => "dns_perf",
         (false, false) => "dns",
     };
+    let lasting = platform.lasting();
     let mut loader = Loader::new(variant)
+        .pinned(lasting, DESCRIPTOR.name, filter::FILLED)
         .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
         .constant("window", &config.timeout.nanos())
         .constant("known_types", &names::known())
@@ -192,7 +196,8 @@ fn load(config: &Config, platform: &Platform, types: &Types, reports: bool) -> R
         .histogram("dns_latency", config.latency_shape())
         .max_entries("dns_latency", platform.scaled(config.max_latencies))
         .max_entries("dns_names", if config.names { platform.scaled(config.max_names) } else { 1 })
-        .max_entries("dns_pending", platform.scaled(config.max_pending));
+        .max_entries("dns_pending", platform.scaled(config.max_pending))
+        .max_entries("dns_timeouts", if lasting.is_some() { unanswered::entries(config, platform) } else { 1 });
     if !perf {
         let bytes = if reports { ring::bytes(platform.ring_bytes) } else { unused_ring() };
         loader = loader.max_entries("events", bytes);
@@ -271,7 +276,7 @@ impl Dns {
         {
             let mut unanswered = lock(&self.unanswered);
             unanswered.sweep()?;
-            unanswered.record(scrape, &TIMEOUTS);
+            unanswered.record(scrape, &TIMEOUTS)?;
         }
         self.read_losses(scrape)
     }
@@ -293,7 +298,8 @@ impl Dns {
         }
         let maps = [("dns_queries", all.queries), ("dns_responses", all.responses), ("dns_pending", all.pending)];
         let named = self.named.is_some().then_some(("dns_names", all.names));
-        for (map, events) in maps.into_iter().chain(named) {
+        let unanswered = lock(&self.unanswered).beyond().map(|events| ("dns_timeouts", events));
+        for (map, events) in maps.into_iter().chain(named).chain(unanswered) {
             scrape.record(&MAP_OVERFLOW, Subject::Node, [map.into()], events);
         }
         let values = [DESCRIPTOR.name.into(), "tcp_unread".into()];

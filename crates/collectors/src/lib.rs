@@ -56,6 +56,8 @@ pub const TOGETHER: &[&[&str]] = &[&[network::DESCRIPTOR.name, connection::DESCR
 pub const LASTING: &[&str] = &[
     syscalls::DESCRIPTOR.name,
     network::DESCRIPTOR.name,
+    tcp::DESCRIPTOR.name,
+    dns::DESCRIPTOR.name,
     file_io::DESCRIPTOR.name,
     block::DESCRIPTOR.name,
     scheduler::DESCRIPTOR.name,

@@ -214,6 +214,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let platform = setup.platform();
     let legacy = platform.facts.is_legacy();
     let loader = Loader::new(if legacy { "tcp_legacy" } else { "tcp" })
+        .pinned(platform.lasting(), DESCRIPTOR.name, filter::FILLED)
         .constant("hierarchy", &(platform.facts.cgroups.primary as u32))
         .constant("by_peer", &u32::from(config.peers))
         .max_entries("peers", if config.peers { platform.scaled(config.max_peers).max(1) } else { 1 })
@@ -241,7 +242,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let rounds = object.cells("rounds").map_err(crate::refused)?;
     let mut collector = Tcp {
         owners: Entries::open(&object, "owners", platform)?,
-        peers: if config.peers { Some(Peers::open(&object, platform)?) } else { None },
+        peers: if config.peers { Some(Peers::open(&object, setup)?) } else { None },
         connecting: Histograms::open(&object, "connecting", config.connecting(), platform)?,
         round_trips: Histograms::open(&object, "round_trips", config.round_trips(), platform)?,
         losses: object.per_cpu_cells("losses").map_err(crate::refused)?,
@@ -291,6 +292,9 @@ impl Tcp {
             peers.read(|subject, of, past, last| {
                 record_past(&mut Entry::new(scrape, subject, last), network(of), past);
             })?;
+            if let Some(known) = peers.known() {
+                scrape.bequeath(&known);
+            }
             scrape.record(&MAP_OVERFLOW, Subject::Node, ["peers".into()], lost.strangers);
         }
         meet(Subject::Overflow, &lost.connections);

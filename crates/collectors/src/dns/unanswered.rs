@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use bpf::abi::dns::{Asked, Pending};
+use bpf::abi::dns::{Asked, Pending, QUERY, ROLE_CLIENT, ROLE_SERVER, Tally};
 use bpf::{Object, Table};
-use model::Metric;
+use model::{Metric, Subject};
 use runtime::{MakeError, Platform, Scrape};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::config::Config;
 use super::names;
 use crate::retire::Retirement;
 use crate::table::{Entry, subject};
@@ -17,9 +18,20 @@ use crate::table::{Entry, subject};
 /// The least pause between two sweeps that nobody asked for.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Nobody's cgroup: whose unanswered queries had no room of their own.
+const BEYOND: u64 = u64::MAX;
+const ROLES: [u16; 2] = [ROLE_CLIENT, ROLE_SERVER];
+
+/// Gives the entries of the map that keeps the counts for the next agent: of as many workloads as have latencies.
+pub(super) fn entries(config: &Config, platform: &Platform) -> u32 {
+    platform.scaled(config.max_latencies) + ROLES.len() as u32
+}
+
 /// The unanswered queries of every workload so far.
 pub(super) struct Unanswered {
     pending: Table<Asked, Pending>,
+    /// The counts as the next agent gets them, where there may be one that goes on.
+    kept: Option<Table<Tally, u64>>,
     /// How long answers are awaited, in nanoseconds.
     window: u64,
     /// By cgroup and role.
@@ -30,7 +42,41 @@ pub(super) struct Unanswered {
 impl Unanswered {
     pub(super) fn open(object: &Object, window: u64, platform: &Platform) -> Result<Self, MakeError> {
         let pending = object.hash("dns_pending").map_err(crate::refused)?;
-        Ok(Self { pending, window, counts: HashMap::new(), dead: Retirement::new(platform.census.clone()) })
+        let dead = Retirement::new(platform.census.clone());
+        let mut unanswered = Self { pending, kept: None, window, counts: HashMap::new(), dead };
+        if platform.lasting().is_some() {
+            let mut kept = object.hash("dns_timeouts").map_err(crate::refused)?;
+            let entries = kept.entries().map_err(crate::refused)?;
+            let counts = entries.into_iter().map(|(key, count): (Tally, u64)| ((key.cgroup, key.role.into()), count));
+            unanswered.counts = counts.collect();
+            // What finds the map full has its place before.
+            for role in ROLES {
+                let count = unanswered.counts.entry((BEYOND, role.into())).or_default();
+                kept.insert(&tally((BEYOND, role.into())), count).map_err(crate::refused)?;
+            }
+            unanswered.kept = Some(kept);
+        }
+        Ok(unanswered)
+    }
+
+    /// Gives how many had no room in the map that is kept, where there is one.
+    pub(super) fn beyond(&self) -> Option<u64> {
+        let of = |role: u16| self.counts.get(&(BEYOND, role.into())).copied().unwrap_or_default();
+        self.kept.is_some().then(|| ROLES.into_iter().map(of).sum())
+    }
+
+    /// Counts unanswered queries of a workload in a role.
+    fn count(&mut self, of: (u64, u32), queries: u32) -> Result<(), bpf::Error> {
+        let mut of = of;
+        if let Some(kept) = &mut self.kept {
+            let total = |of| self.counts.get(&of).copied().unwrap_or_default() + u64::from(queries);
+            if kept.insert(&tally(of), &total(of)).is_err() {
+                of.0 = BEYOND;
+                kept.insert(&tally(of), &total(of))?;
+            }
+        }
+        *self.counts.entry(of).or_default() += u64::from(queries);
+        Ok(())
     }
 
     /// Counts what is overdue, and frees its entries.
@@ -49,7 +95,7 @@ impl Unanswered {
                 // It was asked again meanwhile.
                 self.pending.insert(&key, &Pending { before: 0, ..query })?;
             }
-            *self.counts.entry((query.cgroup, key.role)).or_default() += u64::from(unanswered);
+            self.count((query.cgroup, key.role), unanswered)?;
         }
         Ok(())
     }
@@ -60,19 +106,32 @@ impl Unanswered {
     }
 
     /// Records the count of every workload.
-    pub(super) fn record(&mut self, scrape: &mut Scrape, metric: &'static Metric) {
-        let Self { counts, dead, .. } = self;
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to change the map that is kept.
+    pub(super) fn record(&mut self, scrape: &mut Scrape, metric: &'static Metric) -> Result<(), bpf::Error> {
+        let Self { counts, kept, dead, .. } = self;
         for (&(cgroup, role), &count) in counts.iter().filter(|(_, count)| **count > 0) {
-            if !dead.note((cgroup, role), cgroup, count) {
+            if cgroup == BEYOND {
+                Entry::new(scrape, Subject::Overflow, false).count(metric, ["".into()], count);
+            } else if !dead.note((cgroup, role), cgroup, count) {
                 Entry::new(scrape, subject(cgroup), false).count(metric, [names::role(role).into()], count);
             }
         }
         for (cgroup, role) in dead.finish() {
+            if let Some(kept) = kept {
+                kept.take(&tally((cgroup, role)))?;
+            }
             if let Some(count) = counts.remove(&(cgroup, role)) {
                 Entry::new(scrape, subject(cgroup), true).count(metric, [names::role(role).into()], count);
             }
         }
+        Ok(())
     }
+}
+
+fn tally((cgroup, role): (u64, u32)) -> Tally {
+    Tally { cgroup, code: 0, role: role as u16, what: QUERY }
 }
 
 /// Sweeps from time to time until the collector is dropped, so that the kernel's map has room when nobody scrapes.

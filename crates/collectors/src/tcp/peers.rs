@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use bpf::abi::tcp::{Lifecycle, Peer};
 use bpf::{Error, Object, PerCpuTable};
 use model::{Census, Party, Subject, Who};
-use runtime::{MakeError, Platform};
+use runtime::{MakeError, Setup};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::exchanges::Exchanges;
 use crate::table::party;
@@ -42,6 +43,10 @@ pub(super) struct Peers {
     names: Arc<dyn model::Peers>,
     generation: u64,
     census: Arc<dyn Census>,
+    /// What the agent before had counted, until entries have been read.
+    before: HashMap<Peer, Lifecycle>,
+    /// Whether there may be a next agent that goes on.
+    lasts: bool,
 }
 
 impl Peers {
@@ -49,7 +54,14 @@ impl Peers {
     ///
     /// # Errors
     /// Fails when there is no such map or when it has another shape.
-    pub fn open(object: &Object, platform: &Platform) -> Result<Self, MakeError> {
+    pub fn open(object: &Object, setup: &Setup) -> Result<Self, MakeError> {
+        let platform = setup.platform();
+        let before: Vec<u8> = setup.inherited().unwrap_or_default();
+        let entry = |bytes: &[u8]| {
+            let (peer, past) = Peer::read_from_prefix(bytes).ok()?;
+            Some((peer, Lifecycle::read_from_bytes(past).ok()?))
+        };
+        let before = before.chunks(size_of::<Peer>() + size_of::<Lifecycle>()).filter_map(entry).collect();
         Ok(Self {
             table: object.table("peers").map_err(crate::refused)?,
             known: HashMap::new(),
@@ -57,6 +69,8 @@ impl Peers {
             names: Arc::clone(&platform.peers),
             generation: platform.peers.generation(),
             census: Arc::clone(&platform.census),
+            before,
+            lasts: platform.lasting().is_some(),
         })
     }
 
@@ -66,22 +80,31 @@ impl Peers {
     /// Fails when the kernel refuses to read its table.
     pub fn read(&mut self, mut show: impl FnMut(Subject, u32, &Lifecycle, bool)) -> Result<(), Error> {
         let now = Instant::now();
-        let Self { table, known, exchanges, names, .. } = self;
+        let Self { table, known, exchanges, names, before, .. } = self;
         table.for_each(|peer, cells| {
             let past = crate::table::sum(cells);
             let entry = known.entry(*peer).or_insert_with(|| {
                 let at = exchanges.find(key(peer, &**names));
                 exchanges.hold(at, true);
-                Known { past: Lifecycle::default(), since: now, at }
+                // One that has less has begun anew.
+                let had = before.remove(peer).filter(|had| had.events() <= past.events());
+                Known { past: had.unwrap_or_default(), since: now, at }
             });
             grow(entry, past, exchanges, now);
         })?;
+        self.before = HashMap::new();
         self.rename();
         self.free(now)?;
         self.exchanges.finish(|&Key { local, remote, network }, past, last| {
             show(Subject::Facing { local, peer: remote }, network, past, last);
         });
         Ok(())
+    }
+
+    /// Gives what is counted of each entry, for the next agent; nothing where there is none that goes on.
+    pub fn known(&self) -> Option<Vec<u8>> {
+        let each = self.known.iter().flat_map(|(peer, known)| [peer.as_bytes(), known.past.as_bytes()].concat());
+        self.lasts.then(|| each.collect())
     }
 
     /// Lets addresses that have another owner now count for that one from now on.

@@ -30,7 +30,8 @@ impl Walks {
         interval: Option<Duration>,
     ) -> Result<Self, bpf::Error> {
         let last = Arc::new(AtomicU32::new(0));
-        let mut round = 1;
+        // Sockets and workloads may still know the last one of the agent before.
+        let mut round = rounds.get(0)?.unwrap_or_default().wrapping_add(1).max(1);
         let mut took = walk(&object, &mut rounds, round)?;
         let mut walks = Self { last: Arc::clone(&last), stop: None, thread: None };
         let Some(interval) = interval else { return Ok(walks) };
