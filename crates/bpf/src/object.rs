@@ -51,6 +51,10 @@ pub struct Loader {
     passing: Vec<&'static str>,
     /// Maps that each process fills anew.
     filled: &'static [&'static str],
+    /// Rings whose records wait for the next process.
+    waiting: &'static [&'static str],
+    /// Stacks that begin with a number for each place.
+    stacks: &'static [&'static str],
 }
 
 impl Loader {
@@ -67,6 +71,8 @@ impl Loader {
             pins: None,
             passing: Vec::new(),
             filled: &[],
+            waiting: &[],
+            stacks: &[],
         }
     }
 
@@ -115,6 +121,20 @@ impl Loader {
     pub fn pinned(mut self, pins: Option<&Pins>, name: &'static str, filled: &'static [&'static str]) -> Self {
         self.pins = pins.map(|pins| (pins.clone(), name));
         self.filled = filled;
+        self
+    }
+
+    /// Lets what waits in rings outlive the process, too.
+    #[must_use]
+    pub fn waiting(mut self, rings: &'static [&'static str]) -> Self {
+        self.waiting = rings;
+        self
+    }
+
+    /// Begins with full stacks: each has a `u32` for each place of its own, the lowest on top.
+    #[must_use]
+    pub fn full(mut self, stacks: &'static [&'static str]) -> Self {
+        self.stacks = stacks;
         self
     }
 
@@ -168,6 +188,15 @@ impl Loader {
         }
         let ebpf =
             kernel.prepare(image.bytes(), &sizes).map_err(|error| fail(chain(&error), hint(os_error(&error))))?;
+        // Before they are pinned: whoever finds them can go on with them.
+        for name in self.stacks {
+            let fail = |error: Error| fail(error.to_string(), "");
+            let map = ebpf.map(name).and_then(data).ok_or_else(|| broken(format!("it has no stack {name}")))?;
+            let raw = duplicate(map).and_then(RawMap::new).map_err(|error| broken(error.to_string()))?;
+            let mut stack = Stack::<u32>::new(raw, name).map_err(fail)?;
+            let places = sizes.iter().find(|(map, _)| map == name).map_or(0, |(_, entries)| *entries);
+            (0..places).rev().try_for_each(|place| stack.push(&place)).map_err(fail)?;
+        }
         let mut pinned = None;
         if let Some((pins, name)) = &self.pins {
             let constants = self.constants.iter().filter(|(name, _)| !self.passing.contains(&name.as_str()));
@@ -209,7 +238,8 @@ impl Loader {
             shared || own || self.filled.contains(&name)
         };
         let lasting = ebpf.maps().filter(|(name, map)| {
-            !passes(name) && !matches!(map, Map::RingBuf(_) | Map::PerfEventArray(_) | Map::ProgramArray(_))
+            let waits = self.waiting.contains(name);
+            !passes(name) && (waits || !matches!(map, Map::RingBuf(_) | Map::PerfEventArray(_) | Map::ProgramArray(_)))
         });
         let lasting = lasting.filter_map(|(name, map)| Some((name.to_owned(), data(map)?.fd().as_fd())));
         let mut maps: Vec<_> = lasting.collect();

@@ -1,6 +1,7 @@
 //! Counts who talks to whom: bytes and packets by source and destination workload, server port and transport.
 //! Its programs are those of network, at the sockets. What it cannot see stands in its descriptor.
 
+mod bequest;
 mod by_peer;
 mod config;
 mod ends;
@@ -25,13 +26,15 @@ use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platfo
 use crate::carried::Carried;
 use crate::sockets::{self, Sockets, User};
 use crate::table::{Cell, sum};
+use bequest::Bequest;
 pub use config::Config;
 use config::Directions;
 use overflow::Overflow;
 use pairs::Pairs;
 use report::Reporter;
 use slots::Slots;
-pub use slots::fill;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 static BYTES: Metric = Metric::counter(
     "ebpf_connection_bytes_total",
@@ -120,6 +123,15 @@ impl State {
         Ok(())
     }
 
+    /// Gives back slots that had to wait.
+    fn release(&mut self, slots: Vec<u32>) -> Result<(), bpf::Error> {
+        slots.into_iter().try_for_each(|slot| self.slots.release(slot))?;
+        if let Some(reporter) = &mut self.reporter {
+            reporter.take(self.slots.take_ended());
+        }
+        Ok(())
+    }
+
     fn add(&mut self, strays: &[Stray]) {
         for stray in strays {
             self.pairs.add_stray(stray);
@@ -186,6 +198,7 @@ struct Connections {
     _sockets: Arc<Sockets>,
     table: Arc<Table>,
     directions: Directions,
+    runtime: Handle,
 }
 
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
@@ -195,7 +208,13 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let legacy = platform.facts.is_legacy();
     let mut object = sockets.object();
     let mut slots = Slots::open(&object, config.idle_timeout.0, !legacy).map_err(crate::refused)?;
-    let pairs = Pairs::new(&config, Arc::clone(&platform.peers), sockets.tells_peers());
+    let mut pairs = Pairs::new(&config, Arc::clone(&platform.peers), sockets.tells_peers());
+    if sockets.is_pinned() {
+        let inherited: Option<Bequest> = setup.inherited();
+        let Bequest { addresses, slots: seen } = inherited.unwrap_or_default();
+        pairs.show(addresses);
+        slots.last(seen);
+    }
     let reporter = Reporter::start(&config, &platform);
     if reporter.is_some() {
         slots.keep_ended();
@@ -219,7 +238,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let directions = config.directions;
     let table = Arc::new(Table { state, overflow, losses });
     sockets.open_table(&table);
-    Ok(Box::new(Connections { _sockets: sockets, table, directions }))
+    Ok(Box::new(Connections { _sockets: sockets, table, directions, runtime: setup.runtime().clone() }))
 }
 
 /// Looks through the table from time to time, so that the kernel has free slots when nobody gathers.
@@ -230,6 +249,18 @@ async fn keep_sweeping(state: Weak<Mutex<State>>, interval: Duration) {
         if let Err(error) = lock(&state).sweep() {
             tracing::debug!("the table of connections: {error}");
         }
+    }
+}
+
+/// Gives slots back once what they had is written for the next agent.
+async fn give_back(state: Weak<Mutex<State>>, slots: Vec<u32>, written: oneshot::Receiver<()>) {
+    let written = written.await.is_ok();
+    let Some(state) = state.upgrade() else { return };
+    let mut state = lock(&state);
+    if !written {
+        state.slots.keep(slots);
+    } else if let Err(error) = state.release(slots) {
+        tracing::debug!("the table of connections: {error}");
     }
 }
 
@@ -245,6 +276,11 @@ impl Collector for Connections {
             state.pairs.record(scrape);
             if let Some(reporter) = &state.reporter {
                 reporter.record(scrape);
+            }
+            let State { slots, pairs, .. } = &mut *state;
+            if let Some((seen, settled)) = slots.bequeath(pairs) {
+                scrape.bequeath(&Bequest { addresses: pairs.addresses(), slots: seen });
+                self.runtime.spawn(give_back(Arc::downgrade(&self.table.state), settled, scrape.wait()));
             }
         }
         let all = self.table.losses()?;

@@ -56,6 +56,7 @@ pub const TOGETHER: &[&[&str]] = &[&[network::DESCRIPTOR.name, connection::DESCR
 pub const LASTING: &[&str] = &[
     syscalls::DESCRIPTOR.name,
     network::DESCRIPTOR.name,
+    connection::DESCRIPTOR.name,
     tcp::DESCRIPTOR.name,
     dns::DESCRIPTOR.name,
     file_io::DESCRIPTOR.name,

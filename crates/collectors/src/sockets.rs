@@ -65,6 +65,11 @@ impl Sockets {
         &self.lacking
     }
 
+    /// Says whether they outlive the agent.
+    pub fn is_pinned(&self) -> bool {
+        self.pinned
+    }
+
     /// Says whether drops are counted.
     pub fn counts_drops(&self) -> bool {
         self.drops
@@ -158,16 +163,14 @@ fn load(
     };
     // Either is measured by what both do.
     let governed = ["network", "connection"].iter().any(|name| platform.budget.governs(name));
-    let pins = pins.filter(|_| connection.is_none());
+    // What peers had is in sums that only this process has.
+    let pins = pins.filter(|_| !peers);
     let loader = filter::tune(loader.governed(governed).pinned(pins, PINS, filter::FILLED), platform);
     let mut object = loader.load(types).map_err(crate::refused)?;
     filter::fill(platform, &object)?;
     let mut lacking = Vec::new();
-    if connection.is_some() {
-        connection::fill(&object).map_err(crate::refused)?;
-        if !legacy {
-            object.attach("tcp_destroy_sock", types).map_err(crate::refused)?;
-        }
+    if connection.is_some() && !legacy {
+        object.attach("tcp_destroy_sock", types).map_err(crate::refused)?;
     }
     // Owners first: those of new sockets, then of old ones.
     object.attach_cgroup("network_create", &root, types).map_err(crate::refused)?;

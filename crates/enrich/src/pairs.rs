@@ -1,6 +1,7 @@
 //! Names traffic between two: the attributes of both, each under its prefix.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use model::{Answer, Attributes, Party, Resolver, Subject, Text, Who};
 
@@ -13,12 +14,14 @@ type Ask = fn(&dyn Resolver, Subject) -> Answer;
 pub struct Pairs {
     workloads: Arc<dyn Resolver>,
     peers: Arc<Peers>,
+    /// Whom the agent before knew, by cgroup.
+    remembered: RwLock<HashMap<u64, Arc<Attributes>>>,
 }
 
 impl Pairs {
     /// Makes it of those who know cgroups and addresses.
     pub fn new(workloads: Arc<dyn Resolver>, peers: Arc<Peers>) -> Self {
-        Self { workloads, peers }
+        Self { workloads, peers, remembered: RwLock::default() }
     }
 
     /// The same, with the node that it is on.
@@ -33,9 +36,19 @@ impl Pairs {
         }
     }
 
+    fn cgroup(&self, id: u64, ask: Ask) -> Answer {
+        let answer = ask(&*self.workloads, Subject::Cgroup(id));
+        if matches!(answer, Answer::Unknown(..) | Answer::Pending)
+            && let Some(known) = self.remembered.read().unwrap_or_else(PoisonError::into_inner).get(&id)
+        {
+            return Answer::Known(Arc::clone(known));
+        }
+        answer
+    }
+
     fn party(&self, party: Party, ask: Ask) -> Answer {
         let answer = match party.who {
-            Who::Cgroup(id) => ask(&*self.workloads, Subject::Cgroup(id)),
+            Who::Cgroup(id) => self.cgroup(id, ask),
             Who::Executable(id) => ask(&*self.workloads, Subject::Executable(id)),
             Who::Kernel => ask(&*self.workloads, Subject::Kernel),
             Who::Peer(number) => Answer::Known(self.peers.attributes(number)),
@@ -59,6 +72,7 @@ impl Pairs {
             }
             // Whose it is is of this node, as all that has no peer.
             Subject::Facing { local, peer } => (self.party(local, ask), self.located(peer, ask), ["", "peer."]),
+            Subject::Cgroup(id) => return self.cgroup(id, ask),
             _ => return ask(&*self.workloads, subject),
         };
         let reason = match (&one, &other) {
@@ -85,6 +99,10 @@ impl Resolver for Pairs {
 
     fn resolve_now(&self, subject: Subject) -> Answer {
         self.answer(subject, |names, subject| names.resolve_now(subject))
+    }
+
+    fn remember(&self, cgroup: u64, attributes: Arc<Attributes>) {
+        self.remembered.write().unwrap_or_else(PoisonError::into_inner).insert(cgroup, attributes);
     }
 }
 
@@ -169,5 +187,16 @@ mod tests {
         let late = Subject::Pair { source: cgroup(2), destination: world };
         let Answer::Unknown(set, "late") = pairs.resolve_now(late) else { panic!("it waits") };
         assert_eq!(set.get("destination.workload.name"), Some("world"));
+        for id in [1, 2, 3, 4] {
+            pairs.remember(id, Arc::new(Attributes::new([("systemd.unit".into(), "before".into())])));
+        }
+        let unit = |answer: Answer| match answer {
+            Answer::Known(set) => set.get("systemd.unit").or(set.get("source.systemd.unit")).map(str::to_owned),
+            _ => None,
+        };
+        let names = [1, 2, 3, 4].map(|id| unit(pairs.resolve(Subject::Cgroup(id))));
+        assert_eq!(names.each_ref().map(Option::as_deref), [Some("a"), Some("before"), None, Some("before")]);
+        let pair = unit(pairs.resolve(Subject::Pair { source: cgroup(4), destination: world }));
+        assert_eq!(pair.as_deref(), Some("before"));
     }
 }

@@ -118,6 +118,11 @@ pub trait Resolver: Send + Sync {
 
     /// Gives the best attributes there are now, for who cannot wait for better ones: never [`Answer::Pending`].
     fn resolve_now(&self, subject: Subject) -> Answer;
+
+    /// Takes note of whose a cgroup was in the time of the agent before: it may have ended before anybody here could ask.
+    fn remember(&self, cgroup: u64, attributes: Arc<Attributes>) {
+        let _ = (cgroup, attributes);
+    }
 }
 
 /// A change of the primary cgroup hierarchy, as the kernel reports it.

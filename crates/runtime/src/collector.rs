@@ -6,6 +6,7 @@ use model::{Metric, Subject, Text, Value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use crate::governor::Step;
 use crate::setup::Setup;
@@ -182,6 +183,7 @@ pub struct Scrape {
     pub(crate) degraded: Option<String>,
     pub(crate) of_cluster: Vec<&'static Metric>,
     pub(crate) bequest: Option<Vec<u8>>,
+    pub(crate) waiting: Option<oneshot::Sender<()>>,
 }
 
 impl Scrape {
@@ -262,6 +264,13 @@ impl Scrape {
         }
     }
 
+    /// Lets the collector wait until what it bequeaths lies where the next agent finds it.
+    pub fn wait(&mut self) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting = Some(sender);
+        receiver
+    }
+
     /// Gives the number of readings so far.
     pub fn len(&self) -> usize {
         self.readings.len()
@@ -314,6 +323,6 @@ impl Scrape {
         self.fault = None;
         self.degraded = None;
         self.of_cluster.clear();
-        self.bequest = None;
+        (self.bequest, self.waiting) = (None, None);
     }
 }

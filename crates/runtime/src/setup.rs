@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use bpf::Kept;
 use model::standing::{Note, Party};
 use model::{Census, Learner, Peers, Standing};
 use serde::de::DeserializeOwned;
@@ -222,7 +223,7 @@ impl Setup {
     }
 
     /// Says what became of the collector's pins, once all its programs are on their hooks; nothing where it has none.
-    pub(crate) fn kept(&self) -> Option<bpf::Kept> {
+    pub(crate) fn kept(&self) -> Option<Kept> {
         let (pins, name) = (self.platform.lasting()?, self.pins?);
         pins.settle(name);
         pins.kept(name)

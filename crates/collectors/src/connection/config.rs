@@ -108,7 +108,9 @@ impl Config {
             .max_entries("connections", connections)
             .max_entries("slots", connections)
             .max_entries("tuples", shared(connections))
-            .max_entries("overflow", OVERFLOW_BYTES))
+            .max_entries("overflow", OVERFLOW_BYTES)
+            .full(&["slots"])
+            .waiting(&["overflow"]))
     }
 }
 

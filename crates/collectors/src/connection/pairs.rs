@@ -46,6 +46,8 @@ struct Pair {
     open: u32,
     /// Rounds without a slot.
     idle: u32,
+    /// Whether its series go on from the agent before: what was sent, what was received.
+    goes_on: [bool; 2],
 }
 
 /// Where a connection's traffic is added.
@@ -133,11 +135,12 @@ impl Pairs {
         self.ends.forget(slot);
     }
 
-    /// Adds a slot to the pair of its connection; gives the pair, and the slot of the other end where that is of this
-    /// node.
-    pub(super) fn enter(&mut self, connection: &Connection) -> (Place, Option<u32>) {
+    /// Adds a slot to the pair of its connection, whose other end was `known` to be of this node; gives the pair, and the
+    /// slot of the other end where that is of this node.
+    pub(super) fn enter(&mut self, connection: &Connection, known: Option<u64>) -> (Place, Option<u32>) {
         let other = self.ends.other(connection);
-        let key = self.key(&connection.tuple, connection.role, far(connection), other.map(|(_, cgroup)| cgroup));
+        let owner = other.map(|(_, cgroup)| cgroup).or(known);
+        let key = self.key(&connection.tuple, connection.role, far(connection), owner);
         let place = self.place(key, &connection.tuple);
         if let Some(pair) = self.pair(place) {
             pair.slots += 1;
@@ -147,6 +150,34 @@ impl Pairs {
             exchanges.hold(place.exchange, true);
         }
         (place, other.map(|(slot, _)| slot))
+    }
+
+    /// Gives the owner of the other end of a pair, where that is of this node.
+    pub(super) fn other(&self, place: Place) -> Option<u64> {
+        match self.all.get(place.pair as usize)?.as_ref()?.key.remote.who {
+            Who::Cgroup(id) | Who::Executable(id) => Some(id),
+            Who::Kernel => Some(0),
+            Who::Peer(_) => None,
+        }
+    }
+
+    /// Notes that a pair has series of the agent before, which are shown though nothing was added to them since.
+    pub(super) fn go_on(&mut self, place: Place, ways: [bool; 2]) {
+        if let Some(pair) = self.pair(place) {
+            for (goes_on, way) in pair.goes_on.iter_mut().zip(ways) {
+                *goes_on |= way;
+            }
+        }
+    }
+
+    /// Gives the addresses that are shown.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        self.addresses.iter().copied().collect()
+    }
+
+    /// Shows addresses as the agent before did.
+    pub(super) fn show(&mut self, addresses: Vec<IpAddr>) {
+        self.addresses.extend(addresses.into_iter().take(self.max_addresses));
     }
 
     /// Takes a slot from a pair.
@@ -310,6 +341,7 @@ impl Pairs {
             slots: 0,
             open: 0,
             idle: 0,
+            goes_on: [false; 2],
         });
         let at = if let Some(at) = self.free.pop() {
             self.all[at as usize] = pair;
@@ -326,12 +358,14 @@ impl Pairs {
 impl Pair {
     fn record(&self, scrape: &mut Scrape, directions: Directions, last: bool) {
         let Key { local, remote, .. } = self.key;
-        let ways = match directions {
-            Directions::Egress => [("", self.sent, local, remote), ("", Traffic::default(), remote, local)],
-            Directions::Both => [("transmit", self.sent, local, remote), ("receive", self.received, remote, local)],
+        let (names, shown) = match directions {
+            Directions::Egress => ([""; 2], 1),
+            Directions::Both => (["transmit", "receive"], 2),
         };
-        for (direction, traffic, source, destination) in ways {
-            if traffic.packets == 0 {
+        let ways = [(self.sent, local, remote), (self.received, remote, local)];
+        for (at, (traffic, source, destination)) in ways.into_iter().enumerate().take(shown) {
+            let direction = names[at];
+            if traffic.packets == 0 && !self.goes_on[at] {
                 continue;
             }
             let subject = Subject::Pair { source, destination };

@@ -3,7 +3,8 @@
 //!
 //! A slot is taken back in two steps. Its generation becomes even first, so that no program adds to it from then on;
 //! once nobody can still be adding, it is read for the last time, emptied and put on the stack of free ones. So
-//! nothing is lost in between.
+//! nothing is lost in between. Where the next agent may go on with the table, it waits in between until what was read is
+//! written.
 
 use std::mem::offset_of;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,7 @@ use bpf::abi::connection::{CONNECTION_HALF_OPEN, Connection, Tuple};
 use bpf::abi::network::Traffic;
 use bpf::{Error, Mapped, Object, Stack, Table};
 
+use super::bequest::{Inherited, Seen, pair, traffic};
 use super::pairs::{Pairs, Place};
 
 /// Gives which word of a slot is at an offset.
@@ -55,6 +57,8 @@ enum Stage {
     Live,
     /// Taken back at this time.
     Leaving(u64),
+    /// Read for the last time.
+    Settled,
 }
 
 /// The table.
@@ -73,16 +77,10 @@ pub(super) struct Slots {
     over: Vec<u32>,
     /// What has ended since somebody took it, where somebody does.
     ended: Option<Vec<Connection>>,
-}
-
-/// Puts all slots on the stack of free ones, before programs are attached.
-///
-/// # Errors
-/// Fails when the kernel refuses to write the map.
-pub fn fill(object: &Object) -> Result<(), Error> {
-    let connections = object.mapped::<Connection>("connections")?;
-    let mut free = object.stack::<u32>("slots")?;
-    (0..connections.len() as u32).rev().try_for_each(|slot| free.push(&slot))
+    /// What was read for the last time and is not yet written for the next agent, where there may be one that goes on.
+    settled: Option<Vec<u32>>,
+    /// What the agent before has counted, until the first look.
+    inherited: Option<Inherited>,
 }
 
 impl Slots {
@@ -100,8 +98,35 @@ impl Slots {
             fresh: Vec::new(),
             over: Vec::new(),
             ended: None,
+            settled: None,
+            inherited: None,
             connections,
         })
+    }
+
+    /// Lets slots wait until the next agent can know what they had; goes on from what the agent before has counted.
+    pub(super) fn last(&mut self, inherited: Vec<Seen>) {
+        self.settled = Some(Vec::new());
+        self.inherited = Some(Inherited::new(inherited));
+    }
+
+    /// Gives what has been counted of each slot, and those that may be given back once that is written.
+    pub(super) fn bequeath(&mut self, pairs: &Pairs) -> Option<(Vec<Seen>, Vec<u32>)> {
+        let settled = std::mem::take(self.settled.as_mut()?);
+        let seen = |(slot, life): (usize, &Life)| Seen {
+            slot: slot as u32,
+            generation: life.generation,
+            sent: pair(life.sent),
+            received: pair(life.received),
+            other: if life.stage == Stage::Settled { None } else { pairs.other(life.place) },
+        };
+        let lives = self.lives.iter().enumerate().filter(|(_, life)| life.stage != Stage::Free);
+        Some((lives.map(seen).collect(), settled))
+    }
+
+    /// Lets slots wait again: what they had was not written.
+    pub(super) fn keep(&mut self, slots: Vec<u32>) {
+        self.settled.get_or_insert_default().extend(slots);
     }
 
     /// Keeps what ends until somebody takes it.
@@ -149,9 +174,11 @@ impl Slots {
                     pairs.forget(slot as u32);
                 }
                 *life = Life { generation, ..Life::default() };
-                if generation % 2 == 1 {
+                if generation % 2 == 1 || self.inherited.is_some() && self.has_left(slot)? {
                     fresh.push(slot as u32);
                 }
+            } else if life.stage == Stage::Settled {
+                in_use += 1;
             } else if life.stage != Stage::Free {
                 in_use += 1;
                 self.count(slot, pairs);
@@ -161,7 +188,8 @@ impl Slots {
             }
         }
         in_use += fresh.len();
-        self.meet(&fresh, pairs);
+        self.meet(&fresh, pairs, now);
+        self.inherited = None;
         over.extend(fresh.drain(..).filter(|&slot| self.is_over(slot as usize, now, crowded)));
         if pairs.is_renamed() {
             self.rename(pairs);
@@ -170,8 +198,14 @@ impl Slots {
         for slot in over.drain(..) {
             if self.lives[slot as usize].stage == Stage::Live {
                 self.take_back(slot as usize, pairs, now)?;
+                continue;
+            }
+            pairs.release(self.lives[slot as usize].place);
+            if let Some(settled) = &mut self.settled {
+                self.lives[slot as usize].stage = Stage::Settled;
+                settled.push(slot);
             } else {
-                self.release(slot as usize, pairs)?;
+                self.release(slot)?;
             }
         }
         (self.fresh, self.over) = (fresh, over);
@@ -180,21 +214,48 @@ impl Slots {
         Ok(())
     }
 
+    /// Says whether a slot that the agent before took back may have more than that one has counted. One that it was
+    /// emptying is given back.
+    fn has_left(&mut self, slot: usize) -> Result<bool, Error> {
+        let connection = self.get(slot as u32);
+        if connection.sent.packets == 0 && connection.received.packets == 0 {
+            return Ok(false);
+        }
+        let inherited = self.inherited.as_ref().and_then(|inherited| inherited.of(slot as u32, &connection));
+        if inherited.is_some_and(|seen| seen.is_more_than(&connection)) {
+            self.release(slot as u32)?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
     /// Finds out whose the slots are that have been taken since the last time.
-    fn meet(&mut self, fresh: &[u32], pairs: &mut Pairs) {
+    fn meet(&mut self, fresh: &[u32], pairs: &mut Pairs, now: u64) {
         // All ends first, so that each finds its other end in whatever order they come.
         for &slot in fresh {
             pairs.note(slot, &self.get(slot));
         }
         for &slot in fresh {
             let connection = self.get(slot);
-            let (place, other) = pairs.enter(&connection);
-            self.lives[slot as usize].stage = Stage::Live;
-            self.lives[slot as usize].place = place;
+            let seen = self.inherited.as_ref().and_then(|inherited| inherited.of(slot, &connection));
+            let (place, other) = pairs.enter(&connection, seen.and_then(|seen| seen.other));
+            let (sent, received) =
+                seen.map_or_else(Default::default, |seen| (traffic(seen.sent), traffic(seen.received)));
+            pairs.go_on(place, [sent.packets > 0, received.packets > 0]);
+            let generation = self.lives[slot as usize].generation;
+            self.lives[slot as usize] = Life { stage: Stage::Live, generation, place, sent, received };
             self.count(slot as usize, pairs);
+            if generation % 2 == 0 {
+                self.lives[slot as usize].stage = Stage::Leaving(now);
+                pairs.close(place);
+                continue;
+            }
             if let Some(other) = other.filter(|&other| other != slot) {
                 self.pair_anew(other, pairs);
             }
+        }
+        for &slot in fresh.iter().filter(|&&slot| self.lives[slot as usize].stage != Stage::Live) {
+            pairs.forget(slot);
         }
     }
 
@@ -204,7 +265,7 @@ impl Slots {
             return;
         }
         self.count(slot as usize, pairs);
-        let (place, _) = pairs.enter(&self.get(slot));
+        let (place, _) = pairs.enter(&self.get(slot), None);
         let life = &mut self.lives[slot as usize];
         pairs.leave(life.place);
         life.place = place;
@@ -275,18 +336,21 @@ impl Slots {
         Ok(())
     }
 
-    fn release(&mut self, slot: usize, pairs: &mut Pairs) -> Result<(), Error> {
-        let connection = self.get(slot as u32);
+    /// Empties a slot and gives it back.
+    ///
+    /// # Errors
+    /// Fails when the kernel refuses to change its map.
+    pub(super) fn release(&mut self, slot: u32) -> Result<(), Error> {
+        let connection = self.get(slot);
         if let Some(ended) = &mut self.ended {
             ended.push(connection);
         }
-        for word in &self.connections.words(slot)[SENT..RECEIVED + 2] {
+        for word in &self.connections.words(slot as usize)[SENT..RECEIVED + 2] {
             word.store(0, Ordering::Relaxed);
         }
-        let life = &mut self.lives[slot];
-        pairs.release(life.place);
+        let life = &mut self.lives[slot as usize];
         *life = Life { generation: life.generation, ..Life::default() };
-        self.free.push(&(slot as u32))
+        self.free.push(&slot)
     }
 }
 

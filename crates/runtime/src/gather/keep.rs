@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use bpf::{Kept, Pins};
 use opentelemetry::KeyValue;
+use tokio::sync::oneshot;
 
 use super::Engine;
 use crate::collector::Scrape;
@@ -24,6 +25,8 @@ pub(crate) struct Keeper {
     since: Vec<(usize, u64)>,
     /// What they know besides their maps, by slot.
     bequests: HashMap<usize, Vec<u8>>,
+    /// Who waits until what it knows is written, by slot.
+    waiting: Vec<(usize, oneshot::Sender<()>)>,
     /// Whether it was logged that nothing can be written.
     failed: bool,
 }
@@ -39,7 +42,14 @@ impl Keeper {
         for part in saved.iter().flat_map(|saved| &saved.parts) {
             pins.hand_down(&part.collector, part.since, part.bequest.clone());
         }
-        Self { pins, place, saved, since: Vec::new(), bequests: HashMap::new(), failed: false }
+        Self { pins, place, saved, since: Vec::new(), bequests: HashMap::new(), waiting: Vec::new(), failed: false }
+    }
+}
+
+impl Keeper {
+    fn forget(&mut self, at: usize) {
+        self.bequests.remove(&at);
+        self.waiting.retain(|(other, _)| *other != at);
     }
 }
 
@@ -50,7 +60,7 @@ impl Engine {
         let slot = &mut self.slots[at];
         let name = slot.name;
         keeper.since.retain(|(other, _)| *other != at);
-        keeper.bequests.remove(&at);
+        keeper.forget(at);
         let Some(Kept { adopted, since, refused }) = kept else {
             self.shared.health.set_kept(name, ENDS.to_owned());
             return;
@@ -73,7 +83,7 @@ impl Engine {
             let metrics = slot.selection.descriptor.metrics;
             let saving = Saving { collector: at as u16, name, since, metrics, bequest: &[] };
             let steady = self.timeline.tick().steady;
-            self.store.resume(saved, &saving, steady);
+            self.store.resume(saved, &saving, steady, &*self.resolver);
             self.before = self.before.max(saved.time);
         }
     }
@@ -96,6 +106,7 @@ impl Engine {
     pub(super) fn take_bequest(&mut self, at: usize, scrape: &mut Scrape) {
         if let (Some(keeper), Some(bequest)) = (&mut self.keeper, scrape.bequest.take()) {
             keeper.bequests.insert(at, bequest);
+            keeper.waiting.extend(scrape.waiting.take().map(|waiting| (at, waiting)));
         }
     }
 
@@ -103,7 +114,7 @@ impl Engine {
     pub(super) fn unkeep(&mut self, at: usize) {
         if let Some(keeper) = &mut self.keeper {
             keeper.since.retain(|(other, _)| *other != at);
-            keeper.bequests.remove(&at);
+            keeper.forget(at);
         }
     }
 
@@ -118,7 +129,8 @@ impl Engine {
             Saving { collector: at as u16, name: slot.name, since, metrics, bequest }
         };
         let saving: Vec<Saving<'_>> = keeper.since.iter().map(saving).collect();
-        let bytes = postcard::to_allocvec(&self.store.save(moment.now, &saving)).map_err(|error| error.to_string());
+        let bytes = postcard::to_allocvec(&self.store.save(moment.now, &saving, &*self.resolver))
+            .map_err(|error| error.to_string());
         let written = bytes.and_then(|bytes| keeper.place.write(&bytes).map_err(|error| error.to_string()));
         match written {
             Ok(()) => keeper.failed = false,
@@ -126,6 +138,10 @@ impl Engine {
                 tracing::warn!("cannot write what the next agent has to know: {why}");
             }
             Err(_) => {}
+        }
+        // Where it cannot be written they need not wait for it, either.
+        for (_, waiting) in keeper.waiting.drain(..) {
+            let _ = waiting.send(());
         }
     }
 

@@ -4,10 +4,10 @@
 //! A cell's growth is what its kernel entry has gained since. So it does not matter how old a checkpoint is, and an entry
 //! that was freed since then has nothing to add: its total is here, and it was not freed before reads agreed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use model::{Attributes, Base, Held, Kept, Kind, Metric, Series, Subject, Text, Value};
+use model::{Answer, Attributes, Base, Held, Kept, Kind, Metric, Resolver, Series, Subject, Text, Value, Who};
 use serde::{Deserialize, Serialize};
 
 use super::family::Entry;
@@ -36,6 +36,8 @@ pub(crate) struct Part {
     pub bequest: Vec<u8>,
     series: Vec<SavedSeries>,
     cells: Vec<SavedCell>,
+    /// Whose the cgroups are between which there was traffic.
+    parties: Vec<(u64, u32)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,6 +99,8 @@ struct Writer {
     checkpoint: Checkpoint,
     texts: HashMap<Text, u32>,
     entities: HashMap<usize, u32>,
+    /// So that no other entity comes to an address of those.
+    held: Vec<Arc<Attributes>>,
 }
 
 impl Writer {
@@ -170,6 +174,20 @@ impl Writer {
             last,
         })
     }
+
+    /// Gives whose these cgroups are, as far as that is known.
+    fn parties(&mut self, cgroups: HashSet<u64>, resolver: &dyn Resolver) -> Vec<(u64, u32)> {
+        let known = |id| match resolver.resolve(Subject::Cgroup(id)) {
+            Answer::Known(attributes) => Some((id, attributes)),
+            _ => None,
+        };
+        let party = |(id, attributes): (u64, Arc<Attributes>)| {
+            let at = self.entity(&attributes);
+            self.held.push(attributes);
+            (id, at)
+        };
+        cgroups.into_iter().filter_map(known).map(party).collect()
+    }
 }
 
 impl Checkpoint {
@@ -194,11 +212,50 @@ impl Checkpoint {
         let name = self.texts.get(at as usize)?;
         known.iter().copied().find(|metric| metric.name == name.as_str() && metric.kind != Kind::Gauge)
     }
+
+    fn resume_cell(
+        &self,
+        cell: &SavedCell,
+        metrics: &[&'static Metric],
+        cells: &mut Resumed,
+        resolver: &dyn Resolver,
+    ) -> Option<()> {
+        let metric = self.metric(cell.metric, metrics)?;
+        let subject = match cell.subject {
+            SavedSubject::Node => Subject::Node,
+            SavedSubject::Cgroup(id) => Subject::Cgroup(id),
+            SavedSubject::Kernel => Subject::Kernel,
+            SavedSubject::Overflow => Subject::Overflow,
+        };
+        let last = match &cell.last {
+            SavedLast::Whole(value) => Last::Number(Value::U64(*value)),
+            SavedLast::Real(value) => Last::Number(Value::F64(*value)),
+            SavedLast::Distribution { sum, zero, counts } => {
+                Last::Distribution { sum: *sum, zero: *zero, counts: counts.clone().into() }
+            }
+        };
+        if let (Subject::Cgroup(id), Some(entity)) = (subject, cell.entity) {
+            resolver.remember(id, Arc::new(self.entity(entity)?));
+        }
+        let values = self.texts(&cell.values)?;
+        cells.insert((std::ptr::from_ref(metric) as usize, subject, values.into()), last);
+        Some(())
+    }
+}
+
+/// Gives the cgroups between which there is traffic.
+fn cgroups(subject: Subject) -> [Option<u64>; 2] {
+    let id = |who| if let Who::Cgroup(id) = who { Some(id) } else { None };
+    match subject {
+        Subject::Pair { source, destination } => [id(source.who), id(destination.who)],
+        Subject::Facing { local, peer } => [id(local.who), id(peer.who)],
+        _ => [None, None],
+    }
 }
 
 impl Store {
     /// Gives what the next agent has to know of collectors whose maps outlive this one.
-    pub(crate) fn save(&self, time: u64, saving: &[Saving<'_>]) -> Checkpoint {
+    pub(crate) fn save(&self, time: u64, saving: &[Saving<'_>], resolver: &dyn Resolver) -> Checkpoint {
         let mut writer = Writer::default();
         for &Saving { collector, name, since, metrics, bequest } in saving {
             let mut series = Vec::new();
@@ -216,7 +273,7 @@ impl Store {
                     keep(&mut writer, group, at);
                 }
             }
-            let mut cells = Vec::new();
+            let (mut cells, mut parties) = (Vec::new(), HashSet::new());
             let own = |cell: &&Cell| cell.collector == collector && cell.metric.kind != Kind::Gauge;
             for cell in self.cells.iter().flatten().filter(own) {
                 // What several collectors count together each saves as far as it adds to it.
@@ -233,16 +290,18 @@ impl Store {
                     _ => None,
                 };
                 cells.extend(writer.cell(cell, entity));
+                parties.extend(cgroups(cell.subject).into_iter().flatten());
             }
+            let parties = writer.parties(parties, resolver);
             let (collector, bequest) = (name.to_owned(), bequest.to_owned());
-            writer.checkpoint.parts.push(Part { collector, since, bequest, series, cells });
+            writer.checkpoint.parts.push(Part { collector, since, bequest, series, cells, parties });
         }
         Checkpoint { time, ..writer.checkpoint }
     }
 
     /// Goes on with the series of a collector from the agent before; with its cells, too, where they are of the maps
     /// that it reads (`since`).
-    pub(crate) fn resume(&mut self, saved: &Checkpoint, saving: &Saving<'_>, steady: u64) {
+    pub(crate) fn resume(&mut self, saved: &Checkpoint, saving: &Saving<'_>, steady: u64, resolver: &dyn Resolver) {
         let Some(part) = saved.parts.iter().find(|part| part.collector == saving.name) else { return };
         for series in &part.series {
             let _ = self.resume_series(saved, series, saving.metrics, steady);
@@ -252,7 +311,12 @@ impl Store {
         }
         let mut cells = Resumed::new();
         for cell in &part.cells {
-            let _ = self.resume_cell(saved, cell, saving.metrics, &mut cells);
+            let _ = saved.resume_cell(cell, saving.metrics, &mut cells, resolver);
+        }
+        for &(cgroup, entity) in &part.parties {
+            if let Some(entity) = saved.entity(entity) {
+                resolver.remember(cgroup, Arc::new(entity));
+            }
         }
         self.resumed.insert(saving.collector, cells);
     }
@@ -323,35 +387,6 @@ impl Store {
         }
         self.shares.add(&entity, of.weight);
         self.total += 1;
-        Some(())
-    }
-
-    fn resume_cell(
-        &mut self,
-        saved: &Checkpoint,
-        cell: &SavedCell,
-        metrics: &[&'static Metric],
-        cells: &mut Resumed,
-    ) -> Option<()> {
-        let metric = saved.metric(cell.metric, metrics)?;
-        let subject = match cell.subject {
-            SavedSubject::Node => Subject::Node,
-            SavedSubject::Cgroup(id) => Subject::Cgroup(id),
-            SavedSubject::Kernel => Subject::Kernel,
-            SavedSubject::Overflow => Subject::Overflow,
-        };
-        let last = match &cell.last {
-            SavedLast::Whole(value) => Last::Number(Value::U64(*value)),
-            SavedLast::Real(value) => Last::Number(Value::F64(*value)),
-            SavedLast::Distribution { sum, zero, counts } => {
-                Last::Distribution { sum: *sum, zero: *zero, counts: counts.clone().into() }
-            }
-        };
-        if let Some(entity) = cell.entity {
-            self.subjects.remember(subject, Arc::new(saved.entity(entity)?));
-        }
-        let values = saved.texts(&cell.values)?;
-        cells.insert((std::ptr::from_ref(metric) as usize, subject, values.into()), last);
         Some(())
     }
 }

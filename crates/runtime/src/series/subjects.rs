@@ -32,8 +32,6 @@ pub(super) struct Subjects {
     index: HashMap<Subject, u32>,
     entities: Entities,
     generation: u64,
-    /// What the agent before knew.
-    remembered: HashMap<Subject, Arc<Attributes>>,
 }
 
 impl Subjects {
@@ -107,17 +105,7 @@ impl Subjects {
         if subject == Subject::Overflow {
             return Owner::Overflow;
         }
-        match (resolver.resolve(subject), self.remembered.get(&subject)) {
-            // It may have ended before anybody here could ask.
-            (Answer::Unknown(..) | Answer::Pending, Some(known)) => Owner::Workload(Arc::clone(known)),
-            (answer, _) => self.owner(answer),
-        }
-    }
-
-    /// Says whose a subject was in the time of the agent before, where the resolver does not know.
-    pub fn remember(&mut self, subject: Subject, entity: Arc<Attributes>) {
-        let entity = self.intern(entity);
-        self.remembered.insert(subject, entity);
+        self.owner(resolver.resolve(subject))
     }
 
     fn owner(&mut self, answer: Answer) -> Owner {
