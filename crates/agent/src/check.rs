@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bpf::probe::{CgroupMode, Facts, Hierarchy, Memlock};
 use config::sections::integrations::Granularity;
-use config::{Config, Enabled, Loaded};
+use config::{Enabled, Loaded};
 use enrich::kubernetes::Known;
 use runtime::{Descriptor, MakeError, Need, Platform, Setup};
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ pub fn check(
     let mut findings = findings(facts, platform.btf_path.as_deref());
     let cgroups = workloads(facts);
     let workloads = cgroups.len();
-    findings.extend(pins(&loaded.config));
+    findings.extend(pins(loaded));
     findings.extend(confinement(sandbox));
     findings.extend(names::sources(names));
     findings.extend(names::node(known));
@@ -233,7 +233,8 @@ fn findings(facts: &Facts, btf_path: Option<&Path>) -> Vec<Finding> {
 }
 
 /// Says what outlives the agent, where something is to.
-fn pins(config: &Config) -> Option<Finding> {
+fn pins(loaded: &Loaded) -> Option<Finding> {
+    let config = &loaded.config;
     let path = wiring::given(&config.integrations.ebpf.pin_path)?;
     let what = "pins";
     Some(match bpf::Pins::examine(&path) {
@@ -244,7 +245,9 @@ fn pins(config: &Config) -> Option<Finding> {
             fix: "leave integrations.ebpf.pin_path empty, or choose another granularity".to_owned(),
         },
         Ok(()) => {
-            let kept = collectors::LASTING.join(", ");
+            let by_peer = loaded.collectors.iter().any(|one| one.name == "network" && one.section["peers"] == true);
+            let able = |name: &&str| !(by_peer && ["network", "connection"].contains(name));
+            let kept = collectors::LASTING.iter().copied().filter(able).collect::<Vec<_>>().join(", ");
             let found = format!("{}; kept over restarts: {kept}; what others count begins afresh", path.display());
             Finding { what, found, grade: Grade::Good, fix: String::new() }
         }

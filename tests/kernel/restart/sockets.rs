@@ -214,7 +214,7 @@ fn connections_go_on_while_nobody_looks() {
         let paths = [&stays, &dies].map(|stream| both(scrape, stream.ends[0].path()));
         paths.iter().all(|(sockets, connections)| sockets == connections && connections.0 > 3e5).then_some(())
     });
-    let began = [&gone[0], stays.ends[0].path()].map(|path| since(path));
+    let began = [&gone[0], stays.ends[0].path()].map(&since);
     let working = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let stop = AtEnd(&working);

@@ -245,7 +245,7 @@ impl Slots {
             let generation = self.lives[slot as usize].generation;
             self.lives[slot as usize] = Life { stage: Stage::Live, generation, place, sent, received };
             self.count(slot as usize, pairs);
-            if generation % 2 == 0 {
+            if generation.is_multiple_of(2) {
                 self.lives[slot as usize].stage = Stage::Leaving(now);
                 pairs.close(place);
                 continue;
