@@ -112,3 +112,25 @@ fn what_is_quoted_is_said_by_the_agent() {
     let unsaid = quoted(&page).filter(|message| parts(message).iter().any(|part| !source.contains(part)));
     assert_eq!(unsaid.collect::<Vec<_>>(), [""; 0], "docs/troubleshooting.md quotes these, which nothing says");
 }
+
+#[test]
+fn every_fault_has_a_test() {
+    let page = fs::read_to_string(root().join("docs/faults.md")).unwrap();
+    let mut source = source();
+    sources(&root().join("tests"), &mut source);
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| fault"));
+    let mut faults = 0;
+    for row in rows {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "{row}");
+        for name in names {
+            assert!(
+                source.contains(&format!("fn {name}(")),
+                "docs/faults.md names the test {name}, which is not there"
+            );
+        }
+        faults += 1;
+    }
+    assert!(faults >= 20, "{faults} faults");
+}

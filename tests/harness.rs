@@ -81,13 +81,18 @@ pub fn directory(name: &str) -> PathBuf {
 }
 
 /// Tries until there is something, and fails the test when there is nothing after a long time.
-pub fn eventually<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(what: &str, attempt: impl FnMut() -> Option<T>) -> T {
+    patiently(what, DEADLINE, attempt)
+}
+
+/// The same for what takes longer.
+pub fn patiently<T>(what: &str, patience: Duration, mut attempt: impl FnMut() -> Option<T>) -> T {
     let begin = Instant::now();
     loop {
         if let Some(found) = attempt() {
             return found;
         }
-        assert!(begin.elapsed() < DEADLINE, "still not after {DEADLINE:?}: {what}");
+        assert!(begin.elapsed() < patience, "still not after {patience:?}: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
