@@ -1,5 +1,6 @@
 # The agent, the libraries that it is linked with, and nothing else. For several architectures, compiled for each by the machine that builds:
 #   docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/telesonde .
+# (Podman 4.3 has to be told what Docker and newer ones know: --build-arg BUILDPLATFORM=linux/amd64, or what the machine is.)
 # `cargo xtask image` makes the same root file system without Docker; `cargo xtask e2e dockerfile` builds this file with Podman.
 FROM --platform=$BUILDPLATFORM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends binutils ca-certificates clang libbpf-dev libcap2-bin linux-libc-dev

@@ -43,7 +43,22 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         println!("{line}");
     }
     println!("{}", out.display());
+    if !options.dry_run {
+        println!("{}", by_hand(&out, version));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what is left to whoever may publish: nothing has gone out yet.
+fn by_hand(out: &Path, version: &str) -> String {
+    let out = out.display();
+    format!(
+        "\ncommitted and tagged here alone; what publishes it:\n\n    \
+         git push origin HEAD v{version}\n    \
+         git checkout v{version} && docker buildx build --platform linux/amd64,linux/arm64 --tag REGISTRY/telesonde:{version} --push .\n    \
+         helm push {out}/telesonde-{version}.tgz oci://REGISTRY/charts\n\n\
+         and the files of {out} beside the tag; whoever signs signs {SUMS}"
+    )
 }
 
 /// Where the checksums are.
@@ -155,6 +170,5 @@ fn conclude(root: &Path, tree: &Path, options: &Options) -> Result<()> {
     let commit = process::output(&mut git(tree, &["rev-parse", "HEAD"])).context("git tells no commit")?;
     process::must(&mut git(root, &["merge", "--quiet", "--ff-only", &commit]))?;
     process::must(&mut git(root, &["tag", "--annotate", &tag, "--message", &subject]))?;
-    println!("committed and tagged; `git push origin HEAD {tag}` publishes it");
     Ok(())
 }
