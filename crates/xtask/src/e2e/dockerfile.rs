@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::prometheus::eventually;
 use super::runtimes::runtime;
-use super::{Report, containers, seccomp};
+use super::{Report, containers};
 use crate::arch::Arch;
 use crate::{image, process, setup};
 use contents::Contents;
@@ -146,12 +146,14 @@ impl Place {
 
     /// Runs a command of the agent in a container, with what compose.yaml gives it, but as the image's own user.
     fn container(&self, arch: Arch, options: &[&str], arguments: &[&str]) -> Result<String> {
-        let profile = self.dir.join("seccomp.json");
-        fs::write(&profile, seccomp::profile()?.to_string())?;
-        let profile = format!("--security-opt=seccomp={}", profile.display());
-        let volume =
-            ["--pull=never", "--read-only", "--tmpfs=/run/telesonde:mode=1777", "--volume=/:/host:ro", &profile];
-        self.told(&[&["run"], options, &RIGHTS, &volume, &[&name(arch)], arguments].concat())
+        let own = ["--read-only", "--tmpfs=/run/telesonde:mode=1777", "--volume=/:/host:ro"];
+        self.run(&[options, &RIGHTS, &own, &[&name(arch)], arguments].concat())
+    }
+
+    /// Runs a container.
+    fn run(&self, words: &[&str]) -> Result<String> {
+        let mut command = self.podman(&[&["run", "--pull=never"], words].concat())?;
+        process::told(command.env(runtime::SETTINGS, runtime::settings(&self.dir)?))
     }
 
     fn says(&self, arch: Arch, arguments: &[&str]) -> Result<String> {

@@ -38,7 +38,7 @@ pub fn make(place: &Place, name: &str) -> Result<String> {
     let here = process::told(Command::new("rustc").arg("-vV"))?;
     let own = here.lines().find_map(|line| line.strip_prefix("release: ")).context("rustc names no release")?;
     ensure!(own == version || own.starts_with(&format!("{version}.")), "{name} has not this machine's Rust {own}");
-    let known = place.told(&["run", "--rm", "--pull=never", "--network=none", name, "rustc", "-vV"]);
+    let known = place.run(&["--rm", "--network=none", name, "rustc", "-vV"]);
     if known.is_ok_and(|known| known == here) {
         return Ok("is there".to_owned());
     }

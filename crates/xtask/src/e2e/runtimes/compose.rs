@@ -13,7 +13,7 @@ use anyhow::Result;
 use super::{daemon, runtime};
 use crate::arch::Arch;
 use crate::e2e::docs::compose;
-use crate::e2e::{END, peers, seccomp};
+use crate::e2e::{END, peers};
 use crate::tools::{self, Tool};
 use crate::{image, process, setup};
 
@@ -27,17 +27,11 @@ pub fn started(host: &Path) -> Result<String> {
     setup::compose()?;
     let dir = host.join("compose");
     fs::create_dir_all(&dir)?;
-    let settings = dir.join("containers.conf");
-    // Such limits as a machine grants where root may not raise any.
-    let text = format!(
-        "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\nseccomp_profile = \"{}\"\n",
-        profile(&dir)?.display()
-    );
-    fs::write(&settings, text)?;
+    let settings = runtime::settings(&dir)?;
     let podman = |words: &[&str]| -> Result<Command> {
         let all = runtime::podman(host, host)?;
         let mut command = Command::new(&all[0]);
-        command.args(&all[1..]).arg(runtime::DRIVER).args(words).env("CONTAINERS_CONF", &settings);
+        command.args(&all[1..]).arg(runtime::DRIVER).args(words).env(runtime::SETTINGS, &settings);
         Ok(command)
     };
     for (name, root, entry) in [
@@ -83,10 +77,4 @@ fn server(dir: &Path) -> Result<PathBuf> {
     fs::copy(&program, root.join("usr/bin/prometheus"))?;
     image::add_libraries(&root, &program)?;
     Ok(root)
-}
-
-fn profile(dir: &Path) -> Result<PathBuf> {
-    let path = dir.join("seccomp.json");
-    fs::write(&path, seccomp::profile()?.to_string())?;
-    Ok(path)
 }

@@ -11,6 +11,7 @@ use super::{Host, USER, daemon};
 use crate::e2e::END;
 use crate::e2e::child::Program;
 use crate::e2e::prometheus::eventually;
+use crate::e2e::seccomp;
 use crate::e2e::stimulus::hierarchy;
 use crate::process;
 
@@ -77,6 +78,25 @@ pub fn podman(dir: &Path, run: &Path) -> Result<Vec<String>> {
     let places = places.into_iter().chain([("tmpdir", run, "run/libpod")]);
     let places = places.map(|(option, dir, place)| format!("--{option}={}", dir.join(place).display()));
     Ok(stateless_podman()?.into_iter().chain(places).collect())
+}
+
+/// What tells Podman where its settings are.
+pub const SETTINGS: &str = "CONTAINERS_CONF";
+
+/// Writes settings into a directory: such limits as a machine grants where root may not raise any, and the profile of system
+/// calls that knows what the agent's capabilities are for.
+///
+/// # Errors
+/// Fails when a file cannot be written, or there is no profile.
+pub fn settings(dir: &Path) -> Result<PathBuf> {
+    let (profile, settings) = (dir.join("seccomp.json"), dir.join("containers.conf"));
+    fs::write(&profile, seccomp::profile()?.to_string())?;
+    let text = format!(
+        "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\nseccomp_profile = \"{}\"\n",
+        profile.display()
+    );
+    fs::write(&settings, text)?;
+    Ok(settings)
 }
 
 /// A runtime that has the image.
