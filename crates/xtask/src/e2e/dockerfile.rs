@@ -146,7 +146,8 @@ impl Place {
 
     /// Runs a command of the agent in a container, with what compose.yaml gives it, but as the image's own user.
     fn container(&self, arch: Arch, options: &[&str], arguments: &[&str]) -> Result<String> {
-        let own = ["--read-only", "--tmpfs=/run/telesonde:mode=1777", "--volume=/:/host:ro"];
+        // A volume has the mode that the image gives the place.
+        let own = ["--read-only", "--volume=/run/telesonde", "--volume=/:/host:ro"];
         self.run(&[options, &RIGHTS, &own, &[&name(arch)], arguments].concat())
     }
 
@@ -174,9 +175,9 @@ impl Place {
             ensure!(user.split_whitespace().all(|id| image::USER.starts_with(id)), "it is user {user}");
             Ok(format!("{families} families of the kernel, as user {}", image::USER))
         })();
-        let log = self.told(&["logs", &id])?;
-        self.told(&["rm", "--force", "--time=10", &id])?;
-        said.with_context(|| format!("it said\n{log}"))
+        let log = self.podman(&["logs", &id])?.output()?;
+        self.told(&["rm", "--force", "--volumes", "--time=10", &id])?;
+        said.with_context(|| format!("it said\n{}", String::from_utf8_lossy(&[log.stdout, log.stderr].concat())))
     }
 }
 
