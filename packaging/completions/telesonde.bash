@@ -40,6 +40,9 @@ _telesonde() {
             telesonde,metrics)
                 cmd="telesonde__subcmd__metrics"
                 ;;
+            telesonde,prepare)
+                cmd="telesonde__subcmd__prepare"
+                ;;
             telesonde,reload)
                 cmd="telesonde__subcmd__reload"
                 ;;
@@ -118,6 +121,9 @@ _telesonde() {
             telesonde__subcmd__help,metrics)
                 cmd="telesonde__subcmd__help__subcmd__metrics"
                 ;;
+            telesonde__subcmd__help,prepare)
+                cmd="telesonde__subcmd__help__subcmd__prepare"
+                ;;
             telesonde__subcmd__help,reload)
                 cmd="telesonde__subcmd__help__subcmd__reload"
                 ;;
@@ -149,7 +155,7 @@ _telesonde() {
 
     case "${cmd}" in
         telesonde)
-            opts="-h -V --config --set --help --version run reload check list metrics debug config completions gen help"
+            opts="-h -V --config --set --help --version run reload check prepare list metrics debug config completions gen help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -573,7 +579,7 @@ _telesonde() {
             return 0
             ;;
         telesonde__subcmd__help)
-            opts="run reload check list metrics debug config completions gen help"
+            opts="run reload check prepare list metrics debug config completions gen help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -782,6 +788,20 @@ _telesonde() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        telesonde__subcmd__help__subcmd__prepare)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         telesonde__subcmd__help__subcmd__reload)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -845,6 +865,32 @@ _telesonde() {
             case "${prev}" in
                 --format)
                     COMPREPLY=($(compgen -W "table json" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        telesonde__subcmd__prepare)
+            opts="-h -V --user --config --set --help --version"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --config)

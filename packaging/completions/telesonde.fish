@@ -31,6 +31,7 @@ complete -c telesonde -n "__fish_telesonde_needs_command" -s V -l version -d 'Pr
 complete -c telesonde -n "__fish_telesonde_needs_command" -f -a "run" -d 'Attach the collectors and serve their metrics until told to stop'
 complete -c telesonde -n "__fish_telesonde_needs_command" -f -a "reload" -d 'Let the running agent read its configuration again and apply what differs'
 complete -c telesonde -n "__fish_telesonde_needs_command" -f -a "check" -d 'Examine this host: what works, what is missing, and how to get it'
+complete -c telesonde -n "__fish_telesonde_needs_command" -f -a "prepare" -d 'Make, as root, what an agent that runs as another user cannot: the directory of `pin_path`'
 complete -c telesonde -n "__fish_telesonde_needs_command" -f -a "list" -d 'List the collectors and what they need'
 complete -c telesonde -n "__fish_telesonde_needs_command" -f -a "metrics" -d 'List the metrics, or show the largest ones of the running agent'
 complete -c telesonde -n "__fish_telesonde_needs_command" -f -a "debug" -d 'Look into the running agent'
@@ -55,6 +56,11 @@ complete -c telesonde -n "__fish_telesonde_using_subcommand check" -l config -d 
 complete -c telesonde -n "__fish_telesonde_using_subcommand check" -l set -d 'Set one key, such as `exporters.prometheus.listen=0.0.0.0:9464`; may be given several times' -r
 complete -c telesonde -n "__fish_telesonde_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c telesonde -n "__fish_telesonde_using_subcommand check" -s V -l version -d 'Print version'
+complete -c telesonde -n "__fish_telesonde_using_subcommand prepare" -l user -d 'The number of the agent\'s user' -r
+complete -c telesonde -n "__fish_telesonde_using_subcommand prepare" -l config -d 'Read this configuration file instead of /etc/telesonde/telesonde.yaml; may be given several times' -r -F
+complete -c telesonde -n "__fish_telesonde_using_subcommand prepare" -l set -d 'Set one key, such as `exporters.prometheus.listen=0.0.0.0:9464`; may be given several times' -r
+complete -c telesonde -n "__fish_telesonde_using_subcommand prepare" -s h -l help -d 'Print help'
+complete -c telesonde -n "__fish_telesonde_using_subcommand prepare" -s V -l version -d 'Print version'
 complete -c telesonde -n "__fish_telesonde_using_subcommand list" -l format -d 'How to print the list' -r -f -a "table\t'For people'
 json\t'For machines'"
 complete -c telesonde -n "__fish_telesonde_using_subcommand list" -l config -d 'Read this configuration file instead of /etc/telesonde/telesonde.yaml; may be given several times' -r -F
@@ -127,16 +133,17 @@ complete -c telesonde -n "__fish_telesonde_using_subcommand gen" -l config -d 'R
 complete -c telesonde -n "__fish_telesonde_using_subcommand gen" -l set -d 'Set one key, such as `exporters.prometheus.listen=0.0.0.0:9464`; may be given several times' -r
 complete -c telesonde -n "__fish_telesonde_using_subcommand gen" -s h -l help -d 'Print help'
 complete -c telesonde -n "__fish_telesonde_using_subcommand gen" -s V -l version -d 'Print version'
-complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check list metrics debug config completions gen help" -f -a "run" -d 'Attach the collectors and serve their metrics until told to stop'
-complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check list metrics debug config completions gen help" -f -a "reload" -d 'Let the running agent read its configuration again and apply what differs'
-complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check list metrics debug config completions gen help" -f -a "check" -d 'Examine this host: what works, what is missing, and how to get it'
-complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check list metrics debug config completions gen help" -f -a "list" -d 'List the collectors and what they need'
-complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check list metrics debug config completions gen help" -f -a "metrics" -d 'List the metrics, or show the largest ones of the running agent'
-complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check list metrics debug config completions gen help" -f -a "debug" -d 'Look into the running agent'
-complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check list metrics debug config completions gen help" -f -a "config" -d 'Work with the configuration'
-complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check list metrics debug config completions gen help" -f -a "completions" -d 'Print a completion script for a shell'
-complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check list metrics debug config completions gen help" -f -a "gen" -d 'Write the generated documents and the reference configuration'
-complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check list metrics debug config completions gen help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check prepare list metrics debug config completions gen help" -f -a "run" -d 'Attach the collectors and serve their metrics until told to stop'
+complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check prepare list metrics debug config completions gen help" -f -a "reload" -d 'Let the running agent read its configuration again and apply what differs'
+complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check prepare list metrics debug config completions gen help" -f -a "check" -d 'Examine this host: what works, what is missing, and how to get it'
+complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check prepare list metrics debug config completions gen help" -f -a "prepare" -d 'Make, as root, what an agent that runs as another user cannot: the directory of `pin_path`'
+complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check prepare list metrics debug config completions gen help" -f -a "list" -d 'List the collectors and what they need'
+complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check prepare list metrics debug config completions gen help" -f -a "metrics" -d 'List the metrics, or show the largest ones of the running agent'
+complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check prepare list metrics debug config completions gen help" -f -a "debug" -d 'Look into the running agent'
+complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check prepare list metrics debug config completions gen help" -f -a "config" -d 'Work with the configuration'
+complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check prepare list metrics debug config completions gen help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check prepare list metrics debug config completions gen help" -f -a "gen" -d 'Write the generated documents and the reference configuration'
+complete -c telesonde -n "__fish_telesonde_using_subcommand help; and not __fish_seen_subcommand_from run reload check prepare list metrics debug config completions gen help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c telesonde -n "__fish_telesonde_using_subcommand help; and __fish_seen_subcommand_from debug" -f -a "maps" -d 'List the maps in the kernel, or print the entries of one'
 complete -c telesonde -n "__fish_telesonde_using_subcommand help; and __fish_seen_subcommand_from debug" -f -a "programs" -d 'List the programs in the kernel: their hashes, how many instructions the verifier walked through, and the runs that the kernel skipped'
 complete -c telesonde -n "__fish_telesonde_using_subcommand help; and __fish_seen_subcommand_from debug" -f -a "profile" -d 'Write a CPU profile of the agent itself, as pprof reads it'

@@ -48,6 +48,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{- /* Where on the node's BPF file system maps and programs are pinned that outlive the pod; empty where none do. */ -}}
+{{- define "telesonde.pins" -}}
+{{- $path := dig "integrations" "ebpf" "pin_path" "" .Values.config -}}
+{{- if and $path (not (hasPrefix "/" $path)) -}}
+{{- fail (printf "config.integrations.ebpf.pin_path is %s: it must be a path from the node's root, such as /sys/fs/bpf/telesonde" $path) -}}
+{{- end -}}
+{{- $path -}}
+{{- end -}}
+
 {{- /* The agent's configuration: what is in `config`, and what follows from the mounts of the pod. */ -}}
 {{- define "telesonde.config" -}}
 {{- if hasKey .Values.config "host" -}}
@@ -57,6 +66,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.hubble.tlsSecret -}}
 {{- $files := dict "hubble_tls_enabled" true "hubble_tls_cert" "/etc/hubble/tls.crt" "hubble_tls_key" "/etc/hubble/tls.key" "hubble_tls_ca" "/etc/hubble/ca.crt" -}}
 {{- $config = mergeOverwrite (dict "integrations" (dict "ebpf" (dict "cilium" $files))) $config -}}
+{{- end -}}
+{{- with include "telesonde.pins" . -}}
+{{- $_ := set $config.integrations.ebpf "pin_path" (printf "/host%s" .) -}}
 {{- end -}}
 {{- set $config "host" (dict "root" "/host") | toYaml -}}
 {{- end -}}

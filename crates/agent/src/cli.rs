@@ -40,6 +40,12 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+    /// Make, as root, what an agent that runs as another user cannot: the directory of `pin_path`.
+    Prepare {
+        /// The number of the agent's user.
+        #[arg(long)]
+        user: u32,
+    },
     /// List the collectors and what they need.
     List {
         /// How to print the list.

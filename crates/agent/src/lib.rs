@@ -92,6 +92,7 @@ fn dispatch(cli: &Cli, registry: &[&'static Descriptor]) -> Result<Exit, Failure
             print!("{said}");
             return Ok(exit);
         }
+        Command::Prepare { user } => wiring::prepare(&wiring::load(&wiring::sources(cli), registry)?.config, *user)?,
         Command::List { format } => print!("{}", documents::list(registry, *format)),
         Command::Metrics { cardinality: false, format } => print!("{}", documents::metrics(registry, *format)),
         Command::Metrics { cardinality: true, format } => {

@@ -3,7 +3,7 @@
 mod peers;
 mod platform;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bpf::probe::Facts;
@@ -106,9 +106,20 @@ pub fn executables(loaded: &Loaded) -> Result<Option<Arc<Executables>>, Failure>
 /// # Errors
 /// Fails when nothing can be pinned there.
 pub fn pins(config: &Config) -> Result<Option<bpf::Pins>, Failure> {
+    pinnable(config, bpf::Pins::open)
+}
+
+/// Makes that directory for an agent of another user.
+///
+/// # Errors
+/// Fails when it cannot be made or given away.
+pub fn prepare(config: &Config, user: u32) -> Result<(), Failure> {
+    pinnable(config, |path| bpf::Pins::prepare(path, user)).map(drop)
+}
+
+fn pinnable<T>(config: &Config, open: impl FnOnce(&Path) -> Result<T, bpf::Error>) -> Result<Option<T>, Failure> {
     let path = given(&config.integrations.ebpf.pin_path);
-    let open = |path: PathBuf| bpf::Pins::open(&path);
-    path.map(open).transpose().map_err(|error| {
+    path.map(|path| open(&path)).transpose().map_err(|error| {
         Failure::new(Exit::Configuration, format!("integrations.ebpf.pin_path: {error}; or leave it empty"))
     })
 }
@@ -372,6 +383,6 @@ pub fn prometheus(config: &Config) -> Result<Option<prometheus::Options>, Failur
 }
 
 /// Gives a path unless it is empty.
-pub fn given(path: &std::path::Path) -> Option<PathBuf> {
+pub fn given(path: &Path) -> Option<PathBuf> {
     (!path.as_os_str().is_empty()).then(|| path.to_owned())
 }

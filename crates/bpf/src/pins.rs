@@ -7,10 +7,10 @@
 mod checkpoint;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -102,7 +102,7 @@ impl Pins {
         }
         let owner = lock.metadata().map_err(denied)?.uid();
         if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-            return Err(fail(format!("it belongs to user {owner}, who could change what is counted; remove it")));
+            return Err(fail(foreign(owner)));
         }
         let probe = root.join("probe");
         let probed = fs::DirBuilder::new().mode(0o700).create(&probe).and_then(|()| fs::remove_dir(&probe));
@@ -114,6 +114,22 @@ impl Pins {
             taken: Mutex::default(),
             inherited: Mutex::default(),
         })))
+    }
+
+    /// Makes the directory for an agent that runs as another user, and gives that one all that is in it.
+    ///
+    /// # Errors
+    /// Fails when it is not on a BPF file system, cannot be made or given away, or is of a third user.
+    pub fn prepare(root: &Path, user: u32) -> Result<(), Error> {
+        let fail = |reason: String| Error::Pins { path: root.display().to_string(), reason };
+        let denied = |error: io::Error| fail(format!("{error}; making it and giving it away takes root"));
+        Self::examine(root)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(denied)?;
+        let found = fs::symlink_metadata(root).map_err(denied)?;
+        if ![0, user].contains(&found.uid()) || !found.is_dir() {
+            return Err(fail(foreign(found.uid())));
+        }
+        give(root, user, 0o700).map_err(denied)
     }
 
     /// Says whether a directory can be on a BPF file system, without making it.
@@ -282,10 +298,33 @@ fn remove(directory: &Path) -> io::Result<()> {
     there(fs::remove_dir_all(directory))
 }
 
+fn foreign(owner: u32) -> String {
+    format!("it belongs to user {owner}, who could change what is counted; remove it")
+}
+
+/// Gives a directory and all that is in it to a user, itself last: whoever has it has the rest. It is taken first, so that
+/// it can be looked into without further capabilities.
+fn give(directory: &Path, user: u32, mode: u32) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    if fs::symlink_metadata(directory)?.uid() != own {
+        lchown(directory, Some(own), None)?;
+    }
+    fs::set_permissions(directory, Permissions::from_mode(mode))?;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            give(&entry.path(), user, mode)?;
+        } else {
+            lchown(entry.path(), Some(user), None)?;
+        }
+    }
+    if user == own { Ok(()) } else { lchown(directory, Some(user), None) }
+}
+
 fn hint(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::PermissionDenied {
-        "let the agent's user write there (a BPF file system is often of mode 700: as root, make the directory and \
-         give it to that user)"
+        "let the agent's user write there (a BPF file system is often of mode 700: as root, `telesonde prepare --user` \
+         makes the directory and gives it to that user)"
     } else {
         "choose a directory on a BPF file system that the agent can write to"
     }

@@ -57,9 +57,9 @@ fn round(section: &str) -> bool {
     let all =
         [until(&first, clients.path(), [5.0, 0.0, 1.0, 5.0, 4.0]), until(&first, &dead, [2.0, 0.0, 2.0, 2.0, 0.0])];
     drop(ends);
-    let (mut caller, mut called) = (Peer::start(&busy, &pair.client), Peer::start(&busy, &pair.server));
-    called.ask(&format!("listen {address} 7001 128"));
-    called.tell(&format!("serve {LOAD}"));
+    let (mut caller, mut listener) = (Peer::start(&busy, &pair.client), Peer::start(&busy, &pair.server));
+    listener.ask(&format!("listen {address} 7001 128"));
+    listener.tell(&format!("serve {LOAD}"));
     caller.tell(&format!("cycle {address} 7001 {LOAD}"));
     first.until("it calls", |scrape| (counts(scrape, busy.path())[0] > 0.0).then_some(()));
     kill(first);
@@ -72,7 +72,7 @@ fn round(section: &str) -> bool {
     let second = Agent::start(Wish { env: &[("TELESONDE_BUDGET__CPU_PERCENT", "1000")], ..wish });
     assert_eq!(outcome(&second, "tcp").as_deref(), Some("adopted"), "{}", second.log());
     let load = f64::from(LOAD);
-    assert_eq!((caller.answer(), called.answer()), (0, 0));
+    assert_eq!((caller.answer(), listener.answer()), (0, 0));
     let all = [
         all[0] && all[1],
         until(&second, clients.path(), [8.0, 0.0, 3.0, 8.0, 5.0]),

@@ -19,8 +19,10 @@ type Page = [u64; PAGE];
 
 /// The words of a half's header: its number, its bytes, their digest.
 const HEADER: usize = 3;
-/// The pages of a half that is made first.
-const FEWEST: usize = 16;
+/// The pages of a half at least, and how many times those that are needed: an agent that has given up its capabilities
+/// cannot make another array.
+const FEWEST: usize = 64;
+const ROOM: usize = 4;
 
 /// The place where bytes outlive the process.
 pub struct Checkpoint {
@@ -71,7 +73,7 @@ impl Checkpoint {
             fill(held, self.number, bytes);
             return Ok(());
         }
-        let (map, held) = make((pages * 2).max(FEWEST)).map_err(failed)?;
+        let (map, held) = make((pages * ROOM).max(FEWEST)).map_err(failed)?;
         fill(&held, 1, bytes);
         // The new one takes the place of the old one when it is whole.
         let aside = self.path.with_file_name("checkpoint_next");

@@ -71,15 +71,30 @@ impl Program {
     pub fn end(&mut self, deadline: Duration) -> Result<ExitStatus> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).with_context(|| format!("cannot signal {}", self.name))?;
-        let started = Instant::now();
-        while started.elapsed() < deadline {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            sleep(Duration::from_millis(20));
+        if let Some(status) = self.ended(deadline)? {
+            return Ok(status);
         }
         let _ = self.child.kill();
         bail!("{} did not end within {} s of SIGTERM:\n{}", self.name, deadline.as_secs(), self.tail())
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// Fails with the end of its log when it takes longer than `deadline`.
+    pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        self.ended(deadline)?.with_context(|| format!("{} has not ended:\n{}", self.name, self.tail()))
+    }
+
+    fn ended(&mut self, deadline: Duration) -> Result<Option<ExitStatus>> {
+        let started = Instant::now();
+        while started.elapsed() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Some(status));
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Ok(None)
     }
 
     fn tail(&self) -> String {

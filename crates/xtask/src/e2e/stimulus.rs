@@ -94,15 +94,24 @@ impl Workload {
         Ok(Self { name, dir, child })
     }
 
+    /// Waits for its end; its cgroup stays.
+    ///
+    /// # Errors
+    /// Fails when it failed.
+    pub fn wait(&mut self) -> Result<()> {
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("the workload {} ended with {status}", self.name);
+        }
+        Ok(())
+    }
+
     /// Waits for its end and removes its cgroup.
     ///
     /// # Errors
     /// Fails when it failed.
     pub fn finish(mut self) -> Result<String> {
-        let status = self.child.wait()?;
-        if !status.success() {
-            bail!("the workload {} ended with {status}", self.name);
-        }
+        self.wait()?;
         fs::remove_dir(&self.dir).with_context(|| format!("cannot remove {}", self.dir.display()))?;
         Ok(self.name.clone())
     }

@@ -21,17 +21,45 @@ const AS_JSON: &str = r#"{{- range list "daemonset" "configmap" }}
 {{- end }}
 "#;
 
-/// A pod, as far as its container is concerned.
+/// A pod, as far as its containers are concerned.
 pub struct Pod {
+    /// The container with the agent.
+    pub agent: Part,
+    /// The one that runs before it, if any.
+    pub init: Option<Part>,
+    spec: Value,
+    files: Value,
+}
+
+/// A container of a pod.
+pub struct Part {
     /// What its image's program is given.
     pub arguments: Vec<String>,
     /// The user.
     pub user: u64,
     /// What it may have, with the prefix of the kernel's names.
     pub capabilities: Vec<String>,
-    spec: Value,
     container: Value,
-    files: Value,
+}
+
+impl Part {
+    fn of(container: &Value) -> Result<Self> {
+        let words = |pointer: &str| -> Result<Vec<String>> {
+            let words = at(container, pointer)?.as_array().into_iter().flatten();
+            Ok(words.filter_map(|word| word.as_str().map(str::to_owned)).collect())
+        };
+        ensure!(
+            words("/securityContext/capabilities/drop")? == ["ALL"],
+            "the chart leaves capabilities to the runtime"
+        );
+        let capabilities = words("/securityContext/capabilities/add")?;
+        Ok(Self {
+            arguments: words("/args")?,
+            user: at(container, "/securityContext/runAsUser")?.as_u64().context("a user is no number")?,
+            capabilities: capabilities.iter().map(|name| format!("CAP_{name}")).collect(),
+            container: container.clone(),
+        })
+    }
 }
 
 impl Pod {
@@ -51,39 +79,27 @@ impl Pod {
         let objects: Vec<Value> = rendered.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         let of_kind = |kind: &str| objects.iter().find(|object| object["kind"] == kind).context(kind.to_owned());
         let spec = at(of_kind("DaemonSet")?, "/spec/template/spec")?.clone();
-        let container = at(&spec, "/containers/0")?.clone();
-        let words = |pointer: &str| -> Result<Vec<String>> {
-            let words = at(&container, pointer)?.as_array().into_iter().flatten();
-            Ok(words.filter_map(|word| word.as_str().map(str::to_owned)).collect())
-        };
-        ensure!(
-            words("/securityContext/capabilities/drop")? == ["ALL"],
-            "the chart leaves capabilities to the runtime"
-        );
-        let capabilities = words("/securityContext/capabilities/add")?;
         Ok(Self {
-            arguments: words("/args")?,
-            user: at(&container, "/securityContext/runAsUser")?.as_u64().context("a user is no number")?,
-            capabilities: capabilities.iter().map(|name| format!("CAP_{name}")).collect(),
+            agent: Part::of(at(&spec, "/containers/0")?)?,
+            init: spec.pointer("/initContainers/0").map(Part::of).transpose()?,
             files: at(of_kind("ConfigMap")?, "/data")?.clone(),
             spec,
-            container,
         })
     }
 
-    /// Writes the bundle of its container, with other arguments.
+    /// Writes the bundle of a container, with other arguments.
     ///
     /// # Errors
     /// Fails when the pod has what is not known here.
-    pub fn write(&self, bundle: &Path, root: &Path, arguments: &[&str]) -> Result<()> {
+    pub fn write(&self, part: &Part, bundle: &Path, root: &Path, arguments: &[&str]) -> Result<()> {
         let _ = fs::remove_file(bundle.join("config.json"));
         process::must(Command::new("runc").args(["spec", "--bundle"]).arg(bundle))?;
         let mut config: Value = serde_json::from_str(&fs::read_to_string(bundle.join("config.json"))?)?;
-        let security = at(&self.container, "/securityContext")?;
+        let security = at(&part.container, "/securityContext")?;
         let group = security["runAsGroup"].as_u64().unwrap_or(0);
-        let (program, all) = ([&["/usr/bin/telesonde"], arguments].concat(), &self.capabilities);
+        let (program, all) = ([&["/usr/bin/telesonde"], arguments].concat(), &part.capabilities);
         config["process"] = json!({
-            "user": {"uid": self.user, "gid": group},
+            "user": {"uid": part.user, "gid": group},
             "args": program,
             "env": ["PATH=/usr/bin", "NODE_NAME=node", "POD_NAME=pod", "POD_NAMESPACE=telesonde"],
             "cwd": "/",
@@ -93,7 +109,7 @@ impl Pod {
         });
         config["root"] = json!({"path": root, "readonly": security["readOnlyRootFilesystem"] == true});
         let mounts = config["mounts"].as_array_mut().context("runc mounts nothing")?;
-        for mount in at(&self.container, "/volumeMounts")?.as_array().into_iter().flatten() {
+        for mount in at(&part.container, "/volumeMounts")?.as_array().into_iter().flatten() {
             mounts.push(self.mount(bundle, mount)?);
         }
         let shares = |key: &str| self.spec[key] == true;
@@ -106,7 +122,7 @@ impl Pod {
             namespaces.push(json!({"type": "cgroup"}));
         }
         if self.spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault" {
-            config["linux"]["seccomp"] = self.default_profile()?;
+            config["linux"]["seccomp"] = default_profile(&part.capabilities)?;
         }
         fs::write(bundle.join("config.json"), config.to_string())?;
         Ok(())
@@ -120,6 +136,10 @@ impl Pod {
             volumes.into_iter().find(|volume| volume["name"] == *name).with_context(|| format!("no volume {name}"))?;
         let own = bundle.join("volumes").join(name.as_str().unwrap_or_default());
         let source = if let Some(path) = volume["hostPath"]["path"].as_str() {
+            // As the kubelet does.
+            if volume["hostPath"]["type"] == "DirectoryOrCreate" {
+                fs::create_dir_all(path)?;
+            }
             PathBuf::from(path)
         } else {
             fs::create_dir_all(&own)?;
@@ -139,38 +159,36 @@ impl Pod {
             json!({"destination": mount["mountPath"], "type": "bind", "source": source, "options": ["rbind", "rprivate", access]}),
         )
     }
+}
 
-    /// Gives the profile of system calls that a runtime has by default, as it is for these capabilities.
-    fn default_profile(&self) -> Result<Value> {
-        let profile = seccomp::profile()?;
-        let held = |cap: &str| self.capabilities.iter().any(|own| own == cap);
-        let caps = |caps: &Value| -> Vec<bool> {
-            caps.as_array().into_iter().flatten().filter_map(Value::as_str).map(held).collect()
-        };
-        let architecture = if std::env::consts::ARCH == "x86_64" { "amd64" } else { "arm64" };
-        let is_for = |rule: &&Value| {
-            let (includes, excludes) = (&rule["includes"], &rule["excludes"]);
-            let here = includes["arches"].as_array().is_none_or(|all| all.iter().any(|one| one == architecture));
-            let some = rule["names"].as_array().is_some_and(|names| !names.is_empty());
-            some && here
-                && caps(&includes["caps"]).into_iter().all(|has| has)
-                && !caps(&excludes["caps"]).contains(&true)
-        };
-        let converted = |rule: &Value| {
-            let mut kept = json!({"names": rule["names"], "action": rule["action"]});
-            for key in ["args", "errnoRet"] {
-                let value = &rule[key];
-                if value.as_array().is_none_or(|list| !list.is_empty()) && !value.is_null() {
-                    kept[key] = value.clone();
-                }
+/// Gives the profile of system calls that a runtime has by default, as it is for these capabilities.
+fn default_profile(capabilities: &[String]) -> Result<Value> {
+    let profile = seccomp::profile()?;
+    let held = |cap: &str| capabilities.iter().any(|own| own == cap);
+    let caps = |caps: &Value| -> Vec<bool> {
+        caps.as_array().into_iter().flatten().filter_map(Value::as_str).map(held).collect()
+    };
+    let architecture = if std::env::consts::ARCH == "x86_64" { "amd64" } else { "arm64" };
+    let is_for = |rule: &&Value| {
+        let (includes, excludes) = (&rule["includes"], &rule["excludes"]);
+        let here = includes["arches"].as_array().is_none_or(|all| all.iter().any(|one| one == architecture));
+        let some = rule["names"].as_array().is_some_and(|names| !names.is_empty());
+        some && here && caps(&includes["caps"]).into_iter().all(|has| has) && !caps(&excludes["caps"]).contains(&true)
+    };
+    let converted = |rule: &Value| {
+        let mut kept = json!({"names": rule["names"], "action": rule["action"]});
+        for key in ["args", "errnoRet"] {
+            let value = &rule[key];
+            if value.as_array().is_none_or(|list| !list.is_empty()) && !value.is_null() {
+                kept[key] = value.clone();
             }
-            kept
-        };
-        let rules = profile["syscalls"].as_array().into_iter().flatten().filter(is_for).map(converted);
-        let mut all = json!({"defaultAction": profile["defaultAction"], "syscalls": rules.collect::<Vec<_>>()});
-        if let Some(errno) = profile["defaultErrnoRet"].as_u64() {
-            all["defaultErrnoRet"] = json!(errno);
         }
-        Ok(all)
+        kept
+    };
+    let rules = profile["syscalls"].as_array().into_iter().flatten().filter(is_for).map(converted);
+    let mut all = json!({"defaultAction": profile["defaultAction"], "syscalls": rules.collect::<Vec<_>>()});
+    if let Some(errno) = profile["defaultErrnoRet"].as_u64() {
+        all["defaultErrnoRet"] = json!(errno);
     }
+    Ok(all)
 }
