@@ -5,7 +5,7 @@ mod versions;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
@@ -29,6 +29,10 @@ pub struct Options {
 pub fn run(options: &Options) -> Result<ExitCode> {
     let (root, version) = (process::root(), options.version.as_str());
     permitted(&root, version)?;
+    if !options.dry_run {
+        // Said now, and not when all is made.
+        process::must(git(&root, &["var", "GIT_COMMITTER_IDENT"]).stdout(Stdio::null()))?;
+    }
     let out = process::target().join(format!("release-{version}"));
     let tree = process::target().join(format!("release-{version}.tree"));
     let discard = || {
