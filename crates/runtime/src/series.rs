@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use model::{Attributes, Family, Kind, Metric, MetricRef, Resolver, Scope, Subject, Text};
+use model::{Attributes, Family, Kind, Metric, MetricRef, Resolver, Scope, Subject, Text, Value};
 
 use crate::collector::{Content, Reading, Scrape};
 use checkpoint::Resumed;
@@ -141,6 +141,8 @@ pub struct Store {
     next_series: u64,
     total: usize,
     shares: Shares,
+    /// What cells of traffic between two have that wait for a name: who counts it may take it for counted.
+    waiting: HashMap<u32, u64>,
     /// By collector, until all that its maps hold has been read.
     resumed: HashMap<u16, Resumed>,
     /// Whether there may be no new series, for want of memory.
@@ -170,6 +172,7 @@ impl Store {
             next_series: 1,
             total: 0,
             shares: Shares::default(),
+            waiting: HashMap::new(),
             resumed: HashMap::new(),
             scarce: false,
         }
@@ -387,9 +390,14 @@ impl Store {
             if cell.place == Place::Nowhere {
                 // Excluded: what it counts now is not to appear at once should the filter be lifted.
                 Total::zero(content).grow(&mut cell.last, content, counts);
+            } else if let (Subject::Pair { .. } | Subject::Facing { .. }, Content::Number(Value::U64(value))) =
+                (cell.subject, content)
+            {
+                self.waiting.insert(at, *value);
             }
             return;
         };
+        self.waiting.remove(&at);
         let first = entry.seen != moment.number;
         entry.seen = moment.number;
         if cell.metric.kind == Kind::Gauge {

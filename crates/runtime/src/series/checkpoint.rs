@@ -38,6 +38,8 @@ pub(crate) struct Part {
     cells: Vec<SavedCell>,
     /// Whose the cgroups are between which there was traffic.
     parties: Vec<(u64, u32)>,
+    /// What still waited for a name, under that which it had by then.
+    unnamed: Vec<SavedSeries>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -293,10 +295,30 @@ impl Store {
                 parties.extend(cgroups(cell.subject).into_iter().flatten());
             }
             let parties = writer.parties(parties, resolver);
+            let unnamed = self.unnamed(&mut writer, collector, since, resolver);
             let (collector, bequest) = (name.to_owned(), bequest.to_owned());
-            writer.checkpoint.parts.push(Part { collector, since, bequest, series, cells, parties });
+            writer.checkpoint.parts.push(Part { collector, since, bequest, series, cells, parties, unnamed });
         }
         Checkpoint { time, ..writer.checkpoint }
+    }
+
+    /// Gives what the cells of a collector have that wait for a name.
+    fn unnamed(&self, writer: &mut Writer, collector: u16, start: u64, resolver: &dyn Resolver) -> Vec<SavedSeries> {
+        let mut all = Vec::new();
+        for (&at, &value) in &self.waiting {
+            let Some(cell) = self.cells[at as usize].as_ref().filter(|cell| cell.collector == collector) else {
+                continue;
+            };
+            let (Answer::Known(entity) | Answer::Unknown(entity, _)) = resolver.resolve_now(cell.subject) else {
+                continue;
+            };
+            let known = if let Last::Number(Value::U64(last)) = cell.last { last } else { 0 };
+            let (metric, total) = (writer.text(&cell.metric.name), SavedTotal::Whole(value.saturating_sub(known)));
+            let values = cell.dimension.values.iter().map(|value| writer.text(value.as_str())).collect();
+            all.push(SavedSeries { metric, entity: writer.entity(&entity), values, overflow: false, start, total });
+            writer.held.push(entity);
+        }
+        all
     }
 
     /// Goes on with the series of a collector from the agent before; with its cells, too, where they are of the maps
@@ -305,6 +327,9 @@ impl Store {
         let Some(part) = saved.parts.iter().find(|part| part.collector == saving.name) else { return };
         for series in &part.series {
             let _ = self.resume_series(saved, series, saving.metrics, steady);
+        }
+        for series in &part.unnamed {
+            let _ = self.add_unnamed(saved, series, saving.metrics, steady);
         }
         if part.since != saving.since {
             return;
@@ -336,6 +361,29 @@ impl Store {
     ) -> Last {
         let Some(cells) = self.resumed.get_mut(&collector) else { return Last::Nothing };
         cells.remove(&(std::ptr::from_ref(metric) as usize, subject, values.into())).unwrap_or(Last::Nothing)
+    }
+
+    /// Adds what waited for a name to the series under the name that it has, which may be there.
+    fn add_unnamed(
+        &mut self,
+        saved: &Checkpoint,
+        series: &SavedSeries,
+        metrics: &[&'static Metric],
+        steady: u64,
+    ) -> Option<()> {
+        if self.resume_series(saved, series, metrics, steady).is_some() {
+            return Some(());
+        }
+        let metric = saved.metric(series.metric, metrics)?;
+        let group = *self.group_of.get(&(std::ptr::from_ref(metric) as usize))?;
+        let entity = self.subjects.intern(Arc::new(saved.entity(series.entity)?));
+        let dimensions = Arc::clone(&self.dimension(metric, &saved.texts(&series.values)?).attributes);
+        let group = &mut self.groups[group as usize];
+        let entry = group.find(&entity, &dimensions).and_then(|at| group.entry(at))?;
+        if let (Total::Number(Value::U64(total)), SavedTotal::Whole(more)) = (&mut entry.total, &series.total) {
+            *total += more;
+        }
+        Some(())
     }
 
     fn resume_series(
@@ -390,3 +438,6 @@ impl Store {
         Some(())
     }
 }
+
+#[cfg(test)]
+mod tests;

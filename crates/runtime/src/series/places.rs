@@ -165,6 +165,7 @@ impl Store {
     fn release(&mut self, at: u32) {
         if let Some(cell) = self.cells[at as usize].take() {
             self.subjects.get_mut(cell.known).cells -= 1;
+            self.waiting.remove(&at);
             self.free.push(at);
         }
     }
