@@ -325,11 +325,10 @@ impl Store {
     /// that it reads (`since`).
     pub(crate) fn resume(&mut self, saved: &Checkpoint, saving: &Saving<'_>, steady: u64, resolver: &dyn Resolver) {
         let Some(part) = saved.parts.iter().find(|part| part.collector == saving.name) else { return };
-        for series in &part.series {
-            let _ = self.resume_series(saved, series, saving.metrics, steady);
-        }
-        for series in &part.unnamed {
-            let _ = self.add_unnamed(saved, series, saving.metrics, steady);
+        for (all, more) in [(&part.series, false), (&part.unnamed, true)] {
+            for series in all {
+                let _ = self.resume_series(saved, (series, more), saving.metrics, steady);
+            }
         }
         if part.since != saving.since {
             return;
@@ -363,33 +362,11 @@ impl Store {
         cells.remove(&(std::ptr::from_ref(metric) as usize, subject, values.into())).unwrap_or(Last::Nothing)
     }
 
-    /// Adds what waited for a name to the series under the name that it has, which may be there.
-    fn add_unnamed(
-        &mut self,
-        saved: &Checkpoint,
-        series: &SavedSeries,
-        metrics: &[&'static Metric],
-        steady: u64,
-    ) -> Option<()> {
-        if self.resume_series(saved, series, metrics, steady).is_some() {
-            return Some(());
-        }
-        let metric = saved.metric(series.metric, metrics)?;
-        let group = *self.group_of.get(&(std::ptr::from_ref(metric) as usize))?;
-        let entity = self.subjects.intern(Arc::new(saved.entity(series.entity)?));
-        let dimensions = Arc::clone(&self.dimension(metric, &saved.texts(&series.values)?).attributes);
-        let group = &mut self.groups[group as usize];
-        let entry = group.find(&entity, &dimensions).and_then(|at| group.entry(at))?;
-        if let (Total::Number(Value::U64(total)), SavedTotal::Whole(more)) = (&mut entry.total, &series.total) {
-            *total += more;
-        }
-        Some(())
-    }
-
+    /// Goes on with a series; one that is there has been saved by another collector, or by this one `more` of it.
     fn resume_series(
         &mut self,
         saved: &Checkpoint,
-        series: &SavedSeries,
+        (series, more): (&SavedSeries, bool),
         metrics: &[&'static Metric],
         steady: u64,
     ) -> Option<()> {
@@ -415,10 +392,13 @@ impl Store {
             (entity, Arc::clone(&self.dimension(metric, &values).attributes))
         };
         let of = &self.groups[group as usize];
-        // Several collectors may have saved it.
-        let there = if series.overflow { of.overflow.is_some() } else { of.find(&entity, &dimensions).is_some() };
-        if there {
-            return None;
+        let there = if series.overflow { of.overflow } else { of.find(&entity, &dimensions) };
+        if let Some(at) = there {
+            let entry = self.groups[group as usize].entry(at).filter(|_| more)?;
+            if let (Total::Number(Value::U64(total)), SavedTotal::Whole(more)) = (&mut entry.total, &series.total) {
+                *total += more;
+            }
+            return Some(());
         }
         let id = self.next_series;
         self.next_series += 1;
