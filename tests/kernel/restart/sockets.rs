@@ -171,7 +171,7 @@ impl Stream {
 #[test]
 fn connections_go_on_while_nobody_looks() {
     const COLLECTORS: [&str; 2] =
-        ["network: {enabled: require}", "connection: {enabled: require, idle_timeout: 1s, interval: 100ms}"];
+        ["network: {enabled: require}", "connection: {enabled: require, idle_timeout: 4s, interval: 100ms}"];
     let _kernel = live!();
     let (bpffs, receiver) = (BpfFs::mount(), Receiver::start());
     let key = bpffs.key();
