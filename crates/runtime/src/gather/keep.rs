@@ -80,6 +80,10 @@ impl Engine {
         };
         self.instruments.pin_takeovers.add(1, &[collector(name), KeyValue::new("outcome", outcome)]);
         if let Some(saved) = keeper.saved.as_ref().filter(|_| adopted) {
+            // Until its first round is there, what the agent before knew is what belongs to these series.
+            if let Some(part) = saved.parts.iter().find(|part| part.collector == name && part.since == since) {
+                keeper.bequests.insert(at, part.bequest.clone());
+            }
             let metrics = slot.selection.descriptor.metrics;
             let saving = Saving { collector: at as u16, name, since, metrics, bequest: &[] };
             let steady = self.timeline.tick().steady;
