@@ -94,9 +94,6 @@ impl Default for Config {
 /// How often the kernel's filter follows names that came after their cgroups.
 const NAMES: Duration = Duration::from_millis(250);
 
-/// How long a round waits until the changes so far have been passed on.
-const PATIENCE: Duration = Duration::from_millis(500);
-
 struct Cgroup {
     _object: Object,
     drops: PerCpuCells<u64>,
@@ -195,8 +192,7 @@ fn pass_on(record: &[u8], platform: &Platform) {
 impl Collector for Cgroup {
     async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
         let (done, wait) = oneshot::channel();
-        let flushed = async { self.flush.send(done).await.is_ok() && wait.await.is_ok() };
-        if !tokio::time::timeout(PATIENCE, flushed).await.unwrap_or(false) {
+        if self.flush.send(done).await.is_err() || wait.await.is_err() {
             return Err(CollectError("nobody listens to the ring of cgroup changes any more".to_owned()));
         }
         let drops = self.drops.get(0).map_err(|error| CollectError(error.to_string()))?;

@@ -13,8 +13,6 @@ use runtime::own::EVENTS_LOST;
 use runtime::{CollectError, Entrance, Ledger, Limit, MakeError, Scrape, Setup};
 use tokio::sync::{mpsc, oneshot};
 
-/// How long a round waits until the events so far have been passed on.
-const FLUSH: Duration = Duration::from_millis(500);
 /// How often events that wait for their workload's names are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -82,7 +80,7 @@ impl Reader {
     /// Records what was emitted and what was lost, once everything that happened before has been passed on.
     ///
     /// # Errors
-    /// Fails when the reading end is gone or slow.
+    /// Fails when the reading end is gone.
     pub async fn record(&self, scrape: &mut Scrape) -> Result<(), CollectError> {
         let broken = self.flush().await?;
         let drops = self.drops.get(0).map_err(|error| CollectError(error.to_string()))?;
@@ -97,11 +95,10 @@ impl Reader {
     /// Passes on everything that happened before; gives how many records made no sense.
     ///
     /// # Errors
-    /// Fails when the reading end is gone or slow.
+    /// Fails when the reading end is gone.
     pub async fn flush(&self) -> Result<u64, CollectError> {
         let (done, wait) = oneshot::channel();
-        let flushed = async { if self.wishes.send(done).await.is_ok() { wait.await.ok() } else { None } };
-        let answer = tokio::time::timeout(FLUSH, flushed).await.ok().flatten();
+        let answer = if self.wishes.send(done).await.is_ok() { wait.await.ok() } else { None };
         answer.ok_or_else(|| CollectError("nobody reads the events of the kernel any more".to_owned()))
     }
 }

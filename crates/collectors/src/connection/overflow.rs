@@ -1,7 +1,6 @@
 //! Reads the packets that found no slot and adds each to its pair.
 
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
 
 use bpf::Ring;
 use bpf::abi::connection::Stray;
@@ -12,8 +11,6 @@ use zerocopy::FromBytes;
 
 use super::{State, lock};
 
-/// How long a round waits until what came so far is added.
-const FLUSH: Duration = Duration::from_millis(500);
 /// The most records that are added at once: a round can take place in between.
 const BATCH: usize = 1024;
 /// So many hold more than the ring: what came before is among them, also while more comes.
@@ -33,8 +30,7 @@ impl Overflow {
     /// Waits until everything that came before is added.
     pub(super) async fn flush(&self) -> Result<(), CollectError> {
         let (done, wait) = oneshot::channel();
-        let flushed = async { if self.0.send(done).await.is_ok() { wait.await.ok() } else { None } };
-        let answer = tokio::time::timeout(FLUSH, flushed).await.ok().flatten();
+        let answer = if self.0.send(done).await.is_ok() { wait.await.ok() } else { None };
         answer.ok_or_else(|| CollectError("nobody reads the overflow of the kernel's table any more".to_owned()))
     }
 }

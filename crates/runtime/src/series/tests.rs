@@ -8,6 +8,8 @@ use model::{Answer, NumberPoint, Points, Value};
 use super::*;
 use crate::collector::Distribution;
 
+mod budget;
+
 const ORIGIN: Origin = Origin { collector: 0, attached: 50, superseded: false };
 
 static CALLS: Metric = Metric::counter("calls", "{call}", "h", &["syscall"]);
@@ -269,35 +271,6 @@ fn what_the_kernel_could_not_tell_apart_stays_one_series() {
 }
 
 #[test]
-fn a_busy_workload_takes_the_room_of_an_idle_one() {
-    let mut bench = Bench::new(1, 1_000_000);
-    bench.names.set(1, named("idle"));
-    bench.names.set(2, named("busy"));
-    let mut folded = 0;
-    for round in 1..=10 {
-        let families = bench.gather(|s| {
-            calls(s, 1, 5);
-            calls(s, 2, round * 10);
-        });
-        let overflow = numbers(&families, "calls")
-            .iter()
-            .filter(|p| p.series.entity.get("otel.metric.overflow").is_some())
-            .map(|p| p.value.as_f64() as u64)
-            .sum();
-        assert!(overflow >= folded, "the overflow series fell");
-        folded = overflow;
-    }
-    let families = bench.gather(|s| {
-        calls(s, 1, 5);
-        calls(s, 2, 110);
-    });
-    let busy: Vec<_> =
-        numbers(&families, "calls").into_iter().filter(|p| p.series.entity.get("pod") == Some("busy")).collect();
-    assert_eq!(busy.len(), 1);
-    assert_eq!(busy[0].value.as_f64() as u64 + folded, 110);
-}
-
-#[test]
 fn gauges_add_up_within_a_gather_and_vanish_with_their_readings() {
     let mut bench = Bench::new(100, 1000);
     bench.names.set(1, named("a"));
@@ -402,52 +375,4 @@ fn collectors_that_share_a_metric_add_up() {
         }
         assert_eq!(values(&bench.store.finish(moment, u64::MAX), "calls"), [first + second]);
     }
-}
-
-/// Records so many calls by their names.
-fn kinds(scrape: &mut Scrape, subject: u64, from: u64, to: u64, count: u64) {
-    for kind in from..to {
-        scrape.record(&CALLS, Subject::Cgroup(subject), [format!("call{kind}").into()], count);
-    }
-}
-
-#[test]
-fn a_share_binds_only_where_all_have_theirs() {
-    let share = 10;
-    let mut bench = Bench::with_share(1000, share, 1_000_000);
-    let names: Vec<&'static str> = (0..=WORKLOADS).map(|number| &*format!("w{number}").leak()).collect();
-    for (subject, name) in (0..).zip(&names) {
-        bench.names.set(subject, named(name));
-    }
-    let of = |families: &[Family], name: &str| {
-        let points = numbers(families, "calls");
-        points.iter().filter(|point| point.series.entity.get("pod") == Some(name)).count()
-    };
-    // One has nine tenths of what there is for all, which it may as long as nobody else wants it.
-    let much = (WORKLOADS * share * 9 / 10) as u64;
-    let families = bench.gather(|s| kinds(s, 0, 0, much, 1));
-    assert_eq!(of(&families, "w0"), much as usize);
-    let mut families = Vec::new();
-    for round in 2..12 {
-        families = bench.gather(|s| {
-            kinds(s, 0, 0, much, 1);
-            (1..=WORKLOADS as u64).for_each(|subject| kinds(s, subject, 0, share as u64, round));
-        });
-    }
-    for name in &names[1..] {
-        assert_eq!(of(&families, name), share, "{name} has its share");
-    }
-    assert_eq!(of(&families, "w0"), share, "what was idle made room");
-    // Within a share the busy take the room of the idle, and what came late is counted as a whole.
-    for round in 12..24 {
-        families = bench.gather(|s| {
-            (1..=WORKLOADS as u64).for_each(|subject| kinds(s, subject, 0, share as u64, 11));
-            kinds(s, 1, 100, 103, round);
-        });
-    }
-    let points = numbers(&families, "calls");
-    let late =
-        |point: &NumberPoint| point.series.dimensions.get("syscall").is_some_and(|call| call.starts_with("call10"));
-    assert_eq!(points.iter().filter(|point| late(point)).count(), 3);
-    assert_eq!(of(&families, "w1"), share);
 }
