@@ -16,8 +16,8 @@ use runtime::own::{EVENTS_LOST, MAP_OVERFLOW};
 use runtime::{CollectError, Collector, Descriptor, MakeError, Need, Plan, Platform, Scrape, Section, Setup};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
 
+use crate::flush::{Flush, Wishes};
 use crate::{filter, ring};
 
 /// The collector.
@@ -100,7 +100,7 @@ struct Cgroup {
     platform: Arc<Platform>,
     lost: u64,
     files: files::Files,
-    flush: mpsc::Sender<oneshot::Sender<()>>,
+    flush: Flush<()>,
 }
 
 fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
@@ -138,7 +138,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
     let census = Arc::clone(&platform.census);
     // Cgroups that were made before the hooks were attached.
     census.changed(CgroupChange::Lost);
-    let (flush, flushes) = mpsc::channel(1);
+    let (flush, flushes) = Flush::new("nobody listens to the ring of cgroup changes any more");
     runtime.spawn(listen(ring, flushes, Arc::clone(&platform)));
     let budget = (platform.facts.open_files / runtime::descriptors::KEPT).min(u64::from(config.max_open_files));
     let files = files::Files::new(&platform.facts, budget, &*census);
@@ -146,7 +146,7 @@ fn make(setup: &mut Setup) -> Result<Box<dyn Collector>, MakeError> {
 }
 
 /// Passes changes on as they come, until the collector is dropped.
-async fn listen(mut ring: Ring, mut flushes: mpsc::Receiver<oneshot::Sender<()>>, platform: Arc<Platform>) {
+async fn listen(mut ring: Ring, mut flushes: Wishes<()>, platform: Arc<Platform>) {
     let mut names = tokio::time::interval(NAMES);
     names.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -191,10 +191,7 @@ fn pass_on(record: &[u8], platform: &Platform) {
 #[async_trait]
 impl Collector for Cgroup {
     async fn collect(&mut self, scrape: &mut Scrape) -> Result<(), CollectError> {
-        let (done, wait) = oneshot::channel();
-        if self.flush.send(done).await.is_err() || wait.await.is_err() {
-            return Err(CollectError("nobody listens to the ring of cgroup changes any more".to_owned()));
-        }
+        self.flush.wait().await?;
         let drops = self.drops.get(0).map_err(|error| CollectError(error.to_string()))?;
         let lost = drops.iter().sum();
         if lost > self.lost {

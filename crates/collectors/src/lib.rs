@@ -9,6 +9,7 @@ mod dns;
 mod exchanges;
 mod file_io;
 mod filter;
+mod flush;
 #[doc(hidden)]
 pub mod fuzz;
 mod histogram;

@@ -11,7 +11,8 @@ use model::event::{Event, EventKind};
 use model::{Subject, Text};
 use runtime::own::EVENTS_LOST;
 use runtime::{CollectError, Entrance, Ledger, Limit, MakeError, Scrape, Setup};
-use tokio::sync::{mpsc, oneshot};
+
+use crate::flush::{Flush, Wishes};
 
 /// How often events that wait for their workload's names are looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -49,7 +50,7 @@ pub struct Reader {
     collector: &'static str,
     drops: PerCpuCells<u64>,
     ledger: Arc<Ledger>,
-    wishes: mpsc::Sender<oneshot::Sender<u64>>,
+    flush: Flush<u64>,
 }
 
 impl Reader {
@@ -72,9 +73,9 @@ impl Reader {
         let drops = object.per_cpu_cells("drops").map_err(crate::refused)?;
         let entrance = setup.platform().bus.entrance(collector, limits);
         let ledger = entrance.ledger();
-        let (wishes, inbox) = mpsc::channel(1);
+        let (flush, inbox) = Flush::new("nobody reads the events of the kernel any more");
         runtime.spawn(Task { events, inbox, entrance, decoder: Clock::new(decoder) }.run());
-        Ok(Self { collector, drops, ledger, wishes })
+        Ok(Self { collector, drops, ledger, flush })
     }
 
     /// Records what was emitted and what was lost, once everything that happened before has been passed on.
@@ -97,9 +98,7 @@ impl Reader {
     /// # Errors
     /// Fails when the reading end is gone.
     pub async fn flush(&self) -> Result<u64, CollectError> {
-        let (done, wait) = oneshot::channel();
-        let answer = if self.wishes.send(done).await.is_ok() { wait.await.ok() } else { None };
-        answer.ok_or_else(|| CollectError("nobody reads the events of the kernel any more".to_owned()))
+        self.flush.wait().await
     }
 }
 
@@ -145,7 +144,7 @@ impl<D: Decode> Clock<D> {
 /// What reads the kernel's events, until the collector is dropped.
 struct Task<D> {
     events: Events,
-    inbox: mpsc::Receiver<oneshot::Sender<u64>>,
+    inbox: Wishes<u64>,
     entrance: Entrance,
     decoder: Clock<D>,
 }

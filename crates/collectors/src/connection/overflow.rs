@@ -6,10 +6,10 @@ use bpf::Ring;
 use bpf::abi::connection::Stray;
 use runtime::CollectError;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
 use zerocopy::FromBytes;
 
 use super::{State, lock};
+use crate::flush::{Flush, Wishes};
 
 /// The most records that are added at once: a round can take place in between.
 const BATCH: usize = 1024;
@@ -17,25 +17,23 @@ const BATCH: usize = 1024;
 const BATCHES: usize = 4;
 
 /// The reader, from outside.
-pub(super) struct Overflow(mpsc::Sender<oneshot::Sender<()>>);
+pub(super) struct Overflow(Flush<()>);
 
 impl Overflow {
     /// Starts to read, until this is dropped.
     pub(super) fn start(ring: Ring, state: &Arc<Mutex<State>>, runtime: &Handle) -> Self {
-        let (wishes, inbox) = mpsc::channel(1);
+        let (wishes, inbox) = Flush::new("nobody reads the overflow of the kernel's table any more");
         runtime.spawn(run(ring, Arc::downgrade(state), inbox));
         Self(wishes)
     }
 
     /// Waits until everything that came before is added.
     pub(super) async fn flush(&self) -> Result<(), CollectError> {
-        let (done, wait) = oneshot::channel();
-        let answer = if self.0.send(done).await.is_ok() { wait.await.ok() } else { None };
-        answer.ok_or_else(|| CollectError("nobody reads the overflow of the kernel's table any more".to_owned()))
+        self.0.wait().await
     }
 }
 
-async fn run(mut ring: Ring, state: Weak<Mutex<State>>, mut inbox: mpsc::Receiver<oneshot::Sender<()>>) {
+async fn run(mut ring: Ring, state: Weak<Mutex<State>>, mut inbox: Wishes<()>) {
     let mut strays: Vec<Stray> = Vec::with_capacity(BATCH);
     loop {
         let mut done = None;
